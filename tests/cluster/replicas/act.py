@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.cluster.replicas.scene import PATIENCE_SECONDS, Scene
 from tests.e2e.harness import Reply, until
 
-STAYS = {"idle_after": "10m", "wake_timeout": "60s", "hold_timeout": "80s", "drain_timeout": "60s"}
+STAYS = {"idle_after": "10m", "wake_timeout": "150s", "hold_timeout": "170s", "drain_timeout": "150s"}
 
 
 class Act:
@@ -33,14 +33,14 @@ class Act:
                 # A new leader, or one with a missing peer, ends each drain at once.
                 until("drains may last", lambda: not scene.unknown(), PATIENCE_SECONDS)
                 self.under_way = self.ask(self.path)
-                until("the service is asked", lambda: f"{name} {self.path}" in scene.kubelet.asked)
+                until("the service is asked", lambda: f"{name} {self.path}" in scene.kubelet.asked, PATIENCE_SECONDS)
             case "Idle":
                 scene.wait(name, "Idle")
         if state == "Waking":
             scene.kubelet.hold(name)
             self.under_way = self.ask()
         if state == "Draining":
-            until("it drains", self._drains)
+            until("it drains", self._drains, PATIENCE_SECONDS)
         scene.wait(name, state)
 
     def sleep(self) -> None:
@@ -51,7 +51,7 @@ class Act:
                 self.scene.command(self.name, "sleep")
             return self.scene.state(self.name) == "ScaledToZero" and self.scene.wanted(self.name) == 0
 
-        until(f"{self.name} sleeps", sleeps, 90)
+        until(f"{self.name} sleeps", sleeps, PATIENCE_SECONDS)
 
     def answered(self) -> None:
         """Assert that the request in flight gets its whole reply."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class Door:
@@ -24,7 +24,8 @@ class Door:
         """In the order in which they are tried; may be changed at any time."""
         self.port = 0
         self._listen, self._source = listen, (source, 0) if source else None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: dict[asyncio.StreamWriter, tuple[str, int] | None] = {}
+        """Where each connection leads; None while that is dialled."""
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -33,11 +34,17 @@ class Door:
 
     def cut(self) -> None:
         """End all connections; the clients reconnect."""
-        self._loop.call_soon_threadsafe(self._cut)
+        self._loop.call_soon_threadsafe(self._cut, lambda _: True)
 
-    def _cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
+    def cut_elsewhere(self) -> None:
+        """End the connections that do not lead to the first of `replicas`; the clients reconnect."""
+        first = self.replicas[0]
+        self._loop.call_soon_threadsafe(self._cut, lambda leads_to: leads_to not in (None, first))
+
+    def _cut(self, chosen: Callable[[tuple[str, int] | None], bool]) -> None:
+        for writer, leads_to in self._writers.items():
+            if chosen(leads_to):
+                writer.transport.abort()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -57,7 +64,7 @@ class Door:
         self._loop.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self._writers[writer] = None
         try:
             for host, port in list(self.replicas):
                 try:
@@ -65,6 +72,7 @@ class Door:
                     far_reader, far_writer = await asyncio.wait_for(dial, 1)
                 except (OSError, TimeoutError):
                     continue
+                self._writers[writer] = (host, port)
                 try:
                     copies = _copy(reader, far_writer), _copy(far_reader, writer)
                     await asyncio.wait(map(asyncio.ensure_future, copies), return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +80,7 @@ class Door:
                     far_writer.close()
                 break
         finally:
-            self._writers.discard(writer)
+            self._writers.pop(writer, None)
             writer.close()
 
 

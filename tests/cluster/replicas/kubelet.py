@@ -36,6 +36,8 @@ class Kubelet:
         """Paths that came to a server, as `name path`."""
         self.ended: list[str] = []
         """Names of services, each time that one is stopped."""
+        self._listed: set[str] = set()
+        """Names of services whose EndpointSlices list their servers."""
         self._held: set[str] = set()
         self._forgiven: set[str] = set()
         self._stopped = threading.Event()
@@ -77,10 +79,12 @@ class Kubelet:
             if name in self._addresses and name not in self._held:
                 self._writers[name] = set()
                 self._servers[name] = await asyncio.start_server(self._serving(name), self._addresses[name], PORT)
-                await self._say(api, name)
         for name in self._servers.keys() - wanted:
             self._stop(name)
+        # By what the API server has taken: a call that fails is repeated.
+        for name in self._servers.keys() ^ self._listed:
             await self._say(api, name)
+            self._listed ^= {name}
 
     def _stop(self, name: str) -> None:
         self._servers.pop(name).close()

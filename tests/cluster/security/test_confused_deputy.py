@@ -129,6 +129,11 @@ async def crd_without_patterns(api: Api) -> AsyncIterator[None]:
     yield
     await crd.install(api)
 
+    async def is_strict() -> bool:
+        return not await is_older()
+
+    await until_async(is_strict, "the API server takes valid names only", 90)
+
 
 @pytest.fixture
 async def attacker(
