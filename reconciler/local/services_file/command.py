@@ -21,8 +21,8 @@ KEYS = ("command", "env", "workingDirectory", "user", "port", "ready", "busy", "
 EXAMPLE = '[python3, -m, http.server, "{port}"]'
 READY_EXAMPLE = "{http: /path}"
 BUSY_EXAMPLE = "{http: /busy} or {command: [pgrep, -f, worker]}"
-_UNPASSABLE = re.compile("[\0\ud800-\udfff]")
-"""The end of a text for the kernel, and halves of characters, which UTF-8 does not have."""
+_NOT_IN_A_NAME = re.compile("[=\0\ud800-\udfff]")
+"""Characters that no name of an environment variable has; the last ones are halves of characters."""
 _PORT_VARIABLE = re.compile(r"\bPORT\b")
 
 
@@ -30,7 +30,7 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     """Return the program of a service; `folder` is the folder of the services file."""
     environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
     for name, value in environment.items():
-        if not name or "=" in name or _UNPASSABLE.search(name):
+        if not name or _NOT_IN_A_NAME.search(name):
             value.wrong(f"{name!r} is not the name of a variable; use env: {{NAME: value}}")
     command = _command(fields["command"], environment) if "command" in fields else []
     if "command" not in fields:
@@ -127,8 +127,8 @@ def _places(value: Value, command: list[str]) -> list[tuple[Value, str]]:
 
 def _check_texts(texts: list[tuple[Value, str]]) -> None:
     for place, text in texts:
-        if unpassable := _UNPASSABLE.search(text):
-            place.wrong(f"no program can receive the character {unpassable[0]!r}; remove it")
+        if "\0" in text:
+            place.wrong("no program can receive the character '\\x00'; remove it")
         for name in PLACEHOLDER.findall(text):
             if right := _right_placeholder(name, text):
                 place.wrong(f"unknown placeholder {{{name}}}; {right} For this text itself, use {{{{{name}}}}}")

@@ -6,6 +6,7 @@ graph, the last stage with line numbers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,8 @@ from reconciler.core.validation import MIN_SECONDS, choice_problem, duration_pro
 from reconciler.local.services_file.problems import Problems
 
 _TAG = "tag:yaml.org,2002:"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character, which UTF-8 cannot encode."""
 MAX_DIGITS = 18
 """The longest number; Python refuses to read thousands of digits."""
 _Word = TypeVar("_Word", bound=StrEnum)
@@ -113,7 +116,7 @@ class Value:
     def text(self, example: str) -> str | None:
         """Return a string; YAML reads some words as other types, which quotes prevent."""
         if self._is("str"):
-            return str(self.node.value)
+            return self._encodable(str(self.node.value))
         if isinstance(self.node, yaml.ScalarNode) and self.node.value:
             self.wrong(f'{self.node.value} is not text in YAML; quote it: "{self.node.value}"')
         else:
@@ -123,13 +126,20 @@ class Value:
     def as_written(self, example: str = '""') -> str | None:
         """Return a scalar as it is written in the file."""
         if isinstance(self.node, yaml.ScalarNode) and not (self._is("null") and not self.node.value):
-            return str(self.node.value)
+            return self._encodable(str(self.node.value))
         if isinstance(self.node, yaml.MappingNode) and len(self.node.value) == 1 and not self.node.value[0][1].value:
             braced = f"{{{self.node.value[0][0].value}}}"
             self.wrong(f'{braced} is a mapping in YAML; quote it: "{braced}"')
         else:
             self.wrong(f"expected text, found {self.shown}; for example {example}")
         return None
+
+    def _encodable(self, text: str) -> str | None:
+        """Return a text without halves of characters, which YAML's escapes can write."""
+        half = _SURROGATE.search(text)
+        if half:
+            self.wrong(f"{half[0]!r} is half of a character; remove it")
+        return None if half else text
 
     def word(self, kind: type[_Word]) -> _Word | None:
         """Return one of a few words."""
