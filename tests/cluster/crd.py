@@ -42,6 +42,13 @@ def is_established(crd: Mapping[str, Any]) -> bool:
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
+def has_idle_after(scaled_service: Mapping[str, Any], idle_after: str) -> bool:
+    """Return whether the leader has observed this `idleAfter`, which its Service may have before."""
+    observed = scaled_service.get("status", {}).get("observedGeneration")
+    wanted = (idle_after, scaled_service["metadata"]["generation"])
+    return (scaled_service["spec"].get("idleAfter"), observed) == wanted
+
+
 async def _served(api: Api) -> bool:
     try:
         await api.get(path(API_VERSION, PLURAL))

@@ -9,6 +9,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
+DIAL_SECONDS = 30.0
+"""Longer than the machine is ever busy: to give up a replica that runs would look like its end."""
+
 
 class Door:
     """Listens on an address, and leads to the first of `replicas` (`ip`, port) that takes a connection. In a thread."""
@@ -69,7 +72,7 @@ class Door:
             for host, port in list(self.replicas):
                 try:
                     dial = asyncio.open_connection(host, port, local_addr=self._source)
-                    far_reader, far_writer = await asyncio.wait_for(dial, 1)
+                    far_reader, far_writer = await asyncio.wait_for(dial, DIAL_SECONDS)
                 except (OSError, TimeoutError):
                     continue
                 self._writers[writer] = (host, port)

