@@ -1,6 +1,7 @@
 """One candidate for a Lease, in its own process.
 
-It prints a line of JSON for each news of the Lease, and for each time that it notices that it was stopped for a while.
+It prints a line of JSON for each news of the Lease, for each change of the end of its term, and for each time that it
+notices that it was stopped for a while.
 
 Arguments: kubeconfig, namespace, name, duration, margin, seconds that its wall clock is wrong by.
 """
@@ -41,8 +42,11 @@ async def main() -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     running = asyncio.create_task(elector.run())
-    before = ticks()
+    before, until = ticks(), 0.0
     while not stopped.is_set():
+        if election.valid_until != until:
+            until = election.valid_until
+            say("term", until=until)
         if ticks() - before > GAP_SECONDS:
             say("thawed", valid=elector.valid())
         before = ticks()

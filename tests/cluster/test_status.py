@@ -67,7 +67,7 @@ async def test_status_record_is_read_by_the_next_reconciler(scene: Scene) -> Non
 
 
 async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cluster) -> None:
-    store = scene.store()
+    store, began = scene.store(), datetime.now(UTC).replace(microsecond=0)
     store.save(scene.named(), STALLED)
     assert await store.flush(GENEROUS_SECONDS)
     titles, row = (line.split() for line in control_plane.kubectl("get", "ssvc", "-n", scene.namespace).splitlines())
@@ -84,7 +84,7 @@ async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cl
     control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled=false", "--timeout=240s")
     status = await scene.status()
     times = [one.pop("lastTransitionTime") for one in status["conditions"]]
-    assert all(abs(datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds() < 60 for at in times)
+    assert all(began <= datetime.fromisoformat(at) <= datetime.now(UTC) for at in times)
     assert status == {
         "state": "Active",
         "target": "Deployment/web",
@@ -184,12 +184,12 @@ async def test_pause_changes_the_spec(scene: Scene) -> None:
 async def test_status_of_many_objects_is_written(scene: Scene) -> None:
     names = [f"web-{number}" for number in range(200)]
     await asyncio.gather(*(scene.make(name) for name in names))
-    store, begin = scene.store(), time.monotonic()
+    store, calls = scene.store(), list[str]()
+    scene.api.called = lambda method, _: calls.append(method)
     for name in names:
         store.save(scene.named(name), ACTIVE)
-    said = time.monotonic() - begin
+    assert not calls, "saving waits for nothing"
     assert await store.flush(GENEROUS_SECONDS)
-    assert said < 0.25, "saying it waits for nothing"
     assert {(await scene.status(name))["state"] for name in names} == {"Active"}
 
 
