@@ -12,7 +12,7 @@ import yaml
 
 from reconciler.kubernetes.client.api import APPLY_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.objects import api_path, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL
 
 FILE = Path(__file__).parents[2] / "deploy/chart/crds/scaledservices.yaml"
@@ -50,8 +50,11 @@ def has_idle_after(scaled_service: Mapping[str, Any], idle_after: str) -> bool:
 
 
 async def _served(api: Api) -> bool:
+    """Return whether ScaledServices are served, and known to clients that ask for kinds or schemas, as kubectl does."""
     try:
         await api.get(path(API_VERSION, PLURAL))
+        kinds, schemas = await api.get(api_path(API_VERSION)), await api.get("/openapi/v3")
     except ApiError:
         return False
-    return True
+    listed = {one["name"] for one in json.loads(kinds)["resources"]}
+    return PLURAL in listed and f"apis/{API_VERSION}" in json.loads(schemas)["paths"]

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.crd import DEFINITION_SECONDS, is_established
-from tests.cluster.harness import TOOLING_SECONDS, Cluster, run
+from tests.cluster.harness import TOOLING_SECONDS, Cluster, ToolFailed, run
 from tests.e2e.harness import until
 
 HERE = Path(__file__).parent
@@ -30,9 +30,19 @@ def defined(cluster: Cluster, pin: str, module: str, files: Sequence[str]) -> It
 
 
 def _are_established(cluster: Cluster, named: Sequence[str]) -> bool:
-    """Return whether all definitions are in force. `kubectl wait` fails while one has no conditions yet."""
+    """Return whether all definitions are in force, and kubectl knows them.
+
+    `kubectl wait` fails while one has no conditions yet.
+    """
     said = json.loads(cluster.kubectl("get", *named, "-o", "json"))
-    return all(is_established(one) for one in said.get("items", [said]))
+    definitions = said.get("items", [said])
+    if not all(is_established(one) for one in definitions):
+        return False
+    try:
+        cluster.kubectl("get", ",".join(one["metadata"]["name"] for one in definitions), "--all-namespaces")
+    except ToolFailed:
+        return False
+    return True
 
 
 def created(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -121,6 +121,9 @@ def test_chart_rendered_is_accepted_by_the_api_server(
 def test_chart_pods_meet_the_restricted_standard(control_plane: Cluster, chart: Chart, values: dict[str, Any]) -> None:
     """In a namespace that enforces the Pod Security Standard of that name."""
     control_plane.kubectl("label", "namespace", chart.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    # A controller adds it, and no pod can be created before.
+    account = ("serviceaccount/default", "--namespace", chart.namespace)
+    control_plane.kubectl("wait", "--for=create", *account, "--timeout=240s")
     pods = {one.owner: one.pod for one in containers(documents(chart.render(values)))}
     assert len(pods) == 3
     for number, pod in enumerate(pods.values()):
@@ -391,10 +394,10 @@ async def test_chart_admission_policy_limits_what_is_scaled(
         return wanted in found if wanted else not found
 
     try:
-        await until_async(lambda: eventually("no params found", 2), "the policy is in force", 60)
+        await until_async(lambda: eventually("no params found", 2), "the policy is in force", 240)
         item = {"apiVersion": "zenvoy.dev/v1alpha1", "kind": "ScaledService", "metadata": {"name": "web"}}
         await api.call("POST", path("zenvoy.dev/v1alpha1", "scaledservices", chart.namespace), item)
-        await until_async(lambda: eventually("", 2), "its target may be scaled", 60)
+        await until_async(lambda: eventually("", 2), "its target may be scaled", 240)
         assert "admissionPolicy.maxReplicas" in await denied(6)
         assert not await denied(6, api), "others are not limited"
     finally:
