@@ -65,10 +65,9 @@ async def test_uninstall_with_an_untouchable_target_restores_the_rest(
     async with controller(system.namespace, identity, tmp_path / "controller.log"):
 
         async def are_judged() -> bool:
-            return all((await states()).values()) and await ready("old") == "Forbidden"
+            return await states() == {"old": "Active", "web": "ScaledToZero"} and await ready("old") == "Forbidden"
 
         await until_async(are_judged, "both are judged", 60)
-        assert await states() == {"old": "Active", "web": "ScaledToZero"}
 
     code, said = await uninstalled(identity, system.namespace, namespace, "--best-effort")
     assert code == 0, said
