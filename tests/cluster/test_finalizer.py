@@ -226,7 +226,7 @@ async def test_uninstall_leaves_no_leader(scene: Scene) -> None:
     index = elector.next_index()
     assert await restore_all(scene.api, scene.namespace, place) == []
     assert not elector.valid()
-    assert elector.holder == UNINSTALLER
+    await until(lambda: elector.holder == UNINSTALLER)
     await asyncio.sleep(3 * terms.duration)
     assert not elector.valid()
     found = json.loads(await scene.api.get(path("coordination.k8s.io/v1", "leases", *place[:1], place[1])))

@@ -29,6 +29,8 @@ from tests.xds.parts import until_async
 CA, PROXIES = "zenvoy-self-issued-ca", "zenvoy-proxy-self-issued"
 SERVER_NAME = "zenvoy-reconciler.zenvoy-system.svc"
 ACCOUNT = "zenvoy-reconciler"
+ALL = {"ca", "reconciler", "proxy"}
+"""The certificates that each replica knows."""
 Secrets = dict[str, dict[str, bytes]]
 
 
@@ -89,12 +91,12 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 
 
 def has(made: SelfIssuedCertificates, authority: Authority | None) -> bool:
-    """Return whether a replica serves with a certificate of that authority and trusts its certificates."""
+    """Return whether a replica serves with a certificate of that authority, and trusts and knows its certificates."""
     if authority is None or not made.expiries:
         return False
     material = made.read()
     is_of_it = x509.is_signed_by(material.certificate, authority.active.certificate)
-    return is_of_it and material.authority == authority.bundle
+    return is_of_it and material.authority == authority.bundle and set(made.expiries) == ALL
 
 
 async def issued(installed: Installed, *replicas: SelfIssuedCertificates) -> Secrets:
@@ -103,7 +105,10 @@ async def issued(installed: Installed, *replicas: SelfIssuedCertificates) -> Sec
     def agreed() -> bool:
         found = installed.secrets()
         by = stored(found[CA])
-        return bool(found[PROXIES]) and by is not None and all(has(one, by) for one in replicas)
+        if by is None or not found[PROXIES] or found[PROXIES][AUTHORITY] != by.bundle:
+            return False
+        is_of_it = x509.is_signed_by(found[PROXIES][CERTIFICATE], by.active.certificate)
+        return is_of_it and all(has(one, by) for one in replicas)
 
     await until(agreed, "certificates are issued, and the replicas agree")
     return installed.secrets()
@@ -119,7 +124,7 @@ async def test_replicas_starting_at_once_agree(installed: Installed) -> None:
         assert (proxy.uris, proxy.dns, proxy.serves) == ((PROXY.uri,), (), False)
         assert (own.uris, own.serves) == ((RECONCILER.uri,), True) and SERVER_NAME in own.dns
         assert x509.is_signed_by(found[PROXIES][CERTIFICATE], found[CA][CERTIFICATE])
-        assert set(one.expiries) == {"ca", "reconciler", "proxy"}
+        assert set(one.expiries) == ALL
 
 
 async def test_certificates_survive_upgrade_apply_and_sync(installed: Installed) -> None:
