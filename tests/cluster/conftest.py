@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.errors import ApiError
 from tests.cluster import harness
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
@@ -113,8 +115,21 @@ async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     await client.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     yield name
-    await client.call("DELETE", f"/api/v1/namespaces/{name}")
+    try:
+        await client.call("DELETE", f"/api/v1/namespaces/{name}")
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:  # the test has deleted it
+            raise
     await client.close()
+
+
+@pytest.fixture
+async def node_of(api: Api, namespace: str) -> AsyncIterator[None]:
+    """Provide the node that pods are bound to: without one, controllers consider them lost."""
+    name = f"node-of-{namespace}"
+    await api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+    yield
+    await api.call("DELETE", f"/api/v1/nodes/{name}")
 
 
 @pytest.fixture

@@ -112,6 +112,10 @@ class Stage:
             raise AssertionError(f"it never came true; the last reports: {self.all(name)[-5:]}") from None
         return running
 
+    async def reported(self, name: str, holds: Callable[[WorkloadStatus], object]) -> None:
+        """Wait until a report has met the condition, which a later report need not meet."""
+        await self.until(name, lambda _: any(map(holds, self.all(name))))
+
     # What people and controllers do
 
     async def make(self, plural: str, body: Mapping[str, Any], api_version: str = "apps/v1") -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.stage import GENEROUS_SECONDS, RUNS, Stage, condition, container, endpoint, entry, own_address
@@ -105,8 +104,10 @@ async def test_wake_overrules_a_zero_by_somebody_else(stage: Stage) -> None:
     await stage.until("web", lambda running: running.replicas == 0)
     stage.converge("web", UP)
     await stage.until("web", lambda running: running.replicas == 3)
+    stage.reports.clear()
     await stage.scale("web", 0)
-    await stage.until_replicas("web", 3)
+    await stage.until("web", lambda running: running.replicas == 0)
+    await stage.until("web", lambda running: running.replicas == 3)
     stage.converge("web", None)
     await stage.scale("web", 0)
     await stage.until("web", lambda running: running.replicas == 0)
@@ -255,15 +256,6 @@ async def test_target_changed_service_moves_to_it(stage: Stage) -> None:
     await stage.until("web", lambda running: running.replicas == 3)
     assert not stage.all("other"), "it is no longer configured"
     assert len(stage.backend.targets) == 1
-
-
-@pytest.fixture
-async def node_of(api: Api, namespace: str) -> AsyncIterator[None]:
-    """Provide the node that pods are bound to: without one, controllers consider them lost."""
-    name = f"node-of-{namespace}"
-    await api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
-    yield
-    await api.call("DELETE", f"/api/v1/nodes/{name}")
 
 
 @pytest.mark.usefixtures("node_of")
