@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -37,11 +38,9 @@ SERVERS = Path(__file__).parent / "servers"
 PATIENCE_SECONDS = 60.0
 """Generous: two busy cores must not make a test fail."""
 POLL_SECONDS = 0.01
-LOG_SECONDS = 5.0
-"""Longest time to wait for the log to have a service's present state, which may be from an earlier run."""
 LOCAL = "127.0.0.1"
-QUICK = {"idleAfter": "1s", "wakeTimeout": "20s", "holdTimeout": "20s", "drainTimeout": "5s"}
-"""The default of `defaults`."""
+QUICK = {"idleAfter": "1s", "wakeTimeout": "60s", "holdTimeout": "60s", "drainTimeout": "30s"}
+"""The default of `defaults`. A slow machine may outlive `idleAfter`: see `Zenvoy.kept_awake`."""
 SLOW_TO_SLEEP = {**QUICK, "idleAfter": "10m"}
 """For tests that put services to sleep themselves."""
 _AWAKE = ("Active", "Idle")
@@ -235,6 +234,32 @@ class Zenvoy:
         os.kill(pid, number)
         return pid
 
+    def kill_together(self, *names: str) -> None:
+        """Kill some of `pids()`; `up` is stopped before: it neither starts one again nor ends before the others."""
+        with self._stopped() as pids:
+            for name in sorted(names, key=lambda name: name == "up"):
+                os.kill(pids[name], signal.SIGKILL)
+
+    @contextmanager
+    def without(self, *names: str) -> Iterator[None]:
+        """Kill some of `pids()`, and let `up` start them again only after the block."""
+        with self._stopped() as pids:
+            for name in names:
+                os.kill(pids[name], signal.SIGKILL)
+            yield
+
+    @contextmanager
+    def _stopped(self) -> Iterator[dict[str, int]]:
+        """Stop `up` for the block."""
+        assert self.process
+        self._remember()
+        pids = self.pids()
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield pids
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def service_pids(self, name: str) -> list[int]:
         """Return the running processes of a service."""
         if not self.state_dir.exists():
@@ -302,22 +327,23 @@ class Zenvoy:
     def transitions(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the transitions so far (service, source, target, reason, cause), of one service or all.
 
-        The log has a transition a moment after the status. Those of one service are complete.
+        The log has a transition a moment after the status. Those of one service are complete, but for those that a
+        killed reconciler did not write.
         """
-        end = time.monotonic() + LOG_SECONDS
-        while True:
-            of = [entry for entry in self.lines() if entry["event"] == "transition"]
-            found = [entry for entry in of if name in (None, entry["service"])]
-            if name is None or not found or self._is_in(name, found[-1]["target"]) or time.monotonic() > end:
-                return found
-            time.sleep(POLL_SECONDS)
+        if name is not None:
+            self._wait_logged(name)
+        of = [entry for entry in self.lines() if entry["event"] == "transition"]
+        return [entry for entry in of if name in (None, entry["service"])]
 
-    def _is_in(self, name: str, state: str) -> bool:
-        """Return whether a service is in a state; True if no reconciler answers, or it does not know the service."""
+    def _wait_logged(self, name: str) -> None:
+        """Wait until the log has the latest transition of a service, if a reconciler answers and knows one."""
         try:
-            return bool(self.status(name)["state"] == state)
+            known = self.ask("GET", f"/v1/services/{name}/explain")["transitions"]
         except (control_client.NotRunning, control_client.RequestRejected):
-            return True
+            return
+        if known:
+            what = f"the log has that {name} is {known[0]['to']} by {known[0]['event']}"
+            until(what, lambda: any(_tells(entry, name, known[0]) for entry in reversed(self.lines())))
 
     def states(self, name: str) -> list[str]:
         """Return the states that a service went into so far."""
@@ -384,6 +410,21 @@ class Zenvoy:
         self.ask("POST", f"/v1/services/{name}/wake")
         return self.wait_state(name, *_AWAKE)
 
+    @contextmanager
+    def kept_awake(self, name: str) -> Iterator[None]:
+        """Pause a service for the block, so that it does not fall asleep before the next step of a test."""
+        self.ask("POST", f"/v1/services/{name}/pause")
+        yield
+        self.ask("POST", f"/v1/services/{name}/resume")
+
+    def wait_straight(self, name: str) -> View:
+        """Wait until Envoy sends new connections past the holder, and return the status."""
+        return self.wait_status(
+            "Envoy knows where it runs",
+            name,
+            lambda view: view["endpoints"] and view["route"]["ackedAt"] and view["route"]["to"] == view["endpoints"],
+        )
+
     def woken(self, name: str) -> View:
         """Return a service's status once a client's wake is reported in full, with its parts in order."""
         parts = ["signal", "started", "reachable", "firstByte"]
@@ -391,14 +432,17 @@ class Zenvoy:
             "its wake is told in full", name, lambda view: view["lastWake"] and list(view["lastWake"]["parts"]) == parts
         )
 
-    def sleep(self, name: str) -> View:
-        """Put it to sleep by command, again and again while it is in use; its status once it sleeps."""
+    def sleep(self, name: str, *, has_ended: bool = True) -> View:
+        """Put it to sleep by command, again and again while it is in use; its status once it sleeps.
+
+        With `has_ended`, its program has ended then.
+        """
 
         def asleep() -> View | None:
             view = self.status(name)
             if view["state"] in _AWAKE:
                 self.ask("POST", f"/v1/services/{name}/sleep")
-            return view if view["state"] == "ScaledToZero" and view["replicas"] == 0 else None
+            return view if view["state"] == "ScaledToZero" and (view["replicas"] == 0 or not has_ended) else None
 
         return until(f"{name} sleeps", asleep)
 
@@ -473,6 +517,16 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _tells(entry: Mapping[str, Any], name: str, transition: Mapping[str, Any]) -> bool:
+    """Return whether a log entry is this transition, and not an earlier one that is equal to it."""
+    if entry["event"] != "transition" or entry["service"] != name:
+        return False
+    told = (entry["source"], entry["target"], entry["cause"], entry["reason"])
+    if told != tuple(transition[part] for part in ("from", "to", "event", "reason")):
+        return False
+    return datetime.fromisoformat(entry["timestamp"]) >= datetime.fromisoformat(transition["at"])
 
 
 def _entry(line: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, Reply, View, Zenvoy, request, server
+from tests.e2e.harness import LOCAL, Reply, View, Zenvoy, request, server, until
 
 TIMEOUT_SECONDS = 60.0
 SILENCE_SECONDS = 3.0
@@ -30,9 +30,9 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     return shared_zenvoy(
         {"name": "long", "command": web},
         {"name": "longer", "command": web},
-        {"name": "told", "command": web, "drainTimeout": "1s"},
+        {"name": "told", "command": web, "drainTimeout": "1s", "idleAfter": "10m"},
         {"name": "drained", "command": web, "idleAfter": "10m"},
-        {"name": "chat", "hosts": ["chat.localhost"], "command": chat},
+        {"name": "chat", "hosts": ["chat.localhost"], "command": chat, "drainTimeout": "5s"},
         {"name": "silent", "hosts": ["silent.localhost"], "command": chat, **BYTES},
         {"name": "polite", "hosts": ["polite.localhost"], "command": [*chat, "goodbye"], **BYTES},
         {"name": "held", "protocol": "tcp", "command": tcp},
@@ -54,10 +54,12 @@ def request_in_flight(z: Zenvoy, name: str, folder: Path) -> Iterator[Future[Rep
 
 
 def test_request_longer_than_idle_after_is_not_cut(z: Zenvoy, tmp_path: Path) -> None:
-    assert request(z.http_port, "long", "/hello").status == 200
-    z.wait_state("long", "Idle")
-    with request_in_flight(z, "long", tmp_path):
-        z.wait_state("long", "Active")
+    with ExitStack() as stack:
+        with z.kept_awake("long"):
+            assert request(z.http_port, "long", "/hello").status == 200
+            z.wait_state("long", "Idle")
+            stack.enter_context(request_in_flight(z, "long", tmp_path))
+            z.wait_state("long", "Active")
         z.stays_awake("long", SILENCE_SECONDS)
     z.wait_state("long", "ScaledToZero")
     assert z.wakes("long") == 1
@@ -74,23 +76,30 @@ def test_request_that_woke_the_service_is_not_cut(z: Zenvoy, tmp_path: Path) -> 
 
 def test_sleep_command_cuts_no_request(z: Zenvoy, tmp_path: Path) -> None:
     assert request(z.http_port, "told", "/hello").status == 200
-    z.wait_status("Envoy knows where it runs", "told", goes_straight)
+    z.wait_straight("told")
     with request_in_flight(z, "told", tmp_path):
         z.wait_status("it is in flight", "told", in_flight)
-        told = z.cli("sleep", "told")
-        assert told.returncode == 1
-        assert "told is Active: " in told.stdout and "1 request in flight" in told.stdout
-    assert z.cli("sleep", "told").returncode == 0
+
+        def names_the_request() -> bool:
+            """Return whether a sample of the drain was complete within `drainTimeout`."""
+            told = z.cli("sleep", "told")
+            assert told.returncode == 1
+            assert "told is Active: " in told.stdout
+            return "1 request in flight" in told.stdout
+
+        until("the command names the request", names_the_request)
+    until("it drains within `drainTimeout`", lambda: z.cli("sleep", "told").returncode == 0)
     z.asleep("told")
 
 
-def test_sleep_command_waits_for_requests(z: Zenvoy) -> None:
+def test_sleep_command_waits_for_requests(z: Zenvoy, tmp_path: Path) -> None:
     assert request(z.http_port, "drained", "/hello").status == 200
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "drained", "/slow/1")
-        z.wait_status("it is in flight", "drained", in_flight)
-        assert z.cli("sleep", "drained").returncode == 0
-        assert slow.result().body == b"slow 1\n"
+        with request_in_flight(z, "drained", tmp_path):
+            z.wait_status("it is in flight", "drained", in_flight)
+            told = threads.submit(z.cli, "sleep", "drained")
+            z.wait_state("drained", "Draining")
+        assert told.result().returncode == 0
     z.asleep("drained")
 
 
@@ -104,7 +113,7 @@ def test_drain_new_requests_keep_the_service_awake(z: Zenvoy, tmp_path: Path) ->
         z.wait_status("Envoy has the hold route", "drained", lambda view: view["route"]["ackedAt"])
         assert request(z.http_port, "drained", "/hello").body == b"hello from drained: /hello\n"
         assert not slow.done()
-    assert z.states("drained")[-2:] == ["Draining", "Active"]
+        assert z.states("drained")[-2:] == ["Draining", "Active"]
     assert z.service_pids("drained") == pids
 
 
@@ -113,12 +122,12 @@ def test_websocket_open_keeps_the_service_awake(z: Zenvoy) -> None:
     plain = socket.create_connection((LOCAL, z.http_port))
     with connect("ws://chat.localhost/", sock=plain, ping_interval=None) as chat:
         chat.send("one")
-        assert chat.recv(timeout=20) == "one"
+        assert chat.recv(timeout=TIMEOUT_SECONDS) == "one"
         z.wait_state("chat", "Active")
         z.stays_awake("chat", SILENCE_SECONDS)
         assert z.cli("sleep", "chat").returncode == 1
         chat.send("two")
-        assert chat.recv(timeout=20) == "two"
+        assert chat.recv(timeout=TIMEOUT_SECONDS) == "two"
     z.wait_state("chat", "ScaledToZero")
 
 
@@ -149,11 +158,14 @@ def websocket(z: Zenvoy, name: str) -> ClientConnection:
 
 
 def test_tcp_connection_open_keeps_the_service_awake(z: Zenvoy) -> None:
-    z.wake("direct")
-    with dial(z.port("held")) as held, dial(z.port("direct")) as direct:
-        greetings = [connection.recv(1000) for connection in (held, direct)]
-        z.wait_status("one is relayed", "held", lambda view: view["relayed"] == 1)
-        z.wait_status("the other is not", "direct", lambda view: view["state"] == "Active" and not view["relayed"])
+    with ExitStack() as stack:
+        with z.kept_awake("direct"):
+            z.wake("direct")
+            z.wait_straight("direct")
+            held, direct = (stack.enter_context(dial(z.port(name))) for name in ("held", "direct"))
+            greetings = [connection.recv(1000) for connection in (held, direct)]
+            z.wait_status("one is relayed", "held", lambda view: view["relayed"] == 1)
+            z.wait_status("the other is not", "direct", lambda view: view["state"] == "Active" and not view["relayed"])
         z.stays_awake("held", SILENCE_SECONDS)
         z.stays_awake("direct", 0.1)
         for connection, greeting in zip((held, direct), greetings, strict=True):
@@ -167,10 +179,6 @@ def test_tcp_connection_open_keeps_the_service_awake(z: Zenvoy) -> None:
 
 def in_flight(view: View) -> bool:
     return bool(view["traffic"]) and view["traffic"]["reason"].endswith(" 1 in flight")
-
-
-def goes_straight(view: View) -> bool:
-    return bool(view["route"]["ackedAt"] and view["route"]["to"] == view["endpoints"])
 
 
 def dial(port: int) -> socket.socket:

@@ -49,7 +49,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
 def curl(*arguments: str) -> bytes:
     """Return the output of curl; it must succeed."""
     done = subprocess.run(
-        ["curl", "--silent", "--show-error", "--fail", "--max-time", "30", *arguments], capture_output=True, check=False
+        ["curl", "--silent", "--show-error", "--fail", "--max-time", "60", *arguments], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
@@ -104,11 +104,11 @@ def test_websocket_wakes_and_stays_open(z: Zenvoy) -> None:
     with connect("ws://chat.localhost/", sock=plain, max_size=None, ping_interval=None) as chat:
         for message in messages:
             chat.send(message)
-            assert chat.recv(timeout=20) == message
+            assert chat.recv(timeout=60) == message
         z.woken("chat")
         z.stays_awake("chat", 3)
         chat.send("still there?")
-        assert chat.recv(timeout=20) == "still there?"
+        assert chat.recv(timeout=60) == "still there?"
     z.wait_state("chat", "ScaledToZero")
     assert z.wakes("chat") == 1
 
@@ -116,7 +116,7 @@ def test_websocket_wakes_and_stays_open(z: Zenvoy) -> None:
 def test_server_sent_events_arrive_one_by_one(z: Zenvoy) -> None:
     """The server sends each event only after the client, having read the one before, asked for it."""
     z.asleep("events")
-    connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
+    connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=60)
     connection.request("GET", "/events/5", headers={"Host": "events", "Accept": "text/event-stream"})
     response = connection.getresponse()
     assert response.headers["content-type"] == "text/event-stream"
@@ -163,7 +163,7 @@ def most_memory(pid: int) -> int:
 
 
 def test_keep_alive_connection_survives_a_sleep(z: Zenvoy) -> None:
-    connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
+    connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=60)
     connection.connect()
     own = connection.sock.getsockname()
 
@@ -198,10 +198,16 @@ def test_idle_service_sleeps_and_wakes_again(z: Zenvoy) -> None:
         z.asleep("alone")
         assert request(z.http_port, "alone", "/hello").body == hello("alone")
         z.wait_state("alone", "ScaledToZero")
-    assert z.states("alone") == ["Waking", "Active", "Idle", "Draining", "ScaledToZero"] * 2
-    reasons = [entry["reason"] for entry in z.transitions("alone")][:5]
-    assert reasons[0] == "a client is waiting"
-    assert "idleAfter" in reasons[3]
+    moves = z.transitions("alone")
+    awakened = [
+        entry["cause"] for entry in moves if entry["source"] in ("Idle", "Draining") and entry["target"] == "Active"
+    ]
+    assert set(awakened) <= {"TrafficUnknown"}, "which it is if the machine stops for a moment"
+    states = " ".join(z.states("alone"))
+    assert re.fullmatch("( ?Waking Active( Idle( Draining)? Active)* Idle Draining ScaledToZero){2}", states), states
+    # Either the holder or a sample is the first to report the request.
+    assert moves[0]["reason"].startswith(("a client is waiting", "Envoy reported traffic"))
+    assert all("idleAfter" in entry["reason"] for entry in moves if entry["target"] == "Draining")
     until("its process is gone", lambda: not z.service_pids("alone"))
 
 
@@ -217,7 +223,7 @@ def test_wake_with_many_clients_starts_once(z: Zenvoy) -> None:
 
 def ask_many(z: Zenvoy, number: int) -> list[http.client.HTTPConnection]:
     """Send requests over a connection each, without reading the answers."""
-    connections = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(number)]
+    connections = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=60) for _ in range(number)]
     for connection in connections:
         connection.request("GET", "/hello", headers={"Host": "crowd"})
     return connections

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, Zenvoy, gated, request, server
+from tests.e2e.harness import LOCAL, QUICK, Zenvoy, gated, request, server, until
 
 IMPATIENT = {"holdTimeout": "1s"}
 BROKEN = ["sh", "-c", "echo first line; echo cannot use port {port}; exit 7"]
@@ -30,12 +30,19 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         {"name": "mended", "command": UNTIL_MENDED, **IMPATIENT, "wakeTimeout": "2s"},
         {"name": "full", "command": gated(server("http_echo"), "full"), "maxHeld": 2},
         {"name": "full-db", "protocol": "tcp", "command": gated(server("tcp", "greet"), "full-db"), "maxHeld": 1},
-        defaults={**QUICK, "holdTimeout": "40s", "wakeTimeout": "40s"},
+        defaults={**QUICK, "holdTimeout": "10m", "wakeTimeout": "10m"},
     )
+
+
+def wait_exited(z: Zenvoy, name: str) -> None:
+    """Wake a service, and wait until its program has exited: a slow machine does not start it within `holdTimeout`."""
+    z.ask("POST", f"/v1/services/{name}/wake")
+    z.wait_status("its program has exited", name, lambda view: "exited with code 7" in (view["stalled"] or ""))
 
 
 def test_refusal_http_names_class_and_reference(z: Zenvoy) -> None:
     z.asleep("web")
+    wait_exited(z, "web")
     before = time.monotonic()
     reply = request(z.http_port, "web")
     waited = time.monotonic() - before
@@ -45,7 +52,7 @@ def test_refusal_http_names_class_and_reference(z: Zenvoy) -> None:
     assert reply.headers["content-type"].startswith("text/plain")
     text = reply.body.decode()
     found = re.fullmatch(
-        r"web did not start within 1\.\d s \(holdTimeout\): Exited \(reference ([0-9a-f]{8})\)\n", text
+        r"web did not start within \d+\.\d s \(holdTimeout\): Exited \(reference ([0-9a-f]{8})\)\n", text
     )
     assert found, text
     view = z.status("web")
@@ -61,6 +68,7 @@ def test_refusal_http_names_class_and_reference(z: Zenvoy) -> None:
 
 
 def test_refusal_details_allowed_names_the_reason(z: Zenvoy) -> None:
+    wait_exited(z, "open")
     text = request(z.http_port, "open").body.decode()
     assert "exited with code 7" in text
     assert "first line | cannot use port" in text
@@ -73,12 +81,20 @@ def test_wake_stalled_ends_without_clients_and_retries(
     view = z.wait_state("mended", "ScaledToZero")
     assert view["stalled"] is None
     (z.directory / "mended").touch()
-    assert request(z.http_port, "mended", "/").body == b"hello from mended: /\n"
+
+    def is_answered() -> bool:
+        """Return whether the program started within `holdTimeout`."""
+        reply = request(z.http_port, "mended", "/")
+        assert (reply.status, reply.body) == (200, b"hello from mended: /\n") or reply.status == 503
+        return reply.status == 200
+
+    until("it is woken", is_answered)
 
 
 @pytest.mark.curl
 def test_refusal_h2c_names_class_and_reference(z: Zenvoy) -> None:
-    command = ["curl", "-sS", "-i", "--http2-prior-knowledge", "--max-time", "20", "-H", "Host: two"]
+    wait_exited(z, "two")
+    command = ["curl", "-sS", "-i", "--http2-prior-knowledge", "--max-time", "60", "-H", "Host: two"]
     done = subprocess.run([*command, f"http://{LOCAL}:{z.http_port}/"], capture_output=True, text=True, check=True)
     head, _, body = done.stdout.replace("\r", "").partition("\n\n")
     assert head.startswith("HTTP/2 503")
@@ -88,7 +104,8 @@ def test_refusal_h2c_names_class_and_reference(z: Zenvoy) -> None:
 
 
 def test_refusal_tcp_resets_the_connection(z: Zenvoy) -> None:
-    with socket.create_connection((LOCAL, z.port("db")), timeout=20) as connection:
+    wait_exited(z, "db")
+    with socket.create_connection((LOCAL, z.port("db")), timeout=60) as connection:
         connection.sendall(b"hello")
         with pytest.raises(ConnectionResetError):
             connection.recv(1000)
@@ -97,17 +114,15 @@ def test_refusal_tcp_resets_the_connection(z: Zenvoy) -> None:
 
 
 def test_hold_limit_http_refuses_at_once(z: Zenvoy) -> None:
-    waiting = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(2)]
+    waiting = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=60) for _ in range(2)]
     for connection in waiting:
         connection.request("GET", "/", headers={"Host": "full"})
     z.wait_status("two wait", "full", lambda view: view["held"] == 2)
-    before = time.monotonic()
     reply = request(z.http_port, "full")
-    assert time.monotonic() - before < 35, "not after holdTimeout, which is 40 s"
     assert reply.status == 503
     assert "retry-after" in reply.headers
     assert b"2 connections are already held (maxHeld)" in reply.body
-    z.wait_status("it is counted", "full", lambda view: (view["refused"], view["held"]) == (1, 2))
+    z.wait_status("it is counted at once", "full", lambda view: (view["refused"], view["held"]) == (1, 2))
     z.open_gate("full")
     for connection in waiting:
         assert connection.getresponse().read() == b"hello from full: /\n"
@@ -115,10 +130,10 @@ def test_hold_limit_http_refuses_at_once(z: Zenvoy) -> None:
 
 
 def test_hold_limit_tcp_resets_at_once(z: Zenvoy) -> None:
-    with socket.create_connection((LOCAL, z.port("full-db")), timeout=30) as first:
+    with socket.create_connection((LOCAL, z.port("full-db")), timeout=60) as first:
         z.wait_status("one waits", "full-db", lambda view: view["held"] == 1)
         with (
-            socket.create_connection((LOCAL, z.port("full-db")), timeout=5) as second,
+            socket.create_connection((LOCAL, z.port("full-db")), timeout=60) as second,
             pytest.raises(ConnectionResetError),
         ):
             second.recv(1000)
