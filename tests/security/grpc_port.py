@@ -123,10 +123,13 @@ class Port:
     ) -> None:
         self.replica, self.admission, self.authority, self.listed = replica, admission, authority, listed
         self.number = int(replica.address.rpartition(":")[2])
+        self.dialed = 0
+        """Streams that were opened; `says` opens another one if it has not seen how one ended."""
         self._stack = stack
 
     async def dial(self, address: str, uri: str | None, method: str = ADS) -> Stream:
         """Open a stream from that address with a certificate of that URI, or without encryption."""
+        self.dialed += 1
         port = await self._stack.enter_async_context(dialling_from(address, self.number))
         options = [("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)]
         options += [("grpc.enable_retries", 0), ("grpc.http2.bdp_probe", 0)]

@@ -30,7 +30,7 @@ async def test_connections_without_handshake_are_bounded() -> None:
     opened = [await asyncio.open_connection(LOCAL, port) for _ in range(2 * LIMIT)]
     try:
         reading = [asyncio.create_task(reader.read(1)) for reader, _ in opened]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while sum(task.done() for task in reading) < LIMIT:
                 await asyncio.wait([task for task in reading if not task.done()], return_when=asyncio.FIRST_COMPLETED)
         for _, writer in opened:
@@ -38,6 +38,6 @@ async def test_connections_without_handshake_are_bounded() -> None:
         await asyncio.gather(*reading, return_exceptions=True)
         options = [("grpc.ssl_target_name_override", NAME)]
         async with grpc.aio.secure_channel(f"{LOCAL}:{port}", channel(peer), options=options) as joining:
-            await asyncio.wait_for(joining.channel_ready(), 30)
+            await asyncio.wait_for(joining.channel_ready(), 60)
     finally:
         await server.stop(None)

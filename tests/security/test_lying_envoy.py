@@ -108,7 +108,7 @@ async def test_rejection_by_one_envoy_takes_nothing_from_another() -> None:
 
 @pytest.mark.parametrize("first", ["liar", "honest"])
 async def test_envoy_that_answers_nothing_blocks_nothing(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "OVERDUE_SECONDS", 0.05)
+    monkeypatch.setattr(server, "OVERDUE_SECONDS", 0.5)
     async with plane() as running:
         serve(running, VICTIM)
         running.server.open()

@@ -126,7 +126,7 @@ async def test_statistics_other_host_named_own_address_is_asked() -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stream = channel.stream_stream(DELTA)()
         await stream.write(bytes(DeltaDiscoveryRequest(node=node, type_url=CDS)))
-        await asyncio.wait_for(joined.wait(), 30)
+        await asyncio.wait_for(joined.wait(), 60)
         assert router.stats() == {"evil": "127.0.0.1:9902"}
         stream.cancel()
     await router.close()
@@ -153,7 +153,7 @@ PROMETHEUS = {
 @pytest.mark.parametrize(("write", "why"), PROMETHEUS.values(), ids=PROMETHEUS.keys())
 async def test_prometheus_hostile_answer_makes_sample_unknown(write: Write, why: str) -> None:
     async with server(write) as (port, _):
-        settings = PrometheusSettings(f"http://127.0.0.1:{port}", 1.0)
+        settings = PrometheusSettings(f"http://127.0.0.1:{port}", 1.0, timeout=60.0)
         stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}), str)
         sample = await stats.sample()
         await stats.close()

@@ -14,7 +14,7 @@ import grpc
 
 from tests.e2e.harness import LOCAL, SERVERS, Zenvoy, quick, request, server
 
-TIMEOUT_SECONDS = 45.0
+TIMEOUT_SECONDS = 90.0
 LOST = (OSError, http.client.HTTPException, grpc.RpcError)
 """Exceptions of a request without an answer."""
 
@@ -33,7 +33,14 @@ class Kind:
 
 
 def _ask_http(zenvoy: Zenvoy, name: str, unique: str) -> None:
-    reply = request(zenvoy.http_port, name, f"/echo?{unique}", method="POST", body=unique.encode() * 100)
+    reply = request(
+        zenvoy.http_port,
+        name,
+        f"/echo?{unique}",
+        method="POST",
+        body=unique.encode() * 100,
+        timeout=TIMEOUT_SECONDS,
+    )
     if reply.status != 200:
         raise ConnectionError(f"{reply.status}: {reply.body[:200]!r}")
     _compare(unique.encode() * 100, reply.body)

@@ -135,7 +135,7 @@ class Soak:
         # The output is kept where the disk is never full: it shows which requests a program received twice.
         self._outputs = {name: directory / f"{name}.out" for name in SERVICES}
         services = [_with_output(KINDS[kind].service(name), self._outputs[name]) for name, kind in SERVICES.items()]
-        defaults = {"idleAfter": IDLE_AFTER, "wakeTimeout": "30s", "holdTimeout": "30s", "drainTimeout": "5s"}
+        defaults = {"idleAfter": IDLE_AFTER, "wakeTimeout": "60s", "holdTimeout": "60s", "drainTimeout": "5s"}
         self._clock = SteppedClock(directory / "clock") if sets_clock else None
         environment = self._clock.environment if self._clock else {}
         self.zenvoy = Zenvoy(directory, {"defaults": defaults, "services": services}, environment=environment)
@@ -161,7 +161,9 @@ class Soak:
             self._over.set()
             for thread in threads:
                 thread.join()
-            self.report.wakes = sum(map(zenvoy.wakes, SERVICES))
+            # Not `Zenvoy.wakes`, which finds the latest transition in the log by the clock.
+            moves = [(entry["source"], entry["target"]) for entry in zenvoy.transitions()]
+            self.report.wakes = moves.count(("ScaledToZero", "Waking"))
             self.report.wrong += _repeated({name: path.read_text() for name, path in self._outputs.items()})
         return self.report
 
@@ -232,7 +234,7 @@ class Soak:
     def _replace(self, component: str) -> None:
         """Kill a component, and wait until another one serves in its place."""
         before = len(self.zenvoy.lines())
-        old = self._components()[component]
+        old = until(f"{component} runs", lambda: self._components().get(component))
         os.kill(old, signal.SIGKILL)
         self.zenvoy.wait_line(
             f"{component} is started again",

@@ -70,11 +70,10 @@ def test_clock_is_set_for_parts_of_zenvoy_only(tmp_path: Path, child: str, stepp
             clock.set(ahead)
             process.stdin.write("\n")
             *walls, monotonic, boot = map(float, process.stdout.readline().split())
-            seen.append([round((wall - monotonic) / 3600) for wall in walls] + [round((boot - monotonic) / 3600)])
+            seen.append([clock - monotonic for clock in (*walls, boot)])
         process.stdin.close()
-    first = seen[0]
-    expected = [first, [first[0] + 2, first[1] + 2, first[2]], [first[0] - 24, first[1] - 24, first[2]]]
-    assert seen == (expected if stepped else [first] * 3)
+    hours = [[round((now - first) / 3600) for now, first in zip(row, seen[0], strict=True)] for row in seen]
+    assert hours == ([[0, 0, 0], [2, 2, 0], [-24, -24, 0]] if stepped else [[0, 0, 0]] * 3)
 
 
 def test_step_is_minutes_to_hours_in_both_directions() -> None:
