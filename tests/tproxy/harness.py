@@ -187,6 +187,16 @@ class HolderProcess:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def is_idle(self, share: float) -> None:
+        """Wait until the process uses at most this share of a CPU for half a second."""
+
+        def look() -> bool:
+            before, begin = self.cpu_seconds, time.monotonic()
+            eventually(lambda: time.monotonic() >= begin + 0.5)
+            return self.cpu_seconds - before < share * (time.monotonic() - begin)
+
+        eventually(look, f"the holder uses less than {share:.0%} of a CPU")
+
     def connect(self, host: str = HOST) -> socket.socket:
         client = socket.create_connection((host, self.port), PATIENCE_SECONDS)
         client.settimeout(PATIENCE_SECONDS)
@@ -209,7 +219,7 @@ class World(ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reconciler = self.enter_context(FakeReconciler())
+        self.reconciler = self.enter_context(FakeReconciler(free_port()))
         self._holder: HolderProcess | None = None
 
     @property
@@ -234,7 +244,7 @@ class World(ExitStack):
         verdict: Verdict | None = None,
         protocol: str = "tcp",
         max_held: int = 1024,
-        hold_timeout: float = 60.0,
+        hold_timeout: float = 600.0,
         reason: str | None = None,
         address: str | None = None,
         service: str = "web",
@@ -252,6 +262,15 @@ class World(ExitStack):
 
     def client(self, host: str = HOST) -> socket.socket:
         return self.enter_context(self.holder.connect(host))
+
+    def is_refused(self, sent: bytes = b"", host: str = HOST) -> bool:
+        """Return whether a new connection is reset, which may be before `connect` or `sendall` returns."""
+        try:
+            client = self.client(host)
+            client.sendall(sent)
+        except ConnectionResetError:
+            return True
+        return is_reset(client)
 
     def clients(self, number: int) -> list[socket.socket]:
         return [self.client() for _ in range(number)]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
@@ -19,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parsed_pl
 
 from tests.ports import free_port
 from tests.tproxy.harness import (
+    PATIENCE_SECONDS,
     FakeReconciler,
     HolderProcess,
     World,
@@ -27,9 +26,6 @@ from tests.tproxy.harness import (
     is_reset,
     read_all,
 )
-
-DRAIN_SECONDS = 30.0
-"""The default of --drain-timeout."""
 
 
 def get(url: str) -> tuple[int, str]:
@@ -43,29 +39,11 @@ def get(url: str) -> tuple[int, str]:
 
 def command(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tproxy", *args], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "tproxy", *args], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
 
 
 # The reconciler comes and goes.
-
-
-def test_report_first_held_connection_is_sent_at_once(world: World) -> None:
-    world.assign()
-    seen = len(world.reconciler.ups)
-    world.client()
-    eventually(lambda: len(world.reconciler.ups) > seen)
-    (count,) = world.reconciler.ups[seen].counts
-    assert count.held == 1
-    assert count.held_since is not None
-    assert world.reconciler.arrived[seen] - count.held_since < 0.5
-
-
-def test_report_many_changes_are_coalesced(world: World) -> None:
-    world.assign()
-    world.clients(500)
-    world.sees(held=500)
-    assert len(world.reconciler.ups) < 250
 
 
 def test_holder_without_reconciler_continues_and_reports_all(world: World) -> None:
@@ -182,6 +160,7 @@ def test_inherited_socket_keeps_connections_of_a_killed_holder(world: World) -> 
 
 
 def test_drain_lets_connections_finish(world: World) -> None:
+    world.start("--drain-timeout", "3600")
     upstream = world.upstream()
     world.assign(go(upstream))
     relayed = world.client()
@@ -218,6 +197,7 @@ def test_drain_timeout_refuses_and_cuts(world: World) -> None:
 
 
 def test_second_signal_ends_the_process_at_once(world: World) -> None:
+    world.start("--drain-timeout", "3600")
     world.assign()
     client = world.client()
     client.sendall(b"x")
@@ -230,11 +210,10 @@ def test_second_signal_ends_the_process_at_once(world: World) -> None:
 
 
 def test_signal_to_an_unused_holder_ends_it_at_once(world: World) -> None:
+    world.start("--drain-timeout", "3600")
     world.assign()
-    begun = time.monotonic()
     world.holder.signal(signal.SIGTERM)
     assert world.holder.wait() == 0
-    assert time.monotonic() - begun < DRAIN_SECONDS
 
 
 def _converse(world: World, upstream: socket.socket) -> None:
@@ -263,11 +242,7 @@ def test_ended_connections_free_their_descriptors(world: World) -> None:
     for _ in range(50):
         _converse(world, upstream)
         world.client().close()
-        with contextlib.suppress(TimeoutError):
-            upstream.settimeout(0.01)
-            upstream.accept()[0].close()
-        upstream.settimeout(60)
-    world.sees(held=0, relayed=0)
+    world.sees(held=0, relayed=0, released=51, gone=50)
     eventually(lambda: world.holder.descriptors <= before)
     eventually(lambda: counted() == counted_before, counted_before)
 
@@ -414,7 +389,7 @@ def test_run_options_from_environment_are_used() -> None:
         env={**os.environ, "ZENVOY_TPROXY_RECONCILER": "127.0.0.1:1", "ZENVOY_TPROXY_LISTEN": "192.0.2.1:1234"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 3
@@ -426,7 +401,7 @@ def test_mode_tproxy_without_capability_names_the_remedy() -> None:
     prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     run = [sys.executable, "-m", "tproxy", "run", "--mode", "tproxy", "--reconciler", "127.0.0.1:1"]
     done = subprocess.run(
-        [*prefix, *run, "--listen", "[::]:0"], capture_output=True, text=True, timeout=30, check=False
+        [*prefix, *run, "--listen", "[::]:0"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     assert done.returncode == 3, done.stderr
     assert "CAP_NET_ADMIN" in done.stderr

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.tproxy.harness import HolderProcess, World, eventually, go, is_reset, read_exactly
+from tests.tproxy.harness import PATIENCE_SECONDS, HolderProcess, World, eventually, go, is_reset, read_exactly
 
 
 class Kept:
@@ -44,9 +46,16 @@ class Kept:
         self.holder.end()
 
     def client(self) -> socket.socket:
-        client = self.world.enter_context(socket.create_connection(self._listening.getsockname(), 20))
-        client.settimeout(20)
+        client = self.world.enter_context(socket.create_connection(self._listening.getsockname(), PATIENCE_SECONDS))
+        client.settimeout(PATIENCE_SECONDS)
         return client
+
+    def is_refused(self) -> bool:
+        """Return whether a new connection is reset, which may be before `connect` returns."""
+        try:
+            return is_reset(self.client())
+        except ConnectionResetError:
+            return True
 
     @property
     def kept(self) -> int:
@@ -106,15 +115,17 @@ def test_held_connections_survive_a_killed_holder(kept: Kept) -> None:
 
 def test_time_held_counts_from_the_first_holder(kept: Kept) -> None:
     kept.world.assign()
+    begin = time.time()
     kept.client()
-    since = kept.world.sees(held=1).held_since
-    assert since is not None
+    kept.world.sees(held=1)
     kept.keeps(1)
+    end = time.time()
     kept.kill_holder()
     kept.world.reconciler.ups.clear()
     kept.start()
-    again = kept.world.sees(held=1).held_since
-    assert again is not None and abs(again - since) < 0.1
+    since = kept.world.sees(held=1).held_since
+    # The holder reads two clocks, one after the other, to report it.
+    assert since is not None and begin - PATIENCE_SECONDS < since < end
 
 
 def test_relayed_connection_ends_with_a_killed_holder(kept: Kept) -> None:
@@ -140,8 +151,9 @@ def test_connection_closes_at_once_where_the_holder_refuses(kept: Kept) -> None:
     kept.client()
     kept.world.sees(held=1)
     kept.keeps(1)
-    assert is_reset(kept.client())
-    kept.client().close()
+    assert kept.is_refused()
+    with contextlib.suppress(ConnectionResetError):
+        kept.client().close()
     kept.world.sees(held=1, refused=2)
 
 
@@ -175,4 +187,4 @@ def test_stopped_keeper_is_killed_and_delays_no_client(kept: Kept) -> None:
     kept.keeper.send_signal(signal.SIGSTOP)
     clients = _asks(kept, 20)
     _all_answered_once(kept, clients)
-    assert kept.keeper.wait(30) == -signal.SIGKILL
+    assert kept.keeper.wait(PATIENCE_SECONDS) == -signal.SIGKILL

@@ -72,7 +72,7 @@ class Silent:
 def holder(loop: Loop, server: socket.socket, protocol: str, verdict: Verdict) -> Holder:
     """Return a holder for connections to the server's own address."""
     holder = Holder(loop, Budget(1_000), HolderHello("h", "anyip"))
-    assignment = Assignment(name_of(server), "web", protocol, verdict, 10, 5.0)
+    assignment = Assignment(name_of(server), "web", protocol, verdict, 10, 600.0)
     link: Link = Silent()
     holder.received(link, AssignmentUpdate(1, (assignment,), full=True))
     return holder

@@ -22,7 +22,7 @@ class Silent:
         self._port = free_port()
         world.start("--metrics", f"127.0.0.1:{self._port}")
 
-    def assign(self, verdict: Hold | Go | None = None, max_held: int = 100, hold_timeout: float = 60.0) -> None:
+    def assign(self, verdict: Hold | Go | None = None, max_held: int = 100, hold_timeout: float = 600.0) -> None:
         at = self.world.holder.address
         one = Assignment(at, "web", "tcp", verdict or Hold(), max_held, hold_timeout, None, True, "", True)
         self.world.reconciler.is_acked(self.world.reconciler.say(one))
@@ -115,7 +115,7 @@ def test_silent_connection_makes_room_for_demand(silent: Silent) -> None:
 
 def test_silent_connection_ends_after_hold_timeout(silent: Silent) -> None:
     silent.assign(hold_timeout=0.2)
-    assert _ends(silent.client())
+    assert _ends(silent.world.client())
     silent.shows("silent_ended_total", 1)
     assert silent.metric("silent") == 0
     assert not silent.was_held

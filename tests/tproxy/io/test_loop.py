@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.tproxy.harness import PATIENCE_SECONDS
 from tproxy.io.loop import Loop
 
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
     loop = Loop()
-    loop.call_later(20, loop.stop)
+    loop.call_later(PATIENCE_SECONDS, loop.stop)
     yield loop
     loop.close()
 
@@ -80,7 +81,7 @@ def test_timer_cancelled_is_neither_called_nor_kept(loop: Loop) -> None:
 def test_timers_cancelled_while_running_are_not_called(loop: Loop) -> None:
     seen: list[int] = []
     timers = [loop.call_later(0.3 + i / 1e5, lambda i=i: seen.append(i)) for i in range(500)]
-    loop.call_soon(lambda: [timer.cancel() for i, timer in enumerate(timers) if i % 5])
+    loop.call_later(0, lambda: [timer.cancel() for i, timer in enumerate(timers) if i % 5])
     loop.call_later(0.4, loop.stop)
     loop.run()
     assert seen == list(range(0, 500, 5))
@@ -122,11 +123,14 @@ def test_callback_that_raises_is_reported_and_loop_continues(pipe: tuple[int, in
         os.read(pipe[0], 10)
         fail("descriptor")
 
+    def soon() -> None:
+        loop.call_later(0.01, lambda: fail("timer"))
+        loop.call_later(0.02, loop.stop)
+        fail("soon")
+
     loop.register(pipe[0], select.EPOLLIN, readable)
     os.write(pipe[1], b"x")
-    loop.call_soon(lambda: fail("soon"))
-    loop.call_later(0.01, lambda: fail("timer"))
-    loop.call_later(0.02, loop.stop)
+    loop.call_soon(soon)
     loop.run()
     loop.close()
     assert errors == ["descriptor", "soon", "timer"]

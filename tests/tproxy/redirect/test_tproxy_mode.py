@@ -39,7 +39,7 @@ for line in sys.stdin:
         print("counted", sum(len(up.counts) for up in reconciler.by_holder[again[0]]), flush=True)
         continue
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    assignment = lambda verdict: Assignment(address, f"at-{host}", "tcp", verdict, 10, 60.0)
+    assignment = lambda verdict: Assignment(address, f"at-{host}", "tcp", verdict, 10, 600.0)
     eventually(lambda: reconciler.ups)
     reconciler.is_acked(reconciler.say(assignment(Hold())))
     with socket.create_connection((host, int(port)), 60) as client:
@@ -91,7 +91,7 @@ class Namespace:
         return self.run(sys.executable, "-m", "tproxy", *args)
 
     def holder(self, *args: str, listen: str = "[::]:0", prefix: tuple[str, ...] = ()) -> HolderProcess:
-        given = ["--mode", "tproxy", "--listen", listen, *args]
+        given = ["--mode", "tproxy", "--listen", listen, "--drain-timeout", "600", *args]
         return HolderProcess(self.reconciler_port, *given, prefix=prefix or self.prefix)
 
     def page(self, address: str) -> str:

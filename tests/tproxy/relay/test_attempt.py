@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.tproxy.harness import eventually, read_exactly, reset
-from tests.tproxy.relay.rig import Rig, tcp_pair
+from tests.tproxy.relay.rig import PATIENCE_SECONDS, Rig, tcp_pair
 from tproxy.relay.attempt import REPLAY_BYTES, SENT_SECONDS, Attempt, may_repeat
 
 
@@ -143,13 +143,13 @@ def test_more_bytes_than_can_be_repeated_are_all_delivered(rig: Rig, receive_buf
             received += endpoint.recv(1 << 16)
     assert received == sent
     reset(endpoint)
-    trial.client.settimeout(30)
+    trial.client.settimeout(PATIENCE_SECONDS)
     with pytest.raises(ConnectionResetError):
         trial.client.recv(1)
     assert not trial.returned
 
 
 def test_client_that_resets_ends_the_attempt(trial: Trial) -> None:
-    endpoint = trial.attempt()
-    trial.rig.finished_after(lambda: (reset(trial.client), endpoint.settimeout(30)))
+    trial.attempt()
+    trial.rig.finished_after(lambda: reset(trial.client))
     assert not trial.returned

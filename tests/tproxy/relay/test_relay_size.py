@@ -8,6 +8,7 @@ import gc
 import os
 import resource
 import socket
+import threading
 
 import pytest
 
@@ -86,18 +87,30 @@ def test_bulk_without_pipes_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_busy_connection_does_not_starve_others(rig: Rig) -> None:
-    busy, busy_upstream, _ = rig.connect()
+    busy, busy_upstream, relayed = rig.connect()
     chatty, chatty_upstream, _ = rig.connect()
-    total = 100 * flow.SPLICE_SHARE
-    with sending(busy, *[bytes(MIB)] * (total // MIB), then_end=True), concurrent.futures.ThreadPoolExecutor() as pool:
-        size = pool.submit(lambda: sum(iter(lambda: len(busy_upstream.recv(MIB)), 0)))
+    done = threading.Event()
+
+    def send() -> int:
+        sent = 0
+        while not done.is_set():
+            busy.sendall(bytes(MIB))
+            sent += MIB
+        busy.shutdown(socket.SHUT_WR)
+        return sent
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        sent = pool.submit(send)
+        received = pool.submit(lambda: sum(iter(lambda: len(busy_upstream.recv(MIB)), 0)))
         answered = 0
-        while not size.done():
-            chatty.sendall(b"ping")
-            assert read(chatty_upstream, 4) == b"ping"
-            answered += 1
-        assert size.result() == total
-    assert answered > 10
+        try:
+            while answered <= 10 or relayed.bytes_up < 100 * flow.SPLICE_SHARE:
+                chatty.sendall(b"ping")
+                assert read(chatty_upstream, 4) == b"ping"
+                answered += 1
+        finally:
+            done.set()
+        assert received.result() == sent.result()
 
 
 def test_start_that_fails_closes_both_descriptors(rig: Rig) -> None:
