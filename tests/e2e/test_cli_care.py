@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import QUICK, quick, request
+from tests.e2e.harness import QUICK, quick, request, until
 from tests.e2e.test_cli import GOOD, run
 
 
@@ -18,13 +18,10 @@ def test_explain_shows_the_evidence(zenvoy: Start) -> None:
     z.wait_state("web", "ScaledToZero")
     found = json.loads(z.cli("explain", "web", "-o", "json").stdout)
     assert found["service"]["state"] == "ScaledToZero"
-    assert [move["event"] for move in found["transitions"]] == [
-        "Drained",
-        "IdleElapsed",
-        "Quiet",
-        "Ready",
-        "DemandSeen",
-    ]
+    events = [move["event"] for move in found["transitions"]]
+    # Between them, usage was unknown if the machine stopped for a moment.
+    assert (events[:3], events[-2:]) == (["Drained", "IdleElapsed", "Quiet"], ["Ready", "DemandSeen"])
+    assert set(events[3:-2]) <= {"TrafficUnknown", "IdleElapsed", "Quiet"}
     (envoy,) = found["envoys"]["each"]
     assert (envoy["id"], envoy["acked"]) == ("local", found["envoys"]["version"]) and envoy["ackedAt"]
     (holder,) = found["holders"]
@@ -42,13 +39,14 @@ def test_explain_shows_the_evidence(zenvoy: Start) -> None:
     ):
         assert words in told, told
     moves = [line.split()[1:5] for line in told.splitlines() if " → " in line]
-    assert moves[0] == ["Draining", "→", "ScaledToZero", "Drained"] and len(moves) == 5
+    assert moves[0] == ["Draining", "→", "ScaledToZero", "Drained"] and len(moves) == len(events)
     assert z.cli("explain", "missing").returncode == 4
 
 
 def test_doctor_of_running_zenvoy_checks_it(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
     z.asleep("web")
+    until("a sample is recent", lambda: z.ask("GET", "/v1/overview")["sample"]["unknown"] is None)
     done = z.cli("doctor", str(z.file), "-o", "json")
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["findings"]) == (0, [])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -55,16 +56,18 @@ def redis(name: str, **fields: object) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def postgresql(shared_zenvoy: Start, folder: Path) -> Zenvoy:
     return shared_zenvoy(
-        postgres(folder, "db", idleAfter="10m"),
-        postgres(folder, "used"),
-        postgres(folder, "pooled", idle={"by": "bytes"}),
+        postgres(folder, "db", idleAfter="10m", drainTimeout="2m"),
+        postgres(folder, "used", drainTimeout="5s"),
+        postgres(folder, "pooled", idle={"by": "bytes"}, drainTimeout="2m"),
         defaults={**QUICK, "wakeTimeout": "60s", "holdTimeout": "60s"},
     )
 
 
 @pytest.fixture(scope="module")
 def redises(shared_zenvoy: Start) -> Zenvoy:
-    return shared_zenvoy(redis("redis", idleAfter="10m"), redis("silent", idle={"by": "bytes"}))
+    return shared_zenvoy(
+        redis("redis", idleAfter="10m"), redis("silent", idle={"by": "bytes"}), defaults={**QUICK, "drainTimeout": "2m"}
+    )
 
 
 def psql_command(z: Zenvoy, name: str) -> list[str]:
@@ -80,7 +83,7 @@ def psql(z: Zenvoy, name: str, *statements: str) -> list[str]:
         input=";\n".join(statements) + ";\n",
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -167,12 +170,13 @@ def test_postgres_open_transaction_is_not_cut(postgresql: Zenvoy) -> None:
 @pytest.mark.postgres
 def test_postgres_silent_pool_sleeps_and_reconnects(postgresql: Zenvoy) -> None:
     z = postgresql
-    pool = [Session(psql_command(z, "pooled")) for _ in range(3)]
-    try:
-        for number, session in enumerate(pool):
-            session.tell(f"select 'pooled {number}';")
-            session.reads(f"pooled {number}")
-        assert z.wakes("pooled") == 1
+    with ExitStack() as stack:
+        with z.kept_awake("pooled"):
+            pool = [stack.enter_context(Session(psql_command(z, "pooled"))) for _ in range(3)]
+            for number, session in enumerate(pool):
+                session.tell(f"select 'pooled {number}';")
+                session.reads(f"pooled {number}")
+            assert z.wakes("pooled") == 1
         z.wait_status("it has stopped", "pooled", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
         pool[0].tell("select 'lost';")
         pool[0].reads("connection")
@@ -180,9 +184,6 @@ def test_postgres_silent_pool_sleeps_and_reconnects(postgresql: Zenvoy) -> None:
         assert psql(z, "pooled", "select 'found'") == ["found"]
         assert z.wakes("pooled") == 2
         assert "shutdown request" in (z.state_dir / "logs" / "pooled.log").read_text()
-    finally:
-        for session in pool:
-            session.close()
 
 
 @pytest.mark.redis
@@ -191,7 +192,7 @@ def test_redis_asleep_redis_cli_is_answered(redises: Zenvoy) -> None:
     for count in range(1, 5):
         z.asleep("redis")
         command = ["redis-cli", "-h", LOCAL, "-p", str(z.port("redis")), "incr", "visits"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         assert done.stdout == f"{count}\n", done.stdout + done.stderr
         z.woken("redis")
         z.sleep("redis")
@@ -202,12 +203,15 @@ def test_redis_asleep_redis_cli_is_answered(redises: Zenvoy) -> None:
 def test_redis_connected_client_reconnects(redises: Zenvoy) -> None:
     """With `idle: {by: bytes}` it sleeps behind the client's back."""
     z = redises
-    with Session(["redis-cli", "-h", LOCAL, "-p", str(z.port("silent"))]) as session:
-        session.tell("set color blue")
-        session.reads("OK")
+    with ExitStack() as stack:
+        with z.kept_awake("silent"):
+            session = stack.enter_context(Session(["redis-cli", "-h", LOCAL, "-p", str(z.port("silent"))]))
+            session.tell("set color blue")
+            session.reads("OK")
         z.wait_status("it has stopped", "silent", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
         z.asleep("silent")
-        session.tell("get color")
-        session.tell("get color")
-        session.reads("blue")
+        with z.kept_awake("silent"):
+            session.tell("get color")
+            session.tell("get color")
+            session.reads("blue")
     assert z.wakes("silent") == 2

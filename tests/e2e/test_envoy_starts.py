@@ -9,8 +9,13 @@ from tests.e2e.harness import SLOW_TO_SLEEP, quick, request, until
 def test_sleep_after_envoy_start_succeeds(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     assert request(z.http_port, "web").status == 200
-    old = z.kill("envoy")
-    until("another Envoy runs", lambda: z.pids().get("envoy", old) != old)
+
+    def connected() -> set[str]:
+        return {one["since"] for one in z.ask("GET", "/v1/services")["envoys"]}
+
+    old = connected()
+    z.kill("envoy")
+    until("another Envoy is connected", lambda: connected() - old)
     z.wait_status("Envoy has the route", "web", lambda view: view["route"]["ackedAt"])
     z.ask("POST", "/v1/services/web/sleep")
     view = z.wait_state("web", "ScaledToZero", "Active", "Idle")

@@ -8,6 +8,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -36,7 +37,11 @@ async def test_service_crash_requests_are_answered(zenvoy: Start) -> None:
         replies = await asyncio.gather(*(asyncio.to_thread(request, z.http_port, "web", path) for path in paths))
         assert [reply.body.decode() for reply in replies] == [f"web {path}\n" for path in paths]
         assert z.service_pids("web") != old
-    said = [entry for entry in z.lines() if entry["event"] == "service ended by itself"]
+
+    def ends() -> list[dict[str, Any]]:
+        return [entry for entry in z.lines() if entry["event"] == "service ended by itself"]
+
+    said = until("the log has all ends", lambda: found if len(found := ends()) >= 5 else None)
     assert [entry["how"] for entry in said] == ["killed by SIGKILL"] * 5
     crashes = [entry for entry in z.transitions("web") if entry["cause"] == "EndpointsLost"]
     assert len(crashes) == 5
@@ -74,16 +79,18 @@ def test_service_crash_loop_backs_off_until_fixed(zenvoy: Start, tmp_path: Path)
     assert request(z.http_port, "web", "/again").body == b"web /again\n"
 
 
-def test_service_slow_to_stop_is_woken_meanwhile(zenvoy: Start) -> None:
+def test_service_slow_to_stop_is_woken_meanwhile(zenvoy: Start, pool: ThreadPoolExecutor) -> None:
     """A client that arrives while the old process ends waits for the next one."""
-    z = zenvoy({"name": "web", "command": quick("http", "stubborn")}, defaults={**STAYS, "drainTimeout": "6s"})
+    z = zenvoy({"name": "web", "command": quick("http", "stubborn")}, defaults={**STAYS, "drainTimeout": "10m"})
     z.wake("web")
     (old,) = z.service_pids("web")
-    z.ask("POST", "/v1/services/web/sleep")
-    z.wait_state("web", "ScaledToZero", "Active", "Idle")
-    assert z.state("web") == "ScaledToZero"
+    z.sleep("web", has_ended=False)
     assert psutil.pid_exists(old)
-    reply = request(z.http_port, "web", "/pid")
+    waiting = pool.submit(request, z.http_port, "web", "/pid")
+    z.wait_status("it is held", "web", lambda view: view["held"] == 1)
+    assert psutil.pid_exists(old)
+    os.kill(old, signal.SIGKILL)
+    reply = waiting.result()
     assert reply.status == 200
     assert int(reply.body) != old
     assert z.service_pids("web") == [int(reply.body)]

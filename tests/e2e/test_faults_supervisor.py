@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request, until
 from tests.ports import free_port
 
-STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
-SECONDS_TO_END = 5.0
-"""The promise for a machine that has a processor for each ready process; a busier one takes longer."""
+STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "10m"}
+"""An end that waits for `drainTimeout` without a reason takes longer than `Zenvoy.stop` waits."""
 
 
 def traces(z: Zenvoy) -> list[str]:
@@ -45,13 +43,9 @@ def in_flight(view: dict[str, Any]) -> bool:
 
 
 def ends_in_order(z: Zenvoy, number: int) -> None:
-    began = time.monotonic()
     assert z.stop(number) == 0
-    took = time.monotonic() - began
     assert not z.leftovers()
     assert not traces(z)
-    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert took < SECONDS_TO_END * busy, f"it took {took:.1f} s"
 
 
 @pytest.mark.parametrize(
@@ -78,9 +72,10 @@ def test_up_signal_ends_all_in_order(
         waiting = pool.submit(request, z.http_port, "web", f"/until{gate}")
         # Until a sample counts the request the service may be seen Idle, by a sample from before it; from then on not.
         z.wait_status("its request is in flight", "web", in_flight)
-    if state == "Draining":
-        z.ask("POST", "/v1/services/web/sleep")
-    assert z.state("web") == state
+    if state == "Draining":  # which it is for `drainTimeout`: the signal may come later
+        assert z.ask("POST", "/v1/services/web/sleep")["state"] == state
+    else:
+        assert z.state("web") == state
     before = len(z.transitions())
     ends_in_order(z, number)
     assert not [entry for entry in z.transitions()[before:] if "not connected" in entry["reason"]]
@@ -151,8 +146,7 @@ def test_up_after_a_kill_applies_another_file(zenvoy: Start) -> None:
     for name in names:
         z.wake(name)
     pids = {name: z.service_pids(name) for name in names}
-    for killed in ("up", "reconciler"):  # or that would apply the new file still
-        z.kill(killed)
+    z.kill_together("up", "reconciler")  # or that would apply the new file still
     assert z.process
     z.process.wait()
     services = [{"name": "same", "command": quick("http")}, {"name": "changed", "command": quick("http", "as=new")}]
@@ -163,7 +157,7 @@ def test_up_after_a_kill_applies_another_file(zenvoy: Start) -> None:
     assert request(z.http_port, "removed").status == 404
     until("what was removed has ended", lambda: not psutil.pid_exists(pids["removed"][0]))
     assert z.service_pids("same") == pids["same"]
-    assert not psutil.pid_exists(pids["changed"][0])
+    assert pids["changed"][0] not in z.service_pids("changed")
     ends_in_order(z, signal.SIGTERM)
 
 
@@ -178,7 +172,7 @@ def test_up_second_on_same_ports_reports_owner(zenvoy: Start) -> None:
         [str(ZENVOY), "up", str(second.file), "--metrics", metrics, "--state-dir", str(second.state_dir)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1, done
@@ -199,7 +193,7 @@ def test_up_second_in_state_directory_is_refused(zenvoy: Start) -> None:
     pids = first.pids(), first.service_pids("web")
     second = zenvoy({"name": "other", "command": quick("http")}, defaults=STAYS, start=False)
     command = [str(ZENVOY), "up", str(second.file), "--state-dir", str(first.state_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, done
     assert str(first.state_dir) in done.stderr
     assert f"process {pids[0]['up']};" in done.stderr
@@ -213,7 +207,7 @@ def test_up_unwritable_state_directory_is_reported(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, start=False)
     z.state_dir.write_text("a file is in the way")
     command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "--state-dir" in done.stderr
     assert "is not a directory" in " ".join(done.stderr.replace("│", " ").split())

@@ -36,13 +36,14 @@ def test_up_as_ordinary_user_works(zenvoy: Start, tmp_path: Path) -> None:
     for path in (home, z.directory, z.file):
         os.chown(path, user.pw_uid, user.pw_gid)
     z.start()
-    assert request(z.http_port, "web").body == b"web /\n"
-    with socket.create_connection((LOCAL, z.port("db"))) as client:
-        client.sendall(b"x\n")
-        assert client.recv(100) == b"db x\n"
-    family = [psutil.Process(pid) for pid in (*z.pids().values(), *z.service_pids("web"), *z.service_pids("db"))]
-    assert len(family) == 7
-    assert {process.uids().effective for process in family} == {user.pw_uid}
+    with z.kept_awake("web"), z.kept_awake("db"):
+        assert request(z.http_port, "web").body == b"web /\n"
+        with socket.create_connection((LOCAL, z.port("db"))) as client:
+            client.sendall(b"x\n")
+            assert client.recv(100) == b"db x\n"
+        family = [psutil.Process(pid) for pid in (*z.pids().values(), *z.service_pids("web"), *z.service_pids("db"))]
+        assert len(family) == 7
+        assert {process.uids().effective for process in family} == {user.pw_uid}
     for name in ("web", "db"):
         z.wait_state(name, "ScaledToZero")
     assert request(z.http_port, "web").body == b"web /\n"

@@ -31,7 +31,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
 
 
 def ask(z: Zenvoy, name: str, path: str, agent: str = "curl/8", source: str = LOCAL) -> tuple[int, str]:
-    connection = HTTPConnection(LOCAL, z.http_port, timeout=20, source_address=(source, 0))
+    connection = HTTPConnection(LOCAL, z.http_port, timeout=60, source_address=(source, 0))
     try:
         connection.request("GET", path, headers={"Host": name, "User-Agent": agent})
         response = connection.getresponse()
@@ -55,6 +55,7 @@ def test_ignore_asleep_answers_without_a_wake(z: Zenvoy) -> None:
 
 def test_ignore_awake_requests_reach_the_service(z: Zenvoy) -> None:
     z.wake("web")
+    z.wait_straight("web")
     assert ask(z, "web", "/healthz") == (200, "web /healthz\n")
     assert ask(z, "web", "/anything", source=ELSEWHERE) == (200, "web /anything\n")
 
@@ -72,7 +73,7 @@ def test_ignore_awake_requests_do_not_keep_it_awake(z: Zenvoy) -> None:
 
 def test_ignore_tcp_source_is_known(z: Zenvoy) -> None:
     z.asleep("db")
-    with socket.create_connection((LOCAL, z.port("db")), 20, (ELSEWHERE, 0)) as probe:
+    with socket.create_connection((LOCAL, z.port("db")), 60, (ELSEWHERE, 0)) as probe:
         assert probe.recv(10) == b"", "closed, and no service woke"
     assert z.state("db") == "ScaledToZero"
     assert said_to_db(z, LOCAL) == b"db hello\n"
@@ -80,7 +81,7 @@ def test_ignore_tcp_source_is_known(z: Zenvoy) -> None:
 
 
 def said_to_db(z: Zenvoy, source: str) -> bytes:
-    with socket.create_connection((LOCAL, z.port("db")), 20, (source, 0)) as client:
+    with socket.create_connection((LOCAL, z.port("db")), 60, (source, 0)) as client:
         try:
             client.sendall(b"hello\n")
             return client.recv(100)

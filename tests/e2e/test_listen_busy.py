@@ -22,7 +22,7 @@ def db(port: int, name: str = "db") -> dict[str, Any]:
 def said(port: int) -> str | None:
     """Return the answer to a line at a port, if anything listens there."""
     try:
-        with socket.create_connection((LOCAL, port), timeout=20) as client:
+        with socket.create_connection((LOCAL, port), timeout=60) as client:
             client.sendall(b"x\n")
             return client.recv(100).decode()
     except OSError:
@@ -117,14 +117,12 @@ def test_listener_services_exchange_addresses(zenvoy: Start) -> None:
 def test_listener_address_taken_in_restart_is_retried(zenvoy: Start) -> None:
     port = free_port()
     z = zenvoy(WEB, db(port), defaults=SLOW_TO_SLEEP)
-    before = len(z.lines())
-    z.kill("envoy", signal.SIGSTOP)
-    old = z.pids()["envoy"]
+    before, old = len(z.lines()), z.pids()["envoy"]
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        z.kill("envoy")
-        until("the port is taken", lambda: bound(taken, port))
-        taken.listen()
+        with z.without("envoy"):
+            until("the port is taken", lambda: bound(taken, port))
+            taken.listen()
         busy(z, "db", before)
         until("the others are served", lambda: http(z.http_port) == 200)
     assert z.pids()["envoy"] != old
@@ -144,17 +142,14 @@ def test_option_ports_taken_in_restart_stop_nothing(zenvoy: Start) -> None:
     ports = {option: free_port() for option in ("--metrics", "--holder-metrics", "--grpc")}
     options = tuple(word for option, port in ports.items() for word in (option, f"{LOCAL}:{port}"))
     z = zenvoy(WEB, defaults=SLOW_TO_SLEEP, options=options)
-    for name in ("reconciler", "holder"):
-        z.kill(name, signal.SIGSTOP)
     before, old = len(z.lines()), z.pids()
     with ExitStack() as stack:
-        for name in ("reconciler", "holder"):
-            z.kill(name)
-        for port in ports.values():
-            taken = stack.enter_context(socket.socket())
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            until("the port is taken", lambda taken=taken, port=port: bound(taken, port))
-            taken.listen()
+        with z.without("reconciler", "holder"):
+            for port in ports.values():
+                taken = stack.enter_context(socket.socket())
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                until("the port is taken", lambda taken=taken, port=port: bound(taken, port))
+                taken.listen()
         for option in ("--metrics", "--grpc"):
             assert f"it is used by process {os.getpid()}" in busy(z, option, before)
         assert http(z.http_port) == 200

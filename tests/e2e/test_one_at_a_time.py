@@ -62,10 +62,10 @@ def test_service_renamed_starts_after_the_old_one(zenvoy: Start, pool: ThreadPoo
         def waits(view: dict[str, Any]) -> bool:
             if new[-1].done():  # the listener had not passed to the new service yet
                 new.append(pool.submit(write))
-            return WAITS + "cache" in (view["stalled"] or "")
+            return view["held"] == 1 and WAITS + "cache" in (view["stalled"] or "")
 
-        view = z.wait_status("it waits", "store", waits)
-        assert (view["held"], programs(z)) == (1, [pid])
+        z.wait_status("it waits", "store", waits)
+        assert programs(z) == [pid]
         assert ask(old, "SET c acknowledged") == "+OK"
     assert {write.result() for write in new} == {"+OK"}
     assert pid not in programs(z)
@@ -81,8 +81,7 @@ def test_service_renamed_after_a_crash_of_up_waits(zenvoy: Start) -> None:
     with connected(z, "cache") as client:
         assert ask(client, "DEBUG POPULATE 2000") == "+OK"
         assert ask(client, "SET a acknowledged") == "+OK"
-    for killed in ("up", "reconciler"):
-        z.kill(killed)
+    z.kill_together("up", "reconciler")
     assert z.process
     z.process.wait()
     z.write({"defaults": STAYS, "services": [redis("store", listen=listen)]})
@@ -128,9 +127,10 @@ def test_program_that_daemonizes_is_ended_once(zenvoy: Start) -> None:
     z = zenvoy(redis("db", "--daemonize", "yes"), defaults={**STAYS, "holdTimeout": "3s"})
     with connected(z, "db") as client, contextlib.suppress(ConnectionResetError):
         assert client.recv(1) == b"", "it is refused after holdTimeout"
+    z.wait_line("it has ended", lambda entry: entry["event"] == "service ended by itself")
+    until("nothing of it is left", lambda: not programs(z))
     (ended,) = [entry for entry in z.lines() if entry["event"] == "service ended by itself"]
     assert "must stay in the foreground" in ended["how"]
-    assert not programs(z)
     assert z.stop(signal.SIGINT) == 0
     assert not programs(z)
 
@@ -148,8 +148,7 @@ def test_child_in_another_session_ends_with_the_service(zenvoy: Start) -> None:
     until("it has ended", lambda: not programs(z))
     assert request(z.http_port, "web").status == 200
     until("it runs", lambda: programs(z))
-    z.kill("up")
-    z.kill("reconciler")
+    z.kill_together("up", "reconciler")
     assert z.process
     z.process.wait()
     z.write({"defaults": STAYS, "services": [{"name": "other", "command": quick("http")}]})

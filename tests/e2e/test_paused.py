@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from tests.e2e.conftest import Start
 from tests.e2e.harness import QUICK, quick, request
+from tests.e2e.harness import until as wait_until
 
 
 def test_paused_service_that_starts_asleep_wakes_on_demand(zenvoy: Start) -> None:
     z = zenvoy(
         {"name": "web", "command": quick("http"), "paused": True},
         {"name": "db", "protocol": "tcp", "command": quick("tcp"), "paused": True},
-        {"name": "broken", "command": ["false", "{port}"], "paused": True},
+        {"name": "broken", "command": ["false", "{port}"], "paused": True, "holdTimeout": "2s", "wakeTimeout": "1s"},
         {"name": "other", "command": quick("http")},
-        defaults={**QUICK, "holdTimeout": "2s", "wakeTimeout": "1s"},
+        defaults=QUICK,
     )
     assert {view["state"] for view in z.statuses().values()} == {"ScaledToZero"}
     until = "until `paused: true` is removed from the services file"
@@ -23,12 +24,21 @@ def test_paused_service_that_starts_asleep_wakes_on_demand(zenvoy: Start) -> Non
     assert z.state("other") == "ScaledToZero", "a pause wakes nothing"
     assert request(z.http_port, "web").status == 200
     assert z.cli("wake", "db").returncode == 0
-    refused = request(z.http_port, "broken", headers={"Accept": "application/json"})
-    assert refused.status == 503
-    assert b"Exited" in refused.body, refused
-    woken_in_vain = z.cli("wake", "broken", "--timeout", "1s")
-    assert woken_in_vain.returncode == 1
-    assert "exited with code 1" in woken_in_vain.stdout + woken_in_vain.stderr
+
+    def is_refused_with_the_class() -> bool:
+        """Return whether the program had exited before `holdTimeout`."""
+        refused = request(z.http_port, "broken", headers={"Accept": "application/json"})
+        assert refused.status == 503
+        return b"Exited" in refused.body
+
+    def is_woken_in_vain_with_the_reason() -> bool:
+        """Return whether the program had exited before the command ended."""
+        woken_in_vain = z.cli("wake", "broken", "--timeout", "1s")
+        assert woken_in_vain.returncode == 1
+        return "exited with code 1" in woken_in_vain.stdout + woken_in_vain.stderr
+
+    wait_until("a client is told", is_refused_with_the_class)
+    wait_until("the user is told", is_woken_in_vain_with_the_reason)
     z.wait_state("web", "Idle")
     z.stays_awake("web", 1.5)
     assert f"stays awake {until}" in z.cli("explain", "web").stdout

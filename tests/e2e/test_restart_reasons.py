@@ -24,8 +24,7 @@ def reason(z: Zenvoy, since: int, cause: str) -> str:
 def stop_all_at_once(z: Zenvoy) -> None:
     """Kill `up` and all its processes, so that none of them ends a service."""
     assert z.process
-    for name in ("up", "reconciler", "holder", "envoy"):
-        z.kill(name)
+    z.kill_together("up", "reconciler", "holder", "envoy")
     z.process.wait()
 
 
