@@ -29,9 +29,10 @@ CHANGES = (
     r"^listener_manager\.total_filter_chains_draining$",
     r"^cluster_manager\.cluster_(added|modified|removed)$",
     r"^cluster\..*\.membership_change$",
+    r"^cluster\..*\.upstream_cx_connect_fail$",
     r"^http\..*\.rds\..*\.config_reload$",
 )
-"""Statistics of what Envoy changed, which only tests ask for."""
+"""Statistics of what Envoy changed and dialed, which only tests ask for."""
 Mode = Literal["delta", "sotw"]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -98,8 +98,8 @@ async def test_tls_certificates_replaced_need_no_restart(tmp_path) -> None:
     key, certificate = old.issue("zenvoy-proxy")
     mounted.write(tls_crt=certificate, tls_key=key, ca_crt=old.certificate)
     told = tls(mounted, tmp_path / "secrets")
-    async with plane(credentials=credentials(old, NAME)) as running:
-        port = running.port
+    port = free_port()
+    async with plane(port, credentials=credentials(old, NAME)) as running:
         joining = envoy(tmp_path, port, tls=told)
         joined = await joining.__aenter__()
         open_with_a_listener(running)

@@ -80,7 +80,12 @@ async def test_http_client_holder_restarts_waits(stage: Stage) -> None:
     await stage.envoy.listens(port)
     asked = asyncio.create_task(http_get(stage.http, "a"))
     connected = asyncio.create_task(line(port, "GET / HTTP/1.1\r\nHost: db\r\nConnection: close\r\n\r\n"))
-    await asyncio.sleep(1.5)  # stands for the start of a holder
+
+    async def retried() -> bool:
+        failed = await stage.envoy.stats("cluster.*upstream_cx_connect_fail")
+        return all(failed.get(f"cluster.{name}.upstream_cx_connect_fail", 0) >= 5 for name in ("a", "db"))
+
+    await until_async(retried, "some dials of each to fail")
     async with upstream(pages("a"), port=address.port):
         assert await asked == (200, "a for a")
         assert "a for db" in await connected
@@ -230,10 +235,10 @@ async def test_tls_connection_other_services_change_is_not_cut(stage: Stage) -> 
         gone, other = await connected("other.localhost")
         assert (await reader.readline(), await gone.readline()) == (b"hello\n", b"hello\n")
         await stage.serve((comes, (a,)), (stays, (a,)))
-        assert await asyncio.wait_for(gone.read(), 30) == b"", "the drain of what goes is over"
+        assert await asyncio.wait_for(gone.read(), 60) == b"", "the drain of what goes is over"
         other.close()
         writer.write(b"still here\n")
-        assert await asyncio.wait_for(reader.readline(), 30) == b"still here\n"
+        assert await asyncio.wait_for(reader.readline(), 60) == b"still here\n"
         writer.close()
         stats = await stage.envoy.stats("listener_manager")
         assert stats["listener_manager.listener_in_place_updated"] == 1
@@ -256,9 +261,9 @@ async def test_h2c_grpc_streams_both_ways(stage: Stage) -> None:
             call = channel.stream_stream("/test.Doubler/Double")()
             for word in (b"a", b"b"):
                 await call.write(word)
-                assert await asyncio.wait_for(call.read(), 30) == word * 2
+                assert await asyncio.wait_for(call.read(), 60) == word * 2
             await call.done_writing()
-            assert await asyncio.wait_for(call.code(), 30) is grpc.StatusCode.OK
+            assert await asyncio.wait_for(call.code(), 60) is grpc.StatusCode.OK
     finally:
         await server.stop(None)
 

@@ -97,7 +97,7 @@ async def greeting(port: int, server_name: str) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(outgoing.read())
-        return (await asyncio.wait_for(reader.readline(), 10)).decode().strip()
+        return (await asyncio.wait_for(reader.readline(), 60)).decode().strip()
     finally:
         writer.close()
 

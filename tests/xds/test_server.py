@@ -40,7 +40,7 @@ def ask(type_url: str, *names: str, node: str | None = "envoy") -> bytes:
 
 
 async def read(call: Any) -> DeltaDiscoveryResponse:
-    return DeltaDiscoveryResponse.parse(await asyncio.wait_for(call.read(), 30))
+    return DeltaDiscoveryResponse.parse(await asyncio.wait_for(call.read(), 60))
 
 
 async def ack(call: Any, response: DeltaDiscoveryResponse) -> None:
@@ -48,7 +48,7 @@ async def ack(call: Any, response: DeltaDiscoveryResponse) -> None:
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
-    return await asyncio.wait_for(call.code(), 30), await call.details()
+    return await asyncio.wait_for(call.code(), 60), await call.details()
 
 
 async def test_server_not_open_answers_nothing_until_open() -> None:

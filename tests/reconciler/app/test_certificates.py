@@ -35,13 +35,13 @@ async def test_mounted_files_replaced_are_used(
     before, running = mounted.read(), asyncio.create_task(mounted.run())
     with structlog.testing.capture_logs() as logs:
         (tmp_path / "tls" / "tls.key").write_text("half of a replacement")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not logs:
                 await asyncio.sleep(0.01)
     assert "the previous ones stay in use" in logs[0]["event"]
     assert mounted.read() == before
     authority.sign(tmp_path / "tls", NAME, RECONCILER.uri)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while mounted.read() == before:
             await asyncio.sleep(0.01)
     assert mounted.expiries.keys() == {"ca", "reconciler"}

@@ -14,7 +14,7 @@ from reconciler.app.local_runtime import LocalRuntime
 from reconciler.cli.control_client import RequestRejected, ask
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import GRPC_SOCKET
-from tests.reconciler.app.test_local_runtime import Stage, eventually
+from tests.reconciler.app.test_local_runtime import PATIENCE_SECONDS, Stage, eventually
 from tproxy import wire
 
 
@@ -44,7 +44,7 @@ async def asked(stage: Stage, path: str, method: str = "GET") -> Any:
 
 async def test_explain_contains_evidence_and_transitions(stage: Stage, running: LocalRuntime) -> None:
     await asked(stage, "/v1/services/web/wake", "POST")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (found := await asked(stage, "/v1/services/web/explain"))["service"]["state"] != "Active":
             await asyncio.sleep(0.01)
     assert found["service"]["name"] == "web"

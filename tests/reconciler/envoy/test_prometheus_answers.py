@@ -201,8 +201,9 @@ async def test_prometheus_many_services_need_no_more_queries(services: int) -> N
     assert len(asked) == 2  # its clock, and everything else
 
 
-async def test_prometheus_endless_answer_times_out() -> None:
+async def test_prometheus_endless_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that reads it ends too: the next sample sends a new query."""
+    monkeypatch.setattr(PrometheusSettings, "seconds_max", 1.2)
     asked = 0
 
     async def trickle(request: web.Request) -> web.StreamResponse:
@@ -219,7 +220,7 @@ async def test_prometheus_endless_answer_times_out() -> None:
     app = web.Application()
     app.router.add_get("/api/v1/query", trickle)
     async with served(app) as port:
-        stats = source(f"http://127.0.0.1:{port}", {"one"}, timeout=0.4)
+        stats = source(f"http://127.0.0.1:{port}", {"one"})
         for _ in range(2):
             sample = await stats.sample()
             assert sample.missing == {"one": "Prometheus: its answer is not complete after 1.2 s"}

@@ -16,7 +16,7 @@ def test_service_manager_receives_states(tmp_path: Path, monkeypatch: pytest.Mon
     name = f"{tmp_path}/notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}" if abstract else name)
-        manager.settimeout(30)
+        manager.settimeout(60)
         monkeypatch.setenv(VARIABLE, f"@{name}" if abstract else name)
         found = ServiceManager.from_environment()
         assert found.is_present

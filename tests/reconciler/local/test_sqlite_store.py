@@ -24,6 +24,13 @@ ASLEEP = Record(State.ScaledToZero, 12.5, "idle for all of idleAfter", 3, "127.6
 STALLED = Record(State.Waking, 99.0, "a client is waiting", 1, "127.64.0.2:18001", stalled="exited with code 1")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may be slow where a test has no limit of its own."""
+    monkeypatch.setattr(sqlite_store, "OPEN_SECONDS", 60.0)
+    monkeypatch.setattr(sqlite_store, "CLOSE_SECONDS", 60.0)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "records.db"
@@ -208,7 +215,7 @@ async def test_store_read_only_file_is_read_and_reported() -> None:
         path.chmod(0o444)
         path.parent.chmod(0o555)
         child = Popen([sys.executable, "-c", READ_AS_A_USER, str(path)], stdout=PIPE, cwd=os.getcwd())
-        said, _ = child.communicate(timeout=30)
+        said, _ = child.communicate(timeout=60)
         path.parent.chmod(0o755)
     assert said.split() == [b"500", b"True", b"None"]
 
@@ -241,8 +248,10 @@ async def test_store_hanging_disk_delays_no_start(path: Path, hanging: Callable[
 
 
 @pytest.fixture
-def hanging(tmp_path: Path) -> Callable[[Path], None]:
+def hanging(patient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """A file whose lock never comes free within the limit: a stand-in for a disk that does not answer."""
+    monkeypatch.setattr(sqlite_store, "OPEN_SECONDS", 2.0)
+    monkeypatch.setattr(sqlite_store, "CLOSE_SECONDS", 1.0)
     locks: list[sqlite3.Connection] = []
 
     def hang(path: Path) -> None:

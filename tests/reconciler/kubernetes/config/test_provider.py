@@ -82,8 +82,8 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
             shop.hear,
             lambda key, item: shop.seen.append(f"{'+' if item else '-'}{key}"),
             lambda key, until: shop.busy_until.append((key, until.blocker.message if until else None)),
-            anew_seconds=getattr(request, "param", 1.0),
-            gone_seconds=getattr(request, "param", 5.0),
+            anew_seconds=getattr(request, "param", 3600.0),
+            gone_seconds=getattr(request, "param", 3600.0),
         )
         task = asyncio.create_task(catalogue.run())
         await until(lambda: shop.told and shop.scaled.open and shop.services.open)
@@ -255,6 +255,7 @@ async def test_provider_recreation_keeps_config_meanwhile(shop: Shop) -> None:
     assert all(entries for entries, _ in shop.told[told:])
 
 
+@pytest.mark.parametrize("shop", [0.2], indirect=True)
 async def test_provider_missing_recreation_ends_config(shop: Shop) -> None:
     shop.serve("web", labels=LABEL)
     shop.scale("web")

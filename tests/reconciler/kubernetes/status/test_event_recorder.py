@@ -28,7 +28,7 @@ from tests.reconciler.kubernetes.status.test_conditions import TAKEN
 AT = 1_795_000_000.25
 FAST = EventLimits(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, each_second=100_000)
 EVENTS = "/apis/events.k8s.io/v1/namespaces/shop/events"
-PATIENT = 20.0
+PATIENT = 60.0
 
 
 def transition(source: State, event: str, target: State, reason: str) -> Transition:

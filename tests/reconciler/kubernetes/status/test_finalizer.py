@@ -19,7 +19,7 @@ from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService
 from tests.fakes.objects import Objects
 
 FAST = WorkQueueTiming(batch_window=0.001, attempts=3, backoff_min=0.001, backoff_max=0.002, retry_after=0.01)
-PATIENT = 10.0
+PATIENT = 60.0
 DELETED = {"deletionTimestamp": "2026-11-23T10:00:00Z"}
 ASLEEP = {"state": "ScaledToZero", "replicas": 3}
 

@@ -23,7 +23,7 @@ ACTIVE = Record(State.Active, 1_795_000_000.5, "reachable", 2, "127.64.0.1:18001
 WAKING = Record(State.Waking, 1_795_000_060.5, "a client is waiting", 2, "127.64.0.1:18001")
 ASLEEP = Record(State.ScaledToZero, 1_795_000_030.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
 FAST = WorkQueueTiming(batch_window=0.001, attempts=3, backoff_min=0.001, backoff_max=0.002, retry_after=0.01)
-PATIENT = 20.0
+PATIENT = 60.0
 
 
 @dataclass

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core.reasons import Reason
+from reconciler.local.processes import probes
 from reconciler.local.processes.program import Program
 from tests.reconciler.local.processes.conftest import Stage
-from tests.reconciler.local.processes.scene import program, python, server
+from tests.reconciler.local.processes.scene import GENEROUS_SECONDS, program, python, server
 
 STATUSES = """
 import http.server, sys
@@ -21,6 +22,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 FAILED = Reason.BUSY_CHECK_FAILED
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "CHECK_SECONDS", GENEROUS_SECONDS)
 
 
 async def answer(stage: Stage, asked: Program) -> tuple[Reason | None, str]:

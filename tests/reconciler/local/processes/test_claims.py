@@ -85,5 +85,5 @@ async def test_succession_change_before_wait_is_noticed() -> None:
     succession.configure({"store": old}, {"cache": claims(old)})
     change = succession.change()
     succession.ended("cache")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await change

@@ -18,6 +18,7 @@ import pytest
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.local.processes.probes import LastProbe, ReadinessProber
 from reconciler.ports.backend import WorkloadStatus
+from tests.ports import free_port
 from tests.reconciler.local.processes.conftest import Stage
 from tests.reconciler.local.processes.scene import (
     CHILDREN,
@@ -180,8 +181,8 @@ async def test_daemonized_program_is_reported(stage: Stage) -> None:
 
 
 async def test_fixed_port_in_use_is_reported_until_free(stage: Stage) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         scene = stage(replace(server(), port=port))
         scene.converge(UP)
         told = await scene.until(has_trouble)
@@ -229,9 +230,8 @@ async def test_readiness_command_that_fails_is_reported(script: str, message: st
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         waiting = asyncio.create_task(ReadinessProber(str(tmp_path), 0o022).until_ready("s", port, asked, last))
-        await eventually(lambda: last.message is not None)
+        await eventually(lambda: last.message == message)
         waiting.cancel()
-    assert last.message == message
 
 
 async def test_log_file_long_is_rotated(stage: Stage) -> None:

@@ -10,10 +10,11 @@ from reconciler.core.reasons import Reason
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+from reconciler.kubernetes.workloads.probes import busy_check
 from reconciler.kubernetes.workloads.probes.busy_check import NO_POD, PodBusyCheck
 from tests.fakes.watched import Watched
 from tests.ports import free_port
-from tests.reconciler.test_http_get import serving
+from tests.reconciler.test_http_get import GENEROUS_SECONDS, serving
 
 PODS = "/api/v1/namespaces/shop/pods"
 CHECK = BusyCheck("/busy")
@@ -43,7 +44,8 @@ def endpoint(name: str, port: int, ip: str = "127.0.0.1", **more: Any) -> PodEnd
 
 
 @pytest.fixture
-def shop() -> Shop:
+def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(busy_check, "CHECK_SECONDS", GENEROUS_SECONDS)
     return Shop()
 
 
