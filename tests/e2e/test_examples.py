@@ -128,7 +128,7 @@ def test_example_commands_give_the_documented_answers(folder: Path, name: str) -
 
 def test_demo_shows_sleep_and_wake(folder: Path) -> None:
     with demo(copied("demo", folder)) as program:
-        assert program.process.wait(90) == 0, program.said
+        assert program.process.wait(300) == 0, program.said
         assert program.said.count("the client has its answer") == 3
         assert "Both services sleep again" in program.said
 

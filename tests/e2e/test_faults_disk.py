@@ -15,8 +15,14 @@ from tests.e2e.harness import PATIENCE_SECONDS, SLOW_TO_SLEEP, Zenvoy, quick, re
 from tests.soak.surroundings import SmallDisk
 
 
-def _doctor(z: Zenvoy) -> str:
-    return str(z.cli("doctor").stdout)
+def _doctor_reports(z: Zenvoy, *words: str) -> None:
+    """Wait until `zenvoy doctor` reports all of these words at once."""
+
+    def reports() -> bool:
+        said = z.cli("doctor").stdout
+        return all(word in said for word in words)
+
+    until(f"`zenvoy doctor` reports {words}", reports)
 
 
 def test_records_damaged_stop_no_wake(zenvoy: Start) -> None:
@@ -29,11 +35,11 @@ def test_records_damaged_stop_no_wake(zenvoy: Start) -> None:
     assert request(z.http_port, "web", "/a").body == b"web /a\n"
     [kept] = z.state_dir.glob("records.db.2*")
     assert kept.read_bytes() == b"\0\xff" * 10_000
-    said = _doctor(z)
-    assert "RecordsSetAside" in said and kept.name in said
+    _doctor_reports(z, "RecordsSetAside", kept.name)
     assert z.stop() == 0
     z.start()
-    assert z.status("web")["replicas"] is not None and "no problems, no notes" in _doctor(z)
+    z.wait_status("its replicas are known", "web", lambda view: view["replicas"] is not None)
+    _doctor_reports(z, "no problems, no notes")
 
 
 def test_records_locked_stop_no_wake(zenvoy: Start) -> None:
@@ -47,12 +53,11 @@ def test_records_locked_stop_no_wake(zenvoy: Start) -> None:
         z.kill("reconciler")
         assert request(z.http_port, "web", "/a").body == b"web /a\n"
         z.wait_state("web", "Active", "Idle")
-        text = _doctor(z)
-        assert "RecordsNotWritten" in text and "database is locked" in text
+        _doctor_reports(z, "RecordsNotWritten", "database is locked")
     finally:
         lock.close()
     until("its record is written", lambda: _recorded(path).get("web") in ("Active", "Idle"))
-    assert "no problems" in _doctor(z)
+    _doctor_reports(z, "no problems")
 
 
 @pytest.mark.root

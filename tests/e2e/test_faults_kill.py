@@ -53,7 +53,7 @@ class Scene:
                 z.wait_status("a client is waiting", name, lambda view: view["state"] == state and view["held"] == 1)
             case "Active" | "Draining":
                 z.wake(name)
-                z.wait_status("Envoy goes past the holder", name, lambda view: view["route"]["ackedAt"])
+                z.wait_straight(name)
                 self.under_way = self.ask(self.path)
                 until("the request is with the service", lambda: f"asked {self.path}" in z.output(name))
                 if state == "Draining":
@@ -136,7 +136,7 @@ class Line:
 
     def __init__(self, address: str, stack: ExitStack) -> None:
         host, _, port = address.rpartition(":")
-        self._client = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+        self._client = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
         self.pid = int(self._ask("pid"))
 
     def says(self, text: str) -> bool:

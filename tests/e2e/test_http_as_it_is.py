@@ -172,7 +172,7 @@ def timers(pid: int) -> list[str]:
 
 def exchange(port: int, request: str) -> bytes:
     """Send a request, and return its answer: the head without the length of the body, the body without chunks."""
-    with socket.create_connection((LOCAL, port), 30) as client, client.makefile("rb") as file:
+    with socket.create_connection((LOCAL, port), 60) as client, client.makefile("rb") as file:
         client.sendall(request.encode())
         head = _lines(file)
         if head.startswith(b"HTTP/1.1 100"):

@@ -203,7 +203,7 @@ async def test_hold_limit_under_load_is_kept(zenvoy: Start) -> None:
     assert answers.count("web /\n") == 20
     refused = [answer for answer in answers if answer != "web /\n"]
     assert all(answer.startswith("HTTP/1.1 503 ") and "maxHeld" in answer for answer in refused)
-    assert z.status("web")["refused"] == 30
+    z.wait_status("they are counted", "web", lambda view: view["refused"] == 30)
 
 
 def starts(z: Zenvoy, name: str) -> int:

@@ -115,7 +115,7 @@ def test_up_reports_its_error_with_a_failing_output(zenvoy: Start) -> None:
     z = zenvoy(WEB, start=False)
     command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir), "--envoy", "/dev/null"]
     with full_disk() as (output, _):
-        done = subprocess.run(command, stdout=output, stderr=output, timeout=30, check=False)
+        done = subprocess.run(command, stdout=output, stderr=output, timeout=60, check=False)
     assert done.returncode == 1
     assert not z.leftovers()
 
@@ -150,7 +150,7 @@ def test_status_on_a_full_disk_reports_why(zenvoy: Start) -> None:
     z = zenvoy(WEB, defaults=SLOW_TO_SLEEP)
     with full_disk() as (output, _):
         command = [str(ZENVOY), "status", "--state-dir", str(z.state_dir)]
-        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 1
     remedy = "free disk space, or write to another file"
     assert done.stderr == f"zenvoy: cannot write the output: No space left on device; {remedy}\n"

@@ -35,7 +35,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         rpc("streams"),
         rpc("both", idleAfter="1s"),
         rpc("broken", command=broken, holdTimeout="1s"),
-        rpc("late", command=gated(server("rpc"), "late"), holdTimeout="4s"),
+        rpc("late", command=server("rpc", "late"), holdTimeout="8s"),
         {"name": "both-versions", "protocol": "auto", "command": server("both")},
         {"name": "no-version", "protocol": "auto", "command": broken, "holdTimeout": "1s"},
         rpc("given-up", command=gated(server("rpc"), "given-up")),
@@ -136,6 +136,8 @@ def test_auto_refusal_is_in_the_version_of_the_client(z: Zenvoy) -> None:
 
 
 def test_grpc_refusal_is_unavailable_with_reason(z: Zenvoy) -> None:
+    z.ask("POST", "/v1/services/broken/wake")
+    z.wait_status("its program has exited", "broken", lambda view: "exited with code 7" in (view["stalled"] or ""))
     with channel(z, "broken") as channel_, pytest.raises(grpc.RpcError) as raised:
         channel_.unary_unary("/test.Echo/Unary")(b"hello", timeout=TIMEOUT_SECONDS)
     error = raised.value

@@ -155,7 +155,7 @@ def test_tcp_client_that_always_reconnects_makes_idle_time_grow(z: Zenvoy) -> No
 
     def reconnect() -> None:
         while not ended.is_set():
-            with dial(z.port("pool")) as connection, suppress(OSError):
+            with suppress(OSError), dial(z.port("pool")) as connection:
                 read_all(connection)
 
     client = threading.Thread(target=reconnect)

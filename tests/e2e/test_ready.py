@@ -16,7 +16,7 @@ from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, ZENVOY, quick, request
 def test_up_is_ready_once_every_listener_answers(zenvoy: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"{tmp_path}/notify.sock")
-        manager.settimeout(60)
+        manager.settimeout(120)
         z = zenvoy(
             {"name": "web", "command": quick("http")},
             {"name": "db", "protocol": "tcp", "command": quick("tcp")},
@@ -25,11 +25,11 @@ def test_up_is_ready_once_every_listener_answers(zenvoy: Start, tmp_path: Path) 
             start=False,
         )
         environment = {**os.environ, "ZENVOY_STATE_DIR": str(z.state_dir)}
-        waiting = subprocess.Popen([str(ZENVOY), "wait", "--timeout", "60s"], env=environment)
+        waiting = subprocess.Popen([str(ZENVOY), "wait", "--timeout", "120s"], env=environment)
         z.start(wait=False)
-        assert waiting.wait(60) == 0
+        assert waiting.wait(120) == 0
         for port in (z.http_port, z.port("db")):
-            socket.create_connection((LOCAL, port), timeout=30).close()
+            socket.create_connection((LOCAL, port), timeout=60).close()
         said = b""
         while b"READY=1" not in said:
             said = manager.recv(4096)
@@ -44,13 +44,13 @@ def test_up_is_ready_once_every_listener_answers(zenvoy: Start, tmp_path: Path) 
 
 def test_up_wait_returns_ready_or_with_the_reason(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP, start=False)
-    command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir), "--wait", "--timeout", "60s"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=z.directory, timeout=90)
+    command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir), "--wait", "--timeout", "120s"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=z.directory, timeout=150)
     process = psutil.Process(int((z.state_dir / "lock").read_text()))
     try:
         assert (done.returncode, done.stderr) == (0, "")
         assert request(z.http_port, "web").status == 200
-        again = subprocess.run(command, capture_output=True, text=True, cwd=z.directory, timeout=90)
+        again = subprocess.run(command, capture_output=True, text=True, cwd=z.directory, timeout=150)
         assert again.returncode == 1
         assert f"is used by process {process.pid}" in again.stderr
     finally:

@@ -20,6 +20,7 @@ from tests.e2e.harness import QUICK, SLOW_TO_SLEEP, quick, request, until
 
 IS_ROOT = os.geteuid() == 0
 USER = pwd.getpwnam("daemon") if IS_ROOT else pwd.getpwuid(os.geteuid())
+IMPATIENT = {"holdTimeout": "2s"}
 PYTHON = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin") or sys.executable
 REPORT = """
 import http.server, json, os, sys
@@ -70,7 +71,7 @@ def test_program_runs_as_its_user(zenvoy: Start, tmp_path: Path, folder: Path) -
             "busy": {"command": ["sh", "-c", f'test "$(id -u)" != {USER.pw_uid}']},
             "env": {"COLOR": "red"},
         },
-        {"name": "own", "command": quick("http")},
+        {"name": "own", "command": quick("http"), "idleAfter": "10m"},
         defaults=QUICK,
         environment={"TOKEN": "secret"},
     )
@@ -103,10 +104,16 @@ def test_user_without_access_affects_its_service_only(zenvoy: Start, tmp_path: P
     user = USER.pw_name
     z = zenvoy(
         {"name": "fine", "command": quick("http")},
-        {"name": "nobody-there", "user": "no-such-user", "command": quick("http")},
-        {"name": "outside", "user": user, "command": ["sh", "{port}"], "workingDirectory": str(closed)},
-        {"name": "no-access", "user": user, "command": [f"{closed}/serve", "{port}"], "workingDirectory": "/"},
-        defaults={**SLOW_TO_SLEEP, "holdTimeout": "2s"},
+        {"name": "nobody-there", "user": "no-such-user", "command": quick("http"), **IMPATIENT},
+        {"name": "outside", "user": user, "command": ["sh", "{port}"], "workingDirectory": str(closed), **IMPATIENT},
+        {
+            "name": "no-access",
+            "user": user,
+            "command": [f"{closed}/serve", "{port}"],
+            "workingDirectory": "/",
+            **IMPATIENT,
+        },
+        defaults=SLOW_TO_SLEEP,
     )
     assert request(z.http_port, "fine").status == 200
     check = z.cli("check", str(z.file))
@@ -117,6 +124,6 @@ def test_user_without_access_affects_its_service_only(zenvoy: Start, tmp_path: P
         *((("outside", f"{user} cannot enter {closed}"), ("no-access", "Permission denied")) if IS_ROOT else ()),
     ):
         assert request(z.http_port, name).status == 503
-        assert reason in z.cli("explain", name).stdout
+        until(f"{name} has its reason", lambda name=name, reason=reason: reason in z.cli("explain", name).stdout)
     assert z.stop() == 0
     assert not z.leftovers()

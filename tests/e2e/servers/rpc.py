@@ -1,4 +1,4 @@
-"""gRPC with bytes for messages. Arguments: PORT.
+"""gRPC with bytes for messages. Arguments: PORT [FILE]. With the last, it listens only once that file exists.
 
 /test.Echo/Unary   the request again, logged      /test.Echo/Down   the request's bytes, one message each
 /test.Echo/Up      all requests, joined by commas /test.Echo/Both   each request again, when it comes
@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,6 +34,8 @@ METHODS = {
 
 server = grpc.server(ThreadPoolExecutor(16))
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", METHODS),))
+while sys.argv[2:] and not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
 server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
 server.start()
 server.wait_for_termination()
