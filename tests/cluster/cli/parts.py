@@ -20,9 +20,12 @@ from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, KIND, PLURAL
+from tests.xds.parts import until_async
 
 BIN = Path(sys.executable).parent
 PATIENCE_SECONDS = 60.0
+CONTROLLER_SECONDS = 240.0
+"""Longest time until a controller manager has seen a change, perhaps after the API server was away."""
 SINCE = "2026-01-02T03:04:05.678000Z"
 
 
@@ -88,6 +91,16 @@ class Objects:
         where = path(api_version, plural, within)
         return json.loads(await self.api.call("POST", where, {"apiVersion": api_version, **body}))
 
+    async def pod(self, body: dict[str, Any]) -> None:
+        """Create a pod, once the controllers have made the ServiceAccount that every pod of a namespace needs."""
+        account = path("v1", "serviceaccounts", self.namespace, "default")
+
+        async def is_there() -> bool:
+            return await self._found(account) is not None
+
+        await until_async(is_there, "the namespace has a ServiceAccount", CONTROLLER_SECONDS)
+        await self.make("v1", "pods", {"kind": "Pod", **body})
+
     async def scaled_service(self, name: str, spec: dict[str, Any] | None = None, **status: Any) -> None:
         """Create a ScaledService with a status as the controller leaves it."""
         await self.make(API_VERSION, PLURAL, {"kind": KIND, "metadata": {"name": name}, "spec": spec or {}})
@@ -107,8 +120,11 @@ class Objects:
 
     async def find(self, name: str) -> Any:
         """Return a ScaledService, or None if there is none."""
+        return await self._found(path(API_VERSION, PLURAL, self.namespace, name))
+
+    async def _found(self, where: str) -> Any:
         try:
-            return await self.get(name)
+            return json.loads(await self.api.get(where))
         except ApiError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise

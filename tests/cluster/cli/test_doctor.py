@@ -15,8 +15,19 @@ from reconciler.kubernetes.client.api import APPLY_PATCH, JSON_PATCH, MERGE_PATC
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import micro_time, path
 from reconciler.kubernetes.types.scaled_service import PLURAL
-from tests.cluster.cli.parts import Cli, Done, FakeController, Objects, condition, deployment, entered
+from tests.cluster.cli.parts import (
+    CONTROLLER_SECONDS,
+    Cli,
+    Done,
+    FakeController,
+    Objects,
+    condition,
+    deployment,
+    entered,
+)
 from tests.cluster.harness import Cluster
+from tests.cluster.rights import may
+from tests.xds.parts import until_async
 
 CHART = Path(__file__).parents[3] / "deploy" / "chart"
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -68,19 +79,29 @@ class Installed:
             await self._apply(one)
             if one["kind"] == "ClusterRole" and one["metadata"]["name"] == self.account:
                 self.rights = one["rules"]
+        await self.until_may("list namespaces")
+        await self.until_may(f"create leases.coordination.k8s.io in {system}")
         await self.runs_with(self.arguments)
         lease = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 10, "renewTime": micro_time(4e9)}
         body = {"kind": "Lease", "metadata": {"name": "zenvoy"}, "spec": lease}
         await self.objects.make("coordination.k8s.io/v1", "leases", body)
         self.controller.answers = {"/v1/overview": OVERVIEW}
 
+    async def until_may(self, request: str, account: str = "", *, granted: bool = True) -> None:
+        """Wait until the API server applies a change of an account's rights, by default the controller's."""
+        api, system, who = self.objects.api, self.objects.namespace, account or self.account
+
+        async def is_applied() -> bool:
+            return await may(api, who, system, request) is granted
+
+        await until_async(is_applied, f"{who} may {request}: {granted}", CONTROLLER_SECONDS)
+
     async def runs_with(self, arguments: list[str]) -> None:
         """Create a pod of the controller with these arguments."""
         container = {"name": "reconciler", "image": "example/zenvoy:1", "args": arguments}
         spec = {"serviceAccountName": self.account, "containers": [container]}
         labels = {"app.kubernetes.io/component": "reconciler"}
-        pod = {"kind": "Pod", "metadata": {"name": "zenvoy-0", "labels": labels}, "spec": spec}
-        await self.objects.make("v1", "pods", pod)
+        await self.objects.pod({"metadata": {"name": "zenvoy-0", "labels": labels}, "spec": spec})
         await self.pod({"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"})
 
     async def run_with(self, arguments: list[str]) -> None:
@@ -97,7 +118,7 @@ class Installed:
         """Create a pod like those of the chart's proxy."""
         meta = {"name": name, "labels": {"app.kubernetes.io/component": "proxy"}}
         spec = {"containers": [{"name": "envoy", "image": "example/envoy:1"}]}
-        await self.objects.make("v1", "pods", {"kind": "Pod", "metadata": meta, "spec": spec})
+        await self.objects.pod({"metadata": meta, "spec": spec})
         where = path("v1", "pods", self.objects.namespace, name, "status")
         await self.objects.api.patch(where, {"status": status}, MERGE_PATCH)
 
@@ -198,6 +219,7 @@ async def test_missing_permission_is_named(installed: Installed) -> None:
         rule["resources"] = [resource for resource in rule["resources"] if resource != "pods"]
     where = path(RBAC, "clusterroles", name=installed.account)
     await installed.objects.api.patch(where, {"rules": rules}, MERGE_PATCH)
+    await installed.until_may("list pods", granted=False)
     await installed.objects.scaled_service(
         "web", **entered("Idle", conditions=[condition("Ready", "True", "Idle")], observedGeneration=1)
     )
@@ -467,6 +489,7 @@ async def test_doctor_forbidden_checks_are_noted(
         "subjects": [{"kind": "ServiceAccount", "name": "jane", "namespace": namespace}],
     }
     await objects.make(RBAC, "rolebindings", binding)
+    await installed.until_may(f"list {PLURAL}.zenvoy.dev in {namespace}", "jane")
     asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     where = path("v1", "serviceaccounts", namespace, "jane", "token")
     token = json.loads(await objects.api.call("POST", where, asked))["status"]["token"]
@@ -486,6 +509,7 @@ async def test_doctor_forbidden_checks_are_noted(
     rules = [*role["rules"], {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
     rules.append({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]})
     await objects.api.patch(path(RBAC, "roles", namespace, "jane"), {"rules": rules}, MERGE_PATCH)
+    await installed.until_may(f"list pods in {namespace}", "jane")
     found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
     assert [finding["check"] for finding in found] == [
         *("definition", "permissions", "conflicts", "routes", "network policies"),

@@ -77,9 +77,9 @@ async def test_live_figures_come_through_the_api_server(
     apiserver: Cluster, objects: Objects, controller: FakeController, tmp_path: Path
 ) -> None:
     async with kubelet(objects, tmp_path) as node:
-        pod: dict[str, Any] = {"kind": "Pod", "metadata": {"name": "zenvoy-0"}}
+        pod: dict[str, Any] = {"metadata": {"name": "zenvoy-0"}}
         pod["spec"] = {"nodeName": node, "containers": [{"name": "reconciler", "image": "example/zenvoy:1"}]}
-        await objects.make("v1", "pods", pod)
+        await objects.pod(pod)
         controller.answers = {"/v1/services/shop/web": {"name": "shop/web", "held": 2}}
         where = ClusterOptions(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
         port = int(controller.url.rpartition(":")[2])
