@@ -42,7 +42,8 @@ def test_metrics_after_a_wake_are_valid_in_both_formats(zenvoy: Start, ports: Po
     assert re.search(r'^zenvoy_wake_duration_seconds_bucket\{le="[^"]+"\} 1.0 # \{service="web"\}', text, re.MULTILINE)
     assert re.search(r'^zenvoy_xds_acks_total\{envoy="local"\} [1-9]', text, re.MULTILINE)
     assert re.search(r'^zenvoy_service_wakes_total\{service="web",result="woken"\} 1$', text, re.MULTILINE)
-    assert re.search(r'^zenvoy_service_waited_seconds_total\{service="web"\} 0\.\d*[1-9]', text, re.MULTILINE)
+    waited = re.search(r'^zenvoy_service_waited_seconds_total\{service="web"\} (\S+)', text, re.MULTILINE)
+    assert waited and float(waited[1]) > 0
 
 
 def test_removed_service_has_no_series(zenvoy: Start, ports: Ports) -> None:

@@ -120,7 +120,7 @@ def lossy(scene: Scene) -> Iterator[None]:
     scene.prometheus.scrape("envoy", metric_relabel_configs=[rule])
     try:
         yield
-        assert "envoy_cluster_upstream_rq_active" in scene.said("doctor")
+        until("doctor names it", lambda: "envoy_cluster_upstream_rq_active" in scene.said("doctor"))
     finally:
         scene.prometheus.scrape_as_before()
 
