@@ -115,18 +115,26 @@ class Scene:
     began_at: float
 
     def play(self, seconds: float) -> float:
-        """Run all habits for `seconds` and crash Envoy half-way through.
+        """Run all habits for `seconds`, crash Envoy half-way through, and continue until every target is scraped.
 
         Return the end of that period, in seconds since the epoch. Actions already begun are awaited.
         """
-        over, over_at = threading.Event(), time.time() + seconds
-        timers = threading.Timer(seconds, over.set), threading.Timer(seconds / 2, self._crash_envoy)
-        for timer in timers:
-            timer.start()
-        _together([partial(self._follow, habit, over) for habit in HABITS])
-        for timer in timers:
-            timer.cancel()
-        return over_at
+        over, crash = threading.Event(), threading.Timer(seconds / 2, self._crash_envoy)
+        habits = _started([partial(self._follow, habit, over) for habit in HABITS])
+        crash.start()
+        try:
+            over.wait(seconds)
+            crash.join()
+            return until("the latest scrapes succeeded, and show the stall", self._scraped_now)
+        finally:
+            over.set()
+            _join(habits)
+
+    def _scraped_now(self) -> float | None:
+        """Return the present time if Prometheus has all targets and the stalled service at this time."""
+        now = time.time()
+        is_up = len(self.prometheus.instant("up == 1", now)) == TARGETS
+        return now if is_up and self.prometheus.instant('zenvoy_service_stalled_info{service="broken"}', now) else None
 
     def _crash_envoy(self) -> None:
         self.zenvoy.kill("envoy")
@@ -166,8 +174,16 @@ def _attempt(act: Callable[[Zenvoy], None], zenvoy: Zenvoy) -> None:
 
 
 def _together(acts: list[Callable[[], None]]) -> None:
+    _join(_started(acts))
+
+
+def _started(acts: list[Callable[[], None]]) -> list[threading.Thread]:
     threads = [threading.Thread(target=act, daemon=True) for act in acts]
     for thread in threads:
         thread.start()
+    return threads
+
+
+def _join(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join()

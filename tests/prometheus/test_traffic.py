@@ -35,8 +35,9 @@ def test_service_sleeps_and_wakes_with_prometheus(zenvoy: Start, ports: Ports, p
     up.asleep("web")
     asleep = 'zenvoy_service_state{state="ScaledToZero"} == 1'
     until("Prometheus reports it", lambda: watching.query(asleep))
-    assert watching.query("zenvoy_service_wakes_total{result='woken'}") == {"web": 1}
-    assert watching.query("zenvoy_service_requests_total") == {"web": 1}
+    # Whenever its latest scrape succeeded: a slow one leaves a gap.
+    until("it has the wake", lambda: watching.query("zenvoy_service_wakes_total{result='woken'}") == {"web": 1})
+    until("it has the request", lambda: watching.query("zenvoy_service_requests_total") == {"web": 1})
 
     assert request(up.http_port, "web", "/hello").status == 200
     until("Prometheus says so", lambda: watching.query("zenvoy_service_requests_total") == {"web": 2})
@@ -63,7 +64,7 @@ def test_traffic_seen_only_by_prometheus_wakes_a_service(
         woke = [entry for entry in up.transitions("web") if entry["target"] == "Waking"][-1]
         assert woke["cause"] == "DemandSeen"
         assert woke["reason"].startswith("Envoy reported traffic")
-        assert value(ports.holder, "zenvoy_holder_held", service="web") == 1
+        until("the holder holds it", lambda: value(ports.holder, "zenvoy_holder_held", service="web") == 1)
         assert not waiting.done()
         line.restore()
         assert waiting.result().status == 200
