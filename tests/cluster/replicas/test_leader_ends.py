@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,21 @@ def test_leader_ends_another_replica_leads(
     act.lives_on()
 
 
+@dataclass(frozen=True)
+class Lease:
+    """A moment of the Lease."""
+
+    holder: str
+    acquired_at: datetime
+    renewed_at: datetime
+
+
+def lease(scene: Scene) -> Lease:
+    spec = json.loads(scene.kubectl("get", "lease", "zenvoy", "-o", "jsonpath={.spec}"))
+    acquired, renewed = (datetime.fromisoformat(spec[key]) for key in ("acquireTime", "renewTime"))
+    return Lease(spec["holderIdentity"], acquired, renewed)
+
+
 def test_leader_thawed_puts_nothing_to_sleep(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "frozen", tmp_path, pool)
     act.bring("Active")
@@ -45,13 +63,16 @@ def test_leader_thawed_puts_nothing_to_sleep(scene: Scene, tmp_path: Path, pool:
     scene.command(act.name, "sleep")  # as the former leader might have done
     scene.tell(before, signal.SIGSTOP)
     until("another one leads", lambda: scene.leader() not in ("", before))
-    after = scene.leader()
+    known = lease(scene)
     scene.tell(before, signal.SIGCONT)
     end = time.monotonic() + 2 * LEASE_SECONDS
     while time.monotonic() < end:
         assert scene.wanted(act.name) == 1
-        assert scene.leader() == after
-    until("it knows who leads", lambda: scene.overview(before)["standing"]["leads"] is False)
+        now = lease(scene)
+        # On a busy machine, a leader may renew its Lease too late.
+        assert now.holder == known.holder or now.acquired_at - known.renewed_at >= timedelta(seconds=LEASE_SECONDS)
+        known = now
+    until("they agree", lambda: scene.overview(before)["standing"]["leads"] is (scene.leader() == before))
     act.answered()
     act.lives_on()
 
