@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.crd import has_idle_after
 from tests.cluster.harness import TOOL, TOOLING_SECONDS, Cluster, ToolFailed, run
 from tests.e2e.harness import until
 
@@ -99,6 +100,16 @@ class Release:
         """Run `curl -H 'Host: …' http://<zenvoy-proxy>:10000/`. Raises `ToolFailed` if the connection breaks."""
         return curl(f"http://{self.address}:10000{path}", "-H", f"Host: {host}", *options, seconds=seconds)
 
+    def refusal(self, host: str, *words: str) -> Answer:
+        """Return the refusal with these words. A client that comes early may be refused before they are known."""
+
+        def asked() -> Answer | None:
+            answer = self.curl(host)
+            assert answer.status == 503, answer
+            return answer if all(word in answer.body for word in words) else None
+
+        return until(f"a refusal of {host} with {words}", asked, PATIENCE_SECONDS)
+
     def explained(self) -> str:
         """Return the state of the cluster, for a failed test."""
         shown = []
@@ -169,6 +180,27 @@ class Shop:
             self.kubectl("annotate", "--overwrite", "service", name, *said)
         self.kubectl("label", "--overwrite", "service", name, "zenvoy.dev/enabled=true")
 
+    def idles_after(self, name: str, idle_after: str) -> None:
+        """Change the annotation of a labelled Service, and wait until the leader has observed it."""
+        self.label(name, idle_after=idle_after)
+        until(
+            f"the leader observes idleAfter of {name}",
+            lambda: has_idle_after(self.get("ssvc", name), idle_after),
+            PATIENCE_SECONDS,
+        )
+
+    def make_ready(self, name: str) -> None:
+        """Let the pod of a service become ready that has `READY="503"` in its environment."""
+        address = ("get", "pods", "-l", f"app={name}", "-o", "jsonpath={.items[*].status.podIP}")
+
+        def is_told() -> bool:
+            try:
+                return curl(f"http://{self.kubectl(*address)}:8080/ready?status=200", "-X", "PUT").status == 200
+            except ToolFailed:  # it does not listen yet
+                return False
+
+        until(f"{name} becomes ready", is_told, PATIENCE_SECONDS)
+
     def state(self, name: str) -> str:
         """Return the state that `kubectl get ssvc` shows; empty if there is none."""
         try:
@@ -189,6 +221,11 @@ class Shop:
             until(f"{name} in {states}", reached, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}; was {seen}") from None
+
+    def until_asleep(self, name: str, kind: str = "deployment") -> None:
+        """Wait until a service sleeps and its workload is at zero, of which either may come first."""
+        self.until(name, "ScaledToZero")
+        until(f"{name} is at zero", lambda: self.replicas(name, kind) == 0, PATIENCE_SECONDS)
 
     def until_rolled_out(self, *names: str, kind: str = "deployment") -> None:
         """Wait until all pods of these workloads are ready."""
@@ -235,7 +272,7 @@ def web(name: str, replicas: int = 1, image: str = WEB, **environment: str) -> l
         "image": image,
         "ports": [{"name": "http", "containerPort": 8080}],
         "env": [{"name": key, "value": value} for key, value in environment.items()],
-        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1},
     }
     return [
         workload("Deployment", name, container, replicas),

@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.cluster.release import SYSTEM, Release, Shop, web
+from tests.cluster.release import PATIENCE_SECONDS, SYSTEM, Release, Shop, web
 from tests.e2e.harness import until
 
 pytestmark = pytest.mark.node
 EACH = 12
+SECONDS = 600
+"""Longest wait of a client."""
 
 
 def _holders() -> dict[str, int]:
@@ -44,20 +46,20 @@ def _held(address: str) -> int:
 
 
 def test_holder_killed_keeps_waiting_clients(zenvoy: Release, shop: Shop) -> None:
-    shop.apply(*web("slow", DELAY="8s"))
-    shop.until_rolled_out("slow")
-    shop.label("slow", idle_after="2s")
+    shop.apply(*web("slow", replicas=0, READY="503"))
+    shop.label("slow", idle_after="10m", hold_timeout=f"{SECONDS}s", wake_timeout=f"{SECONDS}s")
     shop.until("slow", "ScaledToZero")
     pods = zenvoy.node.kubectl("get", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=proxy", "-o", "name")
     before = {name: pid for name, pid in _holders().items() if f"pod/{name}" in pods.split()}
     assert len(before) == 2
     with ThreadPoolExecutor(2 * EACH) as pool:
-        answers = [pool.submit(zenvoy.curl, shop.host("slow"), seconds=90) for _ in range(EACH)]
+        answers = [pool.submit(zenvoy.curl, shop.host("slow"), seconds=SECONDS) for _ in range(EACH)]
         shop.until("slow", "Waking")
-        until("all wait", lambda: sum(_held(_address(zenvoy, name)) for name in before) == EACH)
+        until("all wait", lambda: sum(_held(_address(zenvoy, name)) for name in before) == EACH, PATIENCE_SECONDS)
         killed = max(before, key=lambda name: _held(_address(zenvoy, name)))
         assert _held(_address(zenvoy, killed)) > 0
         psutil.Process(before[killed]).send_signal(signal.SIGKILL)
-        answers += [pool.submit(zenvoy.curl, shop.host("slow"), seconds=90) for _ in range(EACH)]
+        answers += [pool.submit(zenvoy.curl, shop.host("slow"), seconds=SECONDS) for _ in range(EACH)]
+        shop.make_ready("slow")
         assert [answer.result().status for answer in answers] == [200] * 2 * EACH
-    until("it runs again", lambda: _holders().get(killed, before[killed]) != before[killed])
+    until("it runs again", lambda: _holders().get(killed, before[killed]) != before[killed], PATIENCE_SECONDS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness import Cluster, run
-from tests.cluster.release import IMAGES, ROOT
+from tests.cluster.release import IMAGES, PATIENCE_SECONDS, ROOT
 from tests.e2e.harness import until
 
 ARM64 = [
@@ -87,7 +87,7 @@ def said_by_a_pod(node: Cluster, image: str, command: list[str], rights: dict[st
         phase = node.kubectl("get", name, "-o", "jsonpath={.status.phase}")
         return phase if phase in ("Succeeded", "Failed") else ""
 
-    phase = until(f"{command} ended", ended, 60)
+    phase = until(f"{command} ended", ended, PATIENCE_SECONDS)
     said = node.kubectl("logs", name)
     node.kubectl("delete", name, "--wait=false")
     assert phase == "Succeeded", said

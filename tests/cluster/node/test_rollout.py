@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND
 from tests.cluster.harness import ToolFailed
-from tests.cluster.release import SYSTEM, WEB, Release, Shop, curl, service, web
+from tests.cluster.release import PATIENCE_SECONDS, SYSTEM, WEB, Release, Shop, curl, service, web
 from tests.e2e.harness import until
 
 CLIENTS = 2
@@ -64,7 +64,7 @@ def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop
         zenvoy.node.kubectl(
             "rollout", "status", "-n", SYSTEM, f"deployment/zenvoy-{part}", "--timeout=240s", timeout=250
         )
-        until("those that went are gone", lambda: _pods(zenvoy, part) == 2, 120)
+        until("those that went are gone", lambda: _pods(zenvoy, part) == 2, PATIENCE_SECONDS)
     assert woken.status == 200
     assert clients.answers > 20
     assert not clients.lost
@@ -73,19 +73,18 @@ def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop
 
 
 def test_wake_continues_during_a_rollout_of_zenvoy(zenvoy: Release, shop: Shop) -> None:
-    shop.apply(*web("slow", DELAY="8s"))
-    shop.until_rolled_out("slow")
-    shop.label("slow", idle_after="2s")
+    shop.apply(*web("slow", replicas=0, READY="503"))
+    shop.label("slow", idle_after="10m", hold_timeout="10m", wake_timeout="10m")
     shop.until("slow", "ScaledToZero")
     answers = []
-    client = threading.Thread(target=lambda: answers.append(zenvoy.curl(shop.host("slow"), seconds=90)))
+    client = threading.Thread(target=lambda: answers.append(zenvoy.curl(shop.host("slow"), seconds=600)))
     client.start()
     try:
         shop.until("slow", "Waking")
-        zenvoy.node.kubectl(
-            "delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler", "--wait=false"
-        )
+        # Returns once they are gone: another leader continues.
+        zenvoy.node.kubectl("delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler")
     finally:
+        shop.make_ready("slow")
         client.join()
     assert [answer.status for answer in answers] == [200], answers
 
