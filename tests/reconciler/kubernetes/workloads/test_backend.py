@@ -117,10 +117,11 @@ async def test_backend_pod_ready_after_zero_is_unmarked(
     assert scene.now == WorkloadStatus("shop/web", 1)
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(None)
+    said = len(scene.reports)
     scene.converge(UP)
-    await scene.until(lambda running: running.replicas == 2)
-    assert not scene.now.endpoints
-    await scene.until(lambda running: running.endpoints)
+    await scene.until(lambda running: running.replicas == 2 and running.endpoints)
+    first = next(running for running in scene.reports[said:] if running.replicas == 2)
+    assert not first.endpoints
 
 
 async def test_backend_terminating_pod_after_zero_stays_marked(
