@@ -405,10 +405,34 @@ class Zenvoy:
             command, capture_output=True, text=True, env=environment, cwd=self.directory, timeout=timeout, check=False
         )
 
+    def cli_sleep(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run `zenvoy sleep`, and return its output; again if usage was unknown, as after a stop of the machine."""
+
+        def sleep() -> subprocess.CompletedProcess[str] | None:
+            before = len(self.transitions(name))
+            done = self.cli("sleep", name)
+            causes = {entry["cause"] for entry in self.transitions(name)[before:]}
+            return None if done.returncode and "TrafficUnknown" in causes else done
+
+        return until(f"usage of {name} is known during a sleep", sleep)
+
     def wake(self, name: str) -> View:
         """Wake a service by command, and return its status once it is awake."""
         self.ask("POST", f"/v1/services/{name}/wake")
         return self.wait_state(name, *_AWAKE)
+
+    def wake_until(self, what: str, name: str, check: Callable[[View], Any]) -> View:
+        """Wake a service by command, and again if a wake ends in vain, until `check` accepts its status."""
+
+        def look() -> View | None:
+            view = self.status(name)
+            if check(view):
+                return view
+            if view["state"] == "ScaledToZero":
+                self.ask("POST", f"/v1/services/{name}/wake")
+            return None
+
+        return until(f"{name}: {what}", look)
 
     @contextmanager
     def kept_awake(self, name: str) -> Iterator[None]:

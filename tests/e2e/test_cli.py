@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 
 import pytest
@@ -165,19 +166,31 @@ def test_status_lists_services(z: Zenvoy) -> None:
     assert names == sorted(names) and len(names) == len(z.config["services"])
     assert all(service.keys() >= FIELDS for service in whole["services"])
     assert yaml.safe_load(z.cli("status", "-o", "yaml").stdout)["services"][0].keys() >= FIELDS
-    one = json.loads(z.cli("status", "shown", "-o", "json").stdout)
+
+    def idle() -> dict[str, Any] | None:
+        """Return the service while it is Idle: it is Active if usage was unknown for a moment."""
+        found = json.loads(z.cli("status", "shown", "-o", "json").stdout)
+        return found if found["state"] == "Idle" else None
+
+    one = until("it is Idle", idle)
     assert one.keys() >= FIELDS
     assert (one["state"], one["held"], one["relayed"], one["requests"]) == ("Idle", 0, 0, counted + 1)
     assert one["reason"]
     assert one["deadline"]["event"] == "IdleElapsed"
     assert one["lastWake"]["total"] == pytest.approx(sum(one["lastWake"]["parts"].values()), abs=1e-4)
     assert yaml.safe_load(z.cli("status", "shown", "-o", "yaml").stdout)["name"] == "shown"
-    table = z.cli("status")
-    assert table.returncode == 0
-    head, *lines = table.stdout.rstrip().splitlines()
-    rows = [line for line in lines if line.startswith(("db ", "shown "))]
-    assert head.split()[:4] == ["NAME", "STATE", "SINCE", "WHY"]
-    assert [row.split()[:2] for row in rows] == [["db", "ScaledToZero"], ["shown", "Idle"]]
+
+    def rows_while_idle() -> list[str] | None:
+        table = z.cli("status")
+        assert table.returncode == 0
+        head, *lines = table.stdout.rstrip().splitlines()
+        assert head.split()[:4] == ["NAME", "STATE", "SINCE", "WHY"]
+        rows = [line for line in lines if line.startswith(("db ", "shown "))]
+        assert [row.split()[0] for row in rows] == ["db", "shown"]
+        return rows if rows[1].split()[1] == "Idle" else None
+
+    rows = until("it is Idle", rows_while_idle)
+    assert rows[0].split()[1] == "ScaledToZero"
     assert re.search(r"sleeps in \d+m", rows[1])
     assert re.search(r"\(signal .*started .*reachable .*firstByte .*\)", rows[1])
     single = z.cli("status", "db").stdout
@@ -310,8 +323,7 @@ def test_wake_and_sleep_change_the_state(z: Zenvoy, tmp_path: Path) -> None:
 
 
 def test_log_program_output_is_unchanged(z: Zenvoy) -> None:
-    z.ask("POST", "/v1/services/broken/wake")
-    z.wait_status("it says why", "broken", lambda view: "db.conf" in str(view["stalled"]))
+    z.wake_until("it says why", "broken", lambda view: "db.conf" in str(view["stalled"]))
     for arguments in ((), ("broken",), ("broken", "-o", "json"), ("broken", "-o", "yaml")):
         done = z.cli("status", *arguments)
         assert done.returncode == 0, done

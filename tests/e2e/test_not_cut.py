@@ -97,7 +97,7 @@ def test_sleep_command_waits_for_requests(z: Zenvoy, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads:
         with request_in_flight(z, "drained", tmp_path):
             z.wait_status("it is in flight", "drained", in_flight)
-            told = threads.submit(z.cli, "sleep", "drained")
+            told = threads.submit(z.cli_sleep, "drained")
             z.wait_state("drained", "Draining")
         assert told.result().returncode == 0
     z.asleep("drained")
@@ -142,7 +142,7 @@ def test_websocket_silent_is_closed_by_a_sleep(z: Zenvoy, name: str, code: Close
         with websocket(z, name) as direct:
             direct.send("two")
             assert direct.recv(timeout=TIMEOUT_SECONDS) == "two"
-            assert z.cli("sleep", name).returncode == 0
+            assert z.cli_sleep(name).returncode == 0
             for client in (held, direct):
                 with pytest.raises(ConnectionClosed):
                     client.recv(timeout=TIMEOUT_SECONDS)

@@ -42,7 +42,7 @@ def test_paused_service_that_starts_asleep_wakes_on_demand(zenvoy: Start) -> Non
     z.wait_state("web", "Idle")
     z.stays_awake("web", 1.5)
     assert f"stays awake {until}" in z.cli("explain", "web").stdout
-    assert z.cli("sleep", "web").returncode == 0, "a command is not zenvoy's own decision"
+    assert z.cli_sleep("web").returncode == 0, "a command is not zenvoy's own decision"
     assert z.status("web")["state"] == "ScaledToZero"
     assert "ScaledToZero (paused)" in z.cli("status", "web").stdout
     assert request(z.http_port, "web").status == 200

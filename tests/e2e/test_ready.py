@@ -35,7 +35,7 @@ def test_up_is_ready_once_every_listener_answers(zenvoy: Start, tmp_path: Path) 
             said = manager.recv(4096)
         assert request(z.http_port, "web").status == 200
         assert z.cli("wait", "web", "--for", "ready").returncode == 0
-        assert z.cli("sleep", "web").returncode == 0
+        assert z.cli_sleep("web").returncode == 0
         assert z.cli("wait", "web", "--for", "scaledtozero").returncode == 0
         assert z.stop() == 0
         assert manager.recv(4096) == b"STOPPING=1"

@@ -58,16 +58,8 @@ def test_service_that_cannot_wake_has_its_reason(z: Zenvoy) -> None:
     for name in REASONS:
         z.ask("POST", f"/v1/services/{name}/wake")
     assert request(z.http_port, "fine").status == 200
-
-    def has_its_reason(name: str, part: str) -> bool:
-        """Return whether it is known by now; wake a service again whose wake ended before."""
-        view = z.status(name)
-        if view["state"] == "ScaledToZero":
-            z.ask("POST", f"/v1/services/{name}/wake")
-        return part in f"{view['stalled']} {view['reason']}"
-
     for name, (_, part) in REASONS.items():
-        until(f"{name} has its reason", lambda name=name, part=part: has_its_reason(name, part))
+        z.wake_until("has its reason", name, lambda view, part=part: part in f"{view['stalled']} {view['reason']}")
     found = {one["place"]: one for one in findings(z)}
     for name, (code, part) in REASONS.items():
         finding = found[f"service {name}"]

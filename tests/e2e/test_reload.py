@@ -272,7 +272,7 @@ def test_reload_changed_timings_take_effect(zenvoy: Start) -> None:
     pids = z.service_pids("other")
     apply(z, web(idleAfter="1s"), web("other"))
     z.wait_state("web", "ScaledToZero")
-    assert z.state("other") == "Idle"
+    z.wait_state("other", "Idle")
     assert z.service_pids("other") == pids
     with z.kept_awake("web"):
         assert request(z.http_port, "web").status == 200
