@@ -37,6 +37,8 @@ ZENVOY = Path(sys.executable).with_name("zenvoy")
 SERVERS = Path(__file__).parent / "servers"
 PATIENCE_SECONDS = 60.0
 """Generous: two busy cores must not make a test fail."""
+START_SECONDS = 180.0
+"""The same for a start: the programs are read from a disk that other tests keep busy."""
 POLL_SECONDS = 0.01
 LOCAL = "127.0.0.1"
 QUICK = {"idleAfter": "1s", "wakeTimeout": "60s", "holdTimeout": "60s", "drainTimeout": "30s"}
@@ -211,7 +213,7 @@ class Zenvoy:
             assert code is None, f"`zenvoy up` ended with {code}: {self.log_path.read_text(errors='replace')[-2000:]}"
             return any(entry["event"] == "serving" for entry in self.lines()[self._started_at :])
 
-        until("`zenvoy up` serves", serves)
+        until("`zenvoy up` serves", serves, START_SECONDS)
         self._remember()
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE_SECONDS) -> int:
