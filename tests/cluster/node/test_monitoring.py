@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -145,12 +146,13 @@ def test_monitoring_scrapes_every_pod(monitored: Monitored) -> None:
 
     reconcilers = {pod for pod, part in parts.items() if part == "reconciler"}
     proxies = {pod for pod, part in parts.items() if part == "proxy"}
-    until("all are up", lambda: not monitored.rows("up == 0") and seen("up") == reconcilers | proxies)
     assert len(reconcilers) == 2
-    assert seen("zenvoy_leader") == reconcilers
-    assert seen("envoy_server_uptime") == seen("zenvoy_holder_stream_up") == proxies
-    assert monitored.value("sum(zenvoy_leader)") == 1
-    assert seen("zenvoy_sample_complete") == {monitored.leader()}
+    until("all are up", lambda: not monitored.rows("up == 0") and seen("up") == reconcilers | proxies)
+    # Each pod has several jobs, whose first scrapes come one after the other.
+    until("all replicas are seen", lambda: seen("zenvoy_leader") == reconcilers)
+    until("all proxies are seen", lambda: seen("envoy_server_uptime") == seen("zenvoy_holder_stream_up") == proxies)
+    until("one leads", lambda: monitored.value("sum(zenvoy_leader)") == 1)
+    until("the leader samples", lambda: seen("zenvoy_sample_complete") == {monitored.leader()})
 
 
 def test_monitoring_shows_leader_and_api_requests(monitored: Monitored) -> None:
@@ -166,7 +168,7 @@ def test_monitoring_shows_leader_and_api_requests(monitored: Monitored) -> None:
     assert leading.pop(leader) == "1"
     assert list(leading.values()) == ["0"]
     until("both list and watch", lambda: callers("GET") == callers("WATCH") == {leader, *leading})
-    assert leader in callers("PUT"), "it renews the Lease"
+    until("it renews the Lease", lambda: leader in callers("PUT"))
     asked = filled(calls.queries[0].expr, {}, Span(0.0, 60.0, 1.0), scrape_interval=1.0)
     until(
         "the dashboard shows them", lambda: {row["metric"]["method"] for row in monitored.rows(asked)} >= {"GET", "PUT"}
@@ -176,6 +178,7 @@ def test_monitoring_shows_leader_and_api_requests(monitored: Monitored) -> None:
 def test_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop) -> None:
     name = asleep(shop, monitored)
     assert monitored.rows(f'zenvoy_service_state{{service="{name}"}}')[0]["metric"]["namespace"] == shop.namespace
+    shop.idles_after("web", "10m")  # so that Prometheus scrapes it awake
 
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 
@@ -183,8 +186,12 @@ def test_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop
     woken = f'zenvoy_service_wakes_total{{service="{name}", result="woken"}}'
     until("the wake is counted", lambda: monitored.value(woken) == 1)
     part = f'zenvoy_service_last_wake_part_duration_seconds{{service="{name}"}}'
-    parts = until("its parts are told", lambda: {row["metric"]["part"] for row in monitored.rows(part)})
-    assert {"signal", "ready"} <= parts <= set(CLUSTER_PARTS)
+
+    def told() -> set[str] | None:
+        parts = {row["metric"]["part"] for row in monitored.rows(part)}
+        return parts if parts >= {"signal", "ready"} else None
+
+    assert until("its parts are told", told) <= set(CLUSTER_PARTS)
     for resource, asked in (("cpu_core", 0.01), ("memory_byte", 16 * 2**20)):
         slept = f'zenvoy_service_slept_{resource}_seconds_total{{service="{name}"}}'
         replicas = f'zenvoy_service_slept_replica_seconds_total{{service="{name}"}} > 0'
@@ -194,6 +201,7 @@ def test_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop
         )
     explain = (Path(sys.executable).with_name("zenvoy"), "explain", "web", "-n", shop.namespace, "-o", "json")
     assert monitored.prometheus.url in monitored.zenvoy.node.run(*explain)
+    shop.idles_after("web", QUICK["idle_after"])
     shop.until("web", "ScaledToZero")
 
 
@@ -203,8 +211,10 @@ def test_ignored_requests_are_answered_without_a_wake(monitored: Monitored, shop
 
     assert monitored.zenvoy.curl(shop.host("web"), "/", *probe).body.strip() == "it sleeps"
     assert shop.state("web") == "ScaledToZero"
+    shop.idles_after("web", "10m")  # so that it is awake for the next probe
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
     assert monitored.zenvoy.curl(shop.host("web"), "/", *probe).body.split()[1] == "GET", "awake, it answers itself"
+    shop.idles_after("web", QUICK["idle_after"])
 
     def sleeps() -> bool:
         monitored.zenvoy.curl(shop.host("web"), "/", *probe)
@@ -214,24 +224,34 @@ def test_ignored_requests_are_answered_without_a_wake(monitored: Monitored, shop
 
 
 def test_alert_for_an_unpullable_image_resolves(monitored: Monitored, shop: Shop) -> None:
-    name = asleep(shop, monitored, wake_timeout="5s", hold_timeout="15s")
+    name = asleep(shop, monitored, wake_timeout="5s", hold_timeout="6s")
     shop.kubectl("set", "image", "deployment/web", "web=localhost/nowhere:1")
+    stalled = f'zenvoy_service_stalled_info{{service="{name}"}}'
+    over = Event()
+
+    def repeated() -> set[int]:
+        statuses = set()
+        while not over.is_set():  # without a client, the wake ends
+            statuses.add(monitored.zenvoy.curl(shop.host("web")).status)
+        return statuses
+
     with ThreadPoolExecutor() as clients:
-        waiting = clients.submit(monitored.zenvoy.curl, shop.host("web"))
-
-        told = until("the webhook is told", lambda: monitored.webhook.received(STUCK, "firing"))
-
+        waiting = clients.submit(repeated)
+        try:
+            told = until("the webhook is told", lambda: monitored.webhook.received(STUCK, "firing"))
+            until("it is stalled", lambda: monitored.value(f'zenvoy_service_stalled{{service="{name}"}}') == 1)
+            reasons = ["ImagePullBackOff"]
+            until("the reason", lambda: [row["metric"]["reason"] for row in monitored.rows(stalled)] == reasons)
+        finally:
+            over.set()
         assert [(one["labels"]["service"], one["labels"]["namespace"]) for one in told] == [(name, shop.namespace)]
         assert told[0]["annotations"]["summary"] == f"{name} does not wake"
-        assert waiting.result().status == 503
-    assert monitored.value(f'zenvoy_service_stalled{{service="{name}"}}') == 1
-    stalled = f'zenvoy_service_stalled_info{{service="{name}"}}'
-    assert [row["metric"]["reason"] for row in monitored.rows(stalled)] == ["ImagePullBackOff"]
+        assert waiting.result() == {503}
 
     shop.kubectl("set", "image", "deployment/web", f"web={WEB}")
 
     until("the webhook is told", lambda: monitored.webhook.received(STUCK, "resolved"))
-    assert not monitored.rows(stalled)
+    until("it is not stalled", lambda: not monitored.rows(stalled))
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 
 
