@@ -91,7 +91,7 @@ class Scene:
         until("one leads", self.leader, PATIENCE_SECONDS)
         until("all serve", lambda: all(self.is_ready(name) for name in self.replicas), PATIENCE_SECONDS)
         self._start_proxy()
-        until("the proxy has joined", lambda: self.overview(self.leading())["standing"] and self.proxy_is_known())
+        until("the proxy has joined", self._is_joined, PATIENCE_SECONDS)
 
     def close(self) -> None:
         for process in self._running.values():
@@ -380,7 +380,9 @@ class Scene:
         envoys = [envoy for overview in overviews for envoy in overview["envoys"] if not envoy.get("away")]
         return bool(envoys) and any(holder["connected"] for overview in overviews for holder in overview["holders"])
 
-    def proxy_is_known(self) -> bool:
+    def _is_joined(self) -> bool:
+        if not self.overview(self.leading())["standing"]:
+            return False
         envoys = [envoy["id"] for name in self.replicas for envoy in self.overview(name)["envoys"]]
         holders = [holder["id"] for name in self.replicas for holder in self.overview(name)["holders"]]
         return "proxy" in envoys and "proxy" in holders
