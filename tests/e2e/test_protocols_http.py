@@ -75,6 +75,7 @@ def test_http1_curl_wakes(z: Zenvoy, tmp_path: Path) -> None:
     chunked = ["-H", "Transfer-Encoding: chunked", *upload]
     assert curl(*chunked, f"http://web.localhost:{z.http_port}/echo") == body
     assert z.wakes("web") == 3
+    z.woken("web")
     shown = z.cli("status").stdout
     assert re.search(r"^web +(Active|Idle) .*signal .*, started .*, reachable .*, firstByte ", shown, re.MULTILINE), (
         shown
