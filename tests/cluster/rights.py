@@ -64,3 +64,4 @@ async def controller(namespace: str, kubeconfig: Path, log: Path) -> AsyncIterat
         if process.returncode is None:
             process.kill()
             await process.wait()
+        print(log.read_text()[-8000:])  # pytest shows it if the test fails
