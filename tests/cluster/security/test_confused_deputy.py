@@ -207,7 +207,7 @@ async def test_controller_never_scales_by_a_path_in_a_name(
             found = await reasons()
             return await replicas_of(own, "mine") == WOKEN_TO and found.keys() >= {*dict(attacks("x")), *annotated}
 
-        await until_async(all_are_judged, "what is right is woken, and what is wrong is judged", 90)
+        await until_async(all_are_judged, "what is right is woken, and what is wrong is judged", 300)
         found = await reasons()
         await assert_untouched(victim)
     named = {name: found[name] for name, spec in attacks("x") if "service" not in spec}
