@@ -30,7 +30,7 @@ async def live_through(api: Api, objects: Objects) -> None:
         async def reached() -> bool:
             return (await objects.find(name) or {}).get("status", {}).get("state") in wanted
 
-        await until_async(reached, f"{name} is {wanted}", 60)
+        await until_async(reached, f"{name} is {wanted}")
 
     async def service(change: dict[str, object]) -> None:
         await api.patch(path("v1", "services", objects.namespace, "web"), {"metadata": change}, MERGE_PATCH)
@@ -59,7 +59,7 @@ async def live_through(api: Api, objects: Objects) -> None:
     for wrong, times in ((True, 1), (False, 1), (True, 2)):  # the second time is a repeated Event
         await service({"annotations": {"zenvoy.dev/idle-afer": "7m" if wrong else None}})
         told = partial(is_told, wrong, times)
-        await until_async(told, "the mistake is told, or taken back", 60)
+        await until_async(told, "the mistake is told, or taken back")
 
     # Nothing runs here, so that it is never ready: it goes after its wakeTimeout.
     await service({"annotations": {"zenvoy.dev/idle-afer": None, "zenvoy.dev/wake-timeout": "5s"}})
@@ -67,13 +67,13 @@ async def live_through(api: Api, objects: Objects) -> None:
     async def is_impatient() -> bool:
         return (await objects.get("web"))["spec"]["wakeTimeout"] == "5s"
 
-    await until_async(is_impatient, "its wakeTimeout is changed", 60)
+    await until_async(is_impatient, "its wakeTimeout is changed")
     await service({"labels": {ENABLED_LABEL: None}})
 
     async def gone() -> bool:
         return await objects.find("web") is None
 
-    await until_async(gone, "the ScaledService goes with the label", 60)
+    await until_async(gone, "the ScaledService goes with the label")
     assert json.loads(await api.get(scale))["spec"]["replicas"] == 1, "restored"
 
 

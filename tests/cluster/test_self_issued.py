@@ -87,7 +87,7 @@ async def until(holds: Callable[[], bool], what: str) -> None:
     async def held() -> bool:
         return await asyncio.to_thread(holds)
 
-    await until_async(held, what, 60)
+    await until_async(held, what)
 
 
 def has(made: SelfIssuedCertificates, authority: Authority | None) -> bool:

@@ -67,7 +67,7 @@ async def test_uninstall_with_an_untouchable_target_restores_the_rest(
         async def are_judged() -> bool:
             return await states() == {"old": "Active", "web": "ScaledToZero"} and await ready("old") == "Forbidden"
 
-        await until_async(are_judged, "both are judged", 60)
+        await until_async(are_judged, "both are judged")
 
     code, said = await uninstalled(identity, system.namespace, namespace, "--best-effort")
     assert code == 0, said

@@ -24,6 +24,7 @@ from xds.bootstrap.document import Join, as_json
 from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, XdsServer
 
 T = TypeVar("T")
+PATIENCE_SECONDS = 180.0
 CHANGES = (
     r"^listener_manager\.listener_(added|modified|removed|in_place_updated)$",
     r"^listener_manager\.total_filter_chains_draining$",
@@ -37,7 +38,7 @@ Mode = Literal["delta", "sotw"]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def until(condition: Callable[[], T], what: str, timeout: float = 60) -> T:
+async def until(condition: Callable[[], T], what: str, timeout: float = PATIENCE_SECONDS) -> T:
     """Wait until the condition is true, and return what it returned."""
     end = time.monotonic() + timeout
     while not (result := condition()):
@@ -47,14 +48,14 @@ async def until(condition: Callable[[], T], what: str, timeout: float = 60) -> T
     return result
 
 
-async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout: float = 60) -> T:
-    """Wait until what is awaited is true; refused and reset connections count as false."""
+async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout: float = PATIENCE_SECONDS) -> T:
+    """Wait until what is awaited is true; a connection that is refused, reset, or ended early counts as false."""
     end = time.monotonic() + timeout
     while True:
         try:
             if result := await condition():
                 return result
-        except OSError:
+        except (OSError, EOFError):
             pass
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout} s in vain: {what}")

@@ -47,7 +47,11 @@ def test_status_invalid_at_start_is_replaced(
     def addresses() -> set[object]:
         return {status(scene, one.name).get("holdAddress", "rubbish") for one in (act, other)}
 
-    until("each has an address of its own", lambda: len(addresses() - {"rubbish", "127.x.0.1:" + port}) == 2, 60)
+    until(
+        "each has an address of its own",
+        lambda: len(addresses() - {"rubbish", "127.x.0.1:" + port}) == 2,
+        PATIENCE_SECONDS,
+    )
 
     def answers(name: str) -> bool:
         return scene.request(name, "/").body.decode() == f"{name} /\n"

@@ -18,7 +18,7 @@ from reconciler.server.credentials.authority import Authority, current, stored
 from reconciler.server.credentials.issuing import DAY_SECONDS, Validity
 from tests.certificates import accepted
 from tests.cluster.harness import Cluster
-from tests.cluster.replicas.scene import CA_SECRET, GRPC, PEERS, Scene, opened
+from tests.cluster.replicas.scene import CA_SECRET, GRPC, PATIENCE_SECONDS, PEERS, Scene, opened
 from tests.e2e.harness import until
 
 
@@ -70,15 +70,15 @@ def test_authority_replaced_under_traffic_loses_nothing(own_scene: Scene, tmp_pa
     addresses = [(ip, GRPC) for ip in scene.replicas.values()]
 
     def everyone_rejoins() -> None:
-        before = until("Envoy has a stream", lambda: joined(scene), 90)
+        before = until("Envoy has a stream", lambda: joined(scene), PATIENCE_SECONDS)
         scene.door.cut()
 
         def has_new_streams() -> bool:
             now = joined(scene)
             return bool(now) and not now & before and scene.has_proxy()
 
-        until("Envoy and the holder have new streams", has_new_streams, 90)
-        until("the replicas agree", lambda: scene.unknown() is None, 90)
+        until("Envoy and the holder have new streams", has_new_streams, PATIENCE_SECONDS)
+        until("the replicas agree", lambda: scene.unknown() is None, PATIENCE_SECONDS)
 
     def takes(pair: Path | None) -> list[bool]:
         return [accepted(address, PEERS, both, pair) for address in addresses]
@@ -93,14 +93,14 @@ def test_authority_replaced_under_traffic_loses_nothing(own_scene: Scene, tmp_pa
         scene.wait("web", "ScaledToZero")
 
         store(scene, Authority(successor, None, (first.active.certificate,)))
-        until("the replicas serve by the successor", lambda: serve_by(scene, successor.certificate), 90)
+        until("the replicas serve by the successor", lambda: serve_by(scene, successor.certificate), PATIENCE_SECONDS)
         everyone_rejoins()
         assert scene.request("web", "/between").status == 200
         assert takes(old) == [True, True]
         scene.certify("proxy")
 
         store(scene, Authority(successor, None))
-        until("the old authority is no longer trusted", lambda: takes(old) == [False, False], 90)
+        until("the old authority is no longer trusted", lambda: takes(old) == [False, False], PATIENCE_SECONDS)
         everyone_rejoins()
         scene.wait("web", "ScaledToZero")
         assert scene.request("web", "/after").status == 200

@@ -125,14 +125,14 @@ async def crd_without_patterns(api: Api) -> AsyncIterator[None]:
             return False
         return True
 
-    await until_async(is_older, "the API server takes any name", 90)
+    await until_async(is_older, "the API server takes any name")
     yield
     await crd.install(api)
 
     async def is_strict() -> bool:
         return not await is_older()
 
-    await until_async(is_strict, "the API server takes valid names only", 90)
+    await until_async(is_strict, "the API server takes valid names only")
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ async def test_controller_never_scales_by_a_path_in_a_name(
             found = await reasons()
             return await replicas_of(own, "mine") == WOKEN_TO and found.keys() >= {*dict(attacks("x")), *annotated}
 
-        await until_async(all_are_judged, "what is right is woken, and what is wrong is judged", 300)
+        await until_async(all_are_judged, "what is right is woken, and what is wrong is judged")
         found = await reasons()
         await assert_untouched(victim)
     named = {name: found[name] for name, spec in attacks("x") if "service" not in spec}
