@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
-from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,10 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from reconciler.kubernetes.client.api import Api, connect
-from reconciler.kubernetes.client.errors import ApiError
 from tests.cluster import harness
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
+from tests.cluster.namespaces import new_namespace
 from tests.cluster.release import Release, Shop, load_images, new_shop
 from tests.cluster.stage import Stage
 
@@ -112,14 +110,8 @@ async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
     With a client of its own, so that a test may do anything to `api`.
     """
     client = await connect(control_plane.kubeconfig)
-    name = f"test-{secrets.token_hex(4)}"
-    await client.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    yield name
-    try:
-        await client.call("DELETE", f"/api/v1/namespaces/{name}")
-    except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:  # the test has deleted it
-            raise
+    async with new_namespace(client, "test") as name:
+        yield name
     await client.close()
 
 
@@ -145,13 +137,11 @@ async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterat
 @pytest.fixture
 async def system(control_plane: Cluster, api: Api, tmp_path: Path) -> AsyncIterator[Chart]:
     """Provide the chart in a namespace of its own; no pod of it runs."""
-    name = f"system-{secrets.token_hex(4)}"
-    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    chart = Chart(control_plane, name, tmp_path)
-    chart.install()
-    yield chart
-    chart.uninstall()
-    await api.call("DELETE", f"/api/v1/namespaces/{name}")
+    async with new_namespace(api, "system") as name:
+        chart = Chart(control_plane, name, tmp_path)
+        chart.install()
+        yield chart
+        chart.uninstall()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -213,6 +213,8 @@ class Scene:
         names = self.kubectl("get", "ssvc", "-o", "name").split()
         for name in names:
             self.kubectl("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        # Nothing that the controller of another test would look after while the namespace goes.
+        self.kubectl("delete", "services,ssvc", "--all", "--wait=false")
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     # ---- actions

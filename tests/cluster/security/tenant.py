@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,12 +51,3 @@ async def tenant(cluster: Cluster, admin: Api, namespace: str, folder: Path) -> 
         yield Tenant(api, namespace)
     finally:
         await api.close()
-
-
-@asynccontextmanager
-async def namespace_of_another(admin: Api) -> AsyncIterator[str]:
-    """Provide a namespace in which the tenant has no right at all."""
-    name = f"victim-{secrets.token_hex(4)}"
-    await admin.call("POST", path("v1", "namespaces"), {"metadata": {"name": name}})
-    yield name
-    await admin.call("DELETE", path("v1", "namespaces", name=name))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.client.api import APPLY_PATCH, MERGE_PATCH, Api
+from reconciler.kubernetes.client.api import APPLY_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, KIND, PLURAL
@@ -21,8 +21,9 @@ from tests.cluster import crd
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects
 from tests.cluster.harness import Cluster
+from tests.cluster.namespaces import new_namespace
 from tests.cluster.rights import controller, kubeconfig_of
-from tests.cluster.security.tenant import Tenant, namespace_of_another, tenant
+from tests.cluster.security.tenant import Tenant, tenant
 from tests.xds.parts import until_async
 
 ACCOUNT = "zenvoy-reconciler"
@@ -95,7 +96,7 @@ def service(name: str, **metadata: Any) -> dict[str, Any]:
 @pytest.fixture
 async def victim(api: Api) -> AsyncIterator[Objects]:
     """Provide another tenant's namespace: one Deployment at zero, and one that runs."""
-    async with namespace_of_another(api) as name:
+    async with new_namespace(api, "other") as name:
         made = Objects(api, name)
         await made.deployment("asleep", 0)
         await made.deployment("awake", 3)
@@ -141,20 +142,6 @@ async def attacker(
 ) -> AsyncIterator[Tenant]:
     async with tenant(control_plane, api, namespace, tmp_path) as made:
         yield made
-    await cleared(api, namespace)
-
-
-async def cleared(api: Api, namespace: str) -> None:
-    """Leave nothing that the controller of another test would look after while the namespace goes."""
-    for api_version, plural in (("v1", "services"), (API_VERSION, PLURAL)):
-        for item in json.loads(await api.get(path(api_version, plural, namespace)))["items"]:
-            where = path(api_version, plural, namespace, item["metadata"]["name"])
-            try:
-                await api.patch(where, {"metadata": {"finalizers": None}}, MERGE_PATCH)
-                await api.call("DELETE", where)
-            except ApiError as error:
-                if error.status != 404:  # the garbage collector was faster
-                    raise
 
 
 async def replicas_of(objects: Objects, name: str) -> int:

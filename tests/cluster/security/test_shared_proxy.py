@@ -25,8 +25,9 @@ from tests.cluster.addresses import Addresses
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects
 from tests.cluster.harness import Cluster
+from tests.cluster.namespaces import new_namespace
 from tests.cluster.rights import kubeconfig_of
-from tests.cluster.security.tenant import Tenant, namespace_of_another, tenant
+from tests.cluster.security.tenant import Tenant, tenant
 from tests.ports import free_port, free_ports
 from tests.xds.parts import Serve, echoes, envoy, http_get, pages, until_async, upstream
 from tests.xds.test_envoy_protocols import line
@@ -115,10 +116,10 @@ async def stage(
     control_plane: Cluster, api: Api, namespace: str, addresses: Addresses, tmp_path: Path
 ) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
-        system = Chart(control_plane, await stack.enter_async_context(namespace_of_another(api)), tmp_path)
+        system = Chart(control_plane, await stack.enter_async_context(new_namespace(api, "other")), tmp_path)
         system.install()
         stack.callback(system.uninstall)
-        victim = Objects(api, await stack.enter_async_context(namespace_of_another(api)))
+        victim = Objects(api, await stack.enter_async_context(new_namespace(api, "other")))
         attacker = await stack.enter_async_context(tenant(control_plane, api, namespace, tmp_path))
         grpc, http, tls, tcp = free_port(), free_port(), free_port(), free_ports(2, "0.0.0.0")
         ports = {"namespaces": [victim.namespace], "ports": [f"{tcp}-{tcp + 1}"]}
