@@ -110,9 +110,11 @@ async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
     With a client of its own, so that a test may do anything to `api`.
     """
     client = await connect(control_plane.kubeconfig)
-    async with new_namespace(client, "test") as name:
-        yield name
-    await client.close()
+    try:
+        async with new_namespace(client, "test") as name:
+            yield name
+    finally:
+        await client.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL
+
+PATIENCE_SECONDS = 180.0
 
 
 @asynccontextmanager
@@ -39,9 +42,13 @@ async def _clear(api: Api, namespace: str) -> None:
 
 async def _unless_gone(api: Api, method: str, where: str, body: dict[str, object] | None = None) -> bytes:
     """Return the answer; empty if there is no such object, or if no such kind is defined."""
-    try:
-        return await api.call(method, where, body, MERGE_PATCH) if body else await api.call(method, where)
-    except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return b""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                return await api.call(method, where, body, MERGE_PATCH) if body else await api.call(method, where)
+            except ApiError as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return b""
+                if error.status != HTTPStatus.TOO_MANY_REQUESTS:  # as after the definition of a kind is replaced
+                    raise
+            await asyncio.sleep(0.1)
