@@ -22,8 +22,10 @@ def reason(z: Zenvoy, since: int, cause: str) -> str:
 
 
 def stop_all_at_once(z: Zenvoy) -> None:
-    """Kill `up` and all its processes, so that none of them ends a service."""
+    """Kill `up` and all its processes, so that none of them ends `web`, which is awake."""
     assert z.process
+    # A record is stored a moment after its transition; that of Active is, once another one has followed.
+    z.wait_state("web", "Idle")
     z.kill_together("up", "reconciler", "holder", "envoy")
     z.process.wait()
 
