@@ -18,6 +18,10 @@ class ServiceProtocol(StrEnum):
     TCP = "tcp"
     TLS = "tls"
 
+    @property
+    def is_http(self) -> bool:
+        return self in (ServiceProtocol.HTTP, ServiceProtocol.H2C, ServiceProtocol.AUTO)
+
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:

@@ -34,7 +34,6 @@ rules = st.builds(
     st.integers(200, 599),
     st.sampled_from(["", "asleep\n"]),
 )
-REQUESTS = (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.AUTO)
 services = st.builds(
     lambda name, protocol, domains, listen, ignore: ir.Upstream(
         name, protocol, tuple(domains), listen if protocol is ir.ServiceProtocol.TCP else None, tuple(ignore)
@@ -95,7 +94,7 @@ def test_parts_any_service_have_its_clusters(service: ir.Upstream) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(service=services.filter(lambda service: service.protocol in REQUESTS))
+@given(service=services.filter(lambda service: service.protocol.is_http))
 def test_parts_http_service_have_its_routes(service: ir.Upstream) -> None:
     found = parts(service)
     [host] = oracle(RDS, found.virtual_host).virtual_hosts
@@ -180,7 +179,7 @@ def test_translation_joins_the_parts_of_all_services(chosen: list[ir.Upstream]) 
         for name, encoded in resources.items():
             assert oracle(type_url, encoded).name == name
     hosts = [host.name for host in oracle(RDS, whole.resources[RDS]["http"]).virtual_hosts]
-    by_name = [service.name for service in chosen if service.protocol in REQUESTS]
+    by_name = [service.name for service in chosen if service.protocol.is_http]
     assert hosts == [*by_name, "(unknown host)"]
     assert all(name in whole.resources[CDS] for name in whole.clusters_used)
     for kind in SharedResource:

@@ -76,28 +76,22 @@ def _common(protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
 
 
 def _upstream_protocol(protocol: ir.ServiceProtocol) -> dict[str, Any]:
+    if not protocol.is_http:
+        return {}
     http1, http2 = {"http_protocol_options": http1_options()}, {"http2_protocol_options": {"allow_connect": True}}
-    common = {
-        "idle_timeout": _HTTP1_UPSTREAM_IDLE,
-        "max_headers_count": _MOST_HEADERS,
-        "max_response_headers_kb": _MOST_KIB,
-    }
-    config: dict[str, Any]
-    if protocol is ir.ServiceProtocol.HTTP:
-        config = {"explicit_http_config": http1}
-    elif protocol is ir.ServiceProtocol.H2C:
-        common["idle_timeout"], config = _H2C_UPSTREAM_IDLE, {"explicit_http_config": http2}
+    idle_timeout, config = _HTTP1_UPSTREAM_IDLE, {"explicit_http_config": http1}
+    if protocol is ir.ServiceProtocol.H2C:
+        idle_timeout, config = _H2C_UPSTREAM_IDLE, {"explicit_http_config": http2}
     elif protocol is ir.ServiceProtocol.AUTO:
         config = {"use_downstream_protocol_config": {**http1, **http2}}
-    else:
-        return {}
+    common = {"idle_timeout": idle_timeout, "max_headers_count": _MOST_HEADERS, "max_response_headers_kb": _MOST_KIB}
     options = UpstreamHttpOptions(common_http_protocol_options=common, **config)
     return {options.DESCRIPTOR.full_name: packed(options)}
 
 
 def _transport_sockets(protocol: ir.ServiceProtocol) -> list[dict[str, Any]]:
     """Return the transport sockets that report the client to a holder, where the connection itself does not."""
-    if protocol not in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS):
+    if protocol.is_http:
         return []
     transport = ProxyProtocolTransport(
         config={"version": "V2"},

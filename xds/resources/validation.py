@@ -21,7 +21,6 @@ _DOMAIN = re.compile(rf"({_LABEL}\.)*{_LABEL}")
 LONGEST_BODY_BYTES = 4096
 """Envoy rejects a route configuration with a longer body."""
 _Key = TypeVar("_Key")
-_HTTP = (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.AUTO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,8 @@ def faults(
     found: dict[str, tuple[str, ...]] = {}
     names: set[str] = set()
     hosts = {"*": listen.options.default_service} if listen.options.default_service else {}
-    owners: dict[ir.ServiceProtocol, dict[str, str]] = {**dict.fromkeys(_HTTP, hosts), ir.ServiceProtocol.TLS: {}}
+    server_names: dict[str, str] = {}
+    owners = {protocol: hosts if protocol.is_http else server_names for protocol in ir.ServiceProtocol}
     listeners: dict[ir.SocketAddress, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
         if address:
@@ -127,7 +127,7 @@ def _ignore_problems(where: str, service: ir.Upstream) -> Iterator[str]:
         for source in rule.sources:
             if not _is_network(source):
                 yield f"{where}: {source!r} is not an IP address or range; use for example 10.0.0.0/8"
-        if service.protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS):
+        if not service.protocol.is_http:
             if rule.paths or rule.user_agents:
                 yield f"{where}: paths and user agents are not available for {service.protocol}; use sources"
             continue
