@@ -13,8 +13,7 @@ from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL
-
-PATIENCE_SECONDS = 180.0
+from tests.xds.parts import PATIENCE_SECONDS
 
 
 @asynccontextmanager

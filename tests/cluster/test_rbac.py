@@ -48,7 +48,7 @@ async def live_through(api: Api, objects: Objects) -> None:
     await commanded("wake@2026-01-02T03:04:05.000000Z")
     await state("web", "Waking")
 
-    async def is_told(is_wrong: bool, times: int) -> bool:
+    async def is_reported(is_wrong: bool, times: int) -> bool:
         """Return whether the status has the mistake, or not, and at least so many Events."""
         conditions = (await objects.get("web"))["status"].get("conditions", ())
         events = json.loads(await api.get(path("events.k8s.io/v1", "events", objects.namespace)))["items"]
@@ -58,8 +58,8 @@ async def live_through(api: Api, objects: Objects) -> None:
     await service({"annotations": {"zenvoy.dev/idle-after": "7m"}})
     for wrong, times in ((True, 1), (False, 1), (True, 2)):  # the second time is a repeated Event
         await service({"annotations": {"zenvoy.dev/idle-afer": "7m" if wrong else None}})
-        told = partial(is_told, wrong, times)
-        await until_async(told, "the mistake is told, or taken back")
+        is_so = partial(is_reported, wrong, times)
+        await until_async(is_so, "the mistake is reported, or taken back")
 
     # Nothing runs here, so that it is never ready: it goes after its wakeTimeout.
     await service({"annotations": {"zenvoy.dev/idle-afer": None, "zenvoy.dev/wake-timeout": "5s"}})

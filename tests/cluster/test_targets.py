@@ -132,8 +132,8 @@ async def test_scale_number_forbidden_by_schema_is_reported(stage: Stage, api: A
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
     await stage.until("f", lambda running: running.replicas == 0)
     stage.converge("f", AtLeast(51))
-    told = await stage.until("f", lambda running: "ScaleFailed" in str(running.diagnosis))
-    assert "51" in str(told.diagnosis)
+    failed = await stage.until("f", lambda running: "ScaleFailed" in str(running.diagnosis))
+    assert "51" in str(failed.diagnosis)
     stage.converge("f", AtLeast(50))
     await stage.until("f", lambda running: running.replicas == 50 and not running.diagnosis)
 

@@ -345,7 +345,7 @@ class Zenvoy:
             return
         if known:
             what = f"the log has that {name} is {known[0]['to']} by {known[0]['event']}"
-            until(what, lambda: any(_tells(entry, name, known[0]) for entry in reversed(self.lines())))
+            until(what, lambda: any(_is_of(entry, name, known[0]) for entry in reversed(self.lines())))
 
     def states(self, name: str) -> list[str]:
         """Return the states that a service went into so far."""
@@ -545,12 +545,12 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _tells(entry: Mapping[str, Any], name: str, transition: Mapping[str, Any]) -> bool:
+def _is_of(entry: Mapping[str, Any], name: str, transition: Mapping[str, Any]) -> bool:
     """Return whether a log entry is this transition, and not an earlier one that is equal to it."""
     if entry["event"] != "transition" or entry["service"] != name:
         return False
-    told = (entry["source"], entry["target"], entry["cause"], entry["reason"])
-    if told != tuple(transition[part] for part in ("from", "to", "event", "reason")):
+    logged = (entry["source"], entry["target"], entry["cause"], entry["reason"])
+    if logged != tuple(transition[part] for part in ("from", "to", "event", "reason")):
         return False
     return datetime.fromisoformat(entry["timestamp"]) >= datetime.fromisoformat(transition["at"])
 

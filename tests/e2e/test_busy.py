@@ -37,8 +37,8 @@ def test_job_that_runs_on_after_its_response_is_not_cut(z: Zenvoy) -> None:
     [pid] = z.service_pids("jobs")
     wait_asked(z, "jobs", "Busy", 3)
     why = "Busy: GET /busy is answered with 200"  # but for a moment, if one answer is late
-    z.wait_status("it says why", "jobs", lambda view: view["reason"] == why)
-    until("explain says why", lambda: why in z.cli("explain", "jobs").stdout)
+    z.wait_status("it has the reason", "jobs", lambda view: view["reason"] == why)
+    until("explain has the reason", lambda: why in z.cli("explain", "jobs").stdout)
     assert z.service_pids("jobs") == [pid]
     (z.directory / "one.go").touch()
     z.wait_state("jobs", "ScaledToZero")
@@ -60,7 +60,7 @@ def test_command_keeps_awake_while_it_succeeds(z: Zenvoy) -> None:
     (z.directory / "working").touch()
     assert request(z.http_port, "files").status == 200
     wait_asked(z, "files", "Busy", 2)
-    z.wait_status("it says why", "files", lambda view: view["reason"] == "Busy: test exits with 0")
+    z.wait_status("it has the reason", "files", lambda view: view["reason"] == "Busy: test exits with 0")
     (z.directory / "working").unlink()
     z.wait_state("files", "ScaledToZero")
 

@@ -323,7 +323,7 @@ def test_wake_and_sleep_change_the_state(z: Zenvoy, tmp_path: Path) -> None:
 
 
 def test_log_program_output_is_unchanged(z: Zenvoy) -> None:
-    z.wake_until("it says why", "broken", lambda view: "db.conf" in str(view["stalled"]))
+    z.wake_until("it has the reason", "broken", lambda view: "db.conf" in str(view["stalled"]))
     for arguments in ((), ("broken",), ("broken", "-o", "json"), ("broken", "-o", "yaml")):
         done = z.cli("status", *arguments)
         assert done.returncode == 0, done

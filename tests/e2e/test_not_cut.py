@@ -30,7 +30,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     return shared_zenvoy(
         {"name": "long", "command": web},
         {"name": "longer", "command": web},
-        {"name": "told", "command": web, "drainTimeout": "1s", "idleAfter": "10m"},
+        {"name": "commanded", "command": web, "drainTimeout": "1s", "idleAfter": "10m"},
         {"name": "drained", "command": web, "idleAfter": "10m"},
         {"name": "chat", "hosts": ["chat.localhost"], "command": chat, "drainTimeout": "5s"},
         {"name": "silent", "hosts": ["silent.localhost"], "command": chat, **BYTES},
@@ -75,21 +75,21 @@ def test_request_that_woke_the_service_is_not_cut(z: Zenvoy, tmp_path: Path) -> 
 
 
 def test_sleep_command_cuts_no_request(z: Zenvoy, tmp_path: Path) -> None:
-    assert request(z.http_port, "told", "/hello").status == 200
-    z.wait_straight("told")
-    with request_in_flight(z, "told", tmp_path):
-        z.wait_status("it is in flight", "told", in_flight)
+    assert request(z.http_port, "commanded", "/hello").status == 200
+    z.wait_straight("commanded")
+    with request_in_flight(z, "commanded", tmp_path):
+        z.wait_status("it is in flight", "commanded", in_flight)
 
         def names_the_request() -> bool:
             """Return whether a sample of the drain was complete within `drainTimeout`."""
-            told = z.cli("sleep", "told")
-            assert told.returncode == 1
-            assert "told is Active: " in told.stdout
-            return "1 request in flight" in told.stdout
+            done = z.cli("sleep", "commanded")
+            assert done.returncode == 1
+            assert "commanded is Active: " in done.stdout
+            return "1 request in flight" in done.stdout
 
         until("the command names the request", names_the_request)
-    until("it drains within `drainTimeout`", lambda: z.cli("sleep", "told").returncode == 0)
-    z.asleep("told")
+    until("it drains within `drainTimeout`", lambda: z.cli("sleep", "commanded").returncode == 0)
+    z.asleep("commanded")
 
 
 def test_sleep_command_waits_for_requests(z: Zenvoy, tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_sleep_command_waits_for_requests(z: Zenvoy, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads:
         with request_in_flight(z, "drained", tmp_path):
             z.wait_status("it is in flight", "drained", in_flight)
-            told = threads.submit(z.cli_sleep, "drained")
+            command = threads.submit(z.cli_sleep, "drained")
             z.wait_state("drained", "Draining")
-        assert told.result().returncode == 0
+        assert command.result().returncode == 0
     z.asleep("drained")
 
 

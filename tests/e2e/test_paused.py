@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import QUICK, quick, request
-from tests.e2e.harness import until as wait_until
+from tests.e2e.harness import QUICK, quick, request, until
 
 
 def test_paused_service_that_starts_asleep_wakes_on_demand(zenvoy: Start) -> None:
@@ -16,8 +15,8 @@ def test_paused_service_that_starts_asleep_wakes_on_demand(zenvoy: Start) -> Non
         defaults=QUICK,
     )
     assert {view["state"] for view in z.statuses().values()} == {"ScaledToZero"}
-    until = "until `paused: true` is removed from the services file"
-    woken = f"sleeps until a client or `zenvoy wake` wakes it, and then stays awake {until}"
+    pause_end = "until `paused: true` is removed from the services file"
+    woken = f"sleeps until a client or `zenvoy wake` wakes it, and then stays awake {pause_end}"
     assert woken in z.cli("explain", "web").stdout
     paused = z.cli("pause", "other")
     assert "wakes it, and then stays awake until `zenvoy resume`" in paused.stdout
@@ -37,11 +36,11 @@ def test_paused_service_that_starts_asleep_wakes_on_demand(zenvoy: Start) -> Non
         assert woken_in_vain.returncode == 1
         return "exited with code 1" in woken_in_vain.stdout + woken_in_vain.stderr
 
-    wait_until("a client is told", is_refused_with_the_class)
-    wait_until("the user is told", is_woken_in_vain_with_the_reason)
+    until("the client gets the class", is_refused_with_the_class)
+    until("the user gets the reason", is_woken_in_vain_with_the_reason)
     z.wait_state("web", "Idle")
     z.stays_awake("web", 1.5)
-    assert f"stays awake {until}" in z.cli("explain", "web").stdout
+    assert f"stays awake {pause_end}" in z.cli("explain", "web").stdout
     assert z.cli_sleep("web").returncode == 0, "a command is not zenvoy's own decision"
     assert z.status("web")["state"] == "ScaledToZero"
     assert "ScaledToZero (paused)" in z.cli("status", "web").stdout

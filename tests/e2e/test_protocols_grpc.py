@@ -136,8 +136,7 @@ def test_auto_refusal_is_in_the_version_of_the_client(z: Zenvoy) -> None:
 
 
 def test_grpc_refusal_is_unavailable_with_reason(z: Zenvoy) -> None:
-    z.ask("POST", "/v1/services/broken/wake")
-    z.wait_status("its program has exited", "broken", lambda view: "exited with code 7" in (view["stalled"] or ""))
+    z.wake_until("its program has exited", "broken", lambda view: "exited with code 7" in (view["stalled"] or ""))
     with channel(z, "broken") as channel_, pytest.raises(grpc.RpcError) as raised:
         channel_.unary_unary("/test.Echo/Unary")(b"hello", timeout=TIMEOUT_SECONDS)
     error = raised.value

@@ -36,8 +36,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
 
 def wait_exited(z: Zenvoy, name: str) -> None:
     """Wake a service, and wait until its program has exited: a slow machine does not start it within `holdTimeout`."""
-    z.ask("POST", f"/v1/services/{name}/wake")
-    z.wait_status("its program has exited", name, lambda view: "exited with code 7" in (view["stalled"] or ""))
+    z.wake_until("its program has exited", name, lambda view: "exited with code 7" in (view["stalled"] or ""))
 
 
 def test_refusal_http_names_class_and_reference(z: Zenvoy) -> None:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from tests.tproxy.harness import World, eventually
+from tests.tproxy.harness import PATIENCE_SECONDS, World, eventually
+from tproxy.io.loop import Loop
 
 
 def open_descriptors() -> int:
@@ -30,6 +31,15 @@ def _grpc() -> Iterator[None]:
         channel.unary_unary("/a/b")(b"", timeout=1)
     yield
     server.stop(None).wait()
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """A loop that stops by itself if a test does not stop it."""
+    loop = Loop()
+    loop.call_later(PATIENCE_SECONDS, loop.stop)
+    yield loop
+    loop.close()
 
 
 @pytest.fixture

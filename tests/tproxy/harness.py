@@ -264,13 +264,8 @@ class World(ExitStack):
         return self.enter_context(self.holder.connect(host))
 
     def is_refused(self, sent: bytes = b"", host: str = HOST) -> bool:
-        """Return whether a new connection is reset, which may be before `connect` or `sendall` returns."""
-        try:
-            client = self.client(host)
-            client.sendall(sent)
-        except ConnectionResetError:
-            return True
-        return is_reset(client)
+        """Return whether a new connection is reset."""
+        return is_refused(lambda: self.client(host), sent)
 
     def clients(self, number: int) -> list[socket.socket]:
         return [self.client() for _ in range(number)]
@@ -301,6 +296,16 @@ def is_reset(sock: socket.socket) -> bool:
         return sock.recv(1) is None
     except ConnectionResetError:
         return True
+
+
+def is_refused(connect: Callable[[], socket.socket], sent: bytes = b"") -> bool:
+    """Return whether a new connection is reset, which may be before `connect` or `sendall` returns."""
+    try:
+        client = connect()
+        client.sendall(sent)
+    except ConnectionResetError:
+        return True
+    return is_reset(client)
 
 
 def read_exactly(sock: socket.socket, length: int) -> bytes:

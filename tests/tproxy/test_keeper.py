@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.tproxy.harness import PATIENCE_SECONDS, HolderProcess, World, eventually, go, is_reset, read_exactly
+from tests.tproxy.harness import (
+    PATIENCE_SECONDS,
+    HolderProcess,
+    World,
+    eventually,
+    go,
+    is_refused,
+    is_reset,
+    read_exactly,
+)
 
 
 class Kept:
@@ -49,13 +58,6 @@ class Kept:
         client = self.world.enter_context(socket.create_connection(self._listening.getsockname(), PATIENCE_SECONDS))
         client.settimeout(PATIENCE_SECONDS)
         return client
-
-    def is_refused(self) -> bool:
-        """Return whether a new connection is reset, which may be before `connect` returns."""
-        try:
-            return is_reset(self.client())
-        except ConnectionResetError:
-            return True
 
     @property
     def kept(self) -> int:
@@ -151,7 +153,7 @@ def test_connection_closes_at_once_where_the_holder_refuses(kept: Kept) -> None:
     kept.client()
     kept.world.sees(held=1)
     kept.keeps(1)
-    assert kept.is_refused()
+    assert is_refused(kept.client)
     with contextlib.suppress(ConnectionResetError):
         kept.client().close()
     kept.world.sees(held=1, refused=2)

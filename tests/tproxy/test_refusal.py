@@ -34,8 +34,6 @@ WAITED = r"web did not start within \d+\.\d s \(holdTimeout\)"
 """The time is 0.1 s on an idle machine."""
 CURLE_HTTP2 = 16
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
-
-
 HTTP2 = pytest.mark.parametrize("protocol", ["h2c", "auto"])
 
 
@@ -77,7 +75,6 @@ def test_refusal_of_head_has_no_body(world: World) -> None:
 
 
 @HTTP2
-@pytest.mark.curl
 @pytest.mark.parametrize("upload", [False, True], ids=["get", "upload"])
 @pytest.mark.curl
 def test_timeout_h2c_client_gets_503_with_the_reason(world: World, protocol: str, tmp_path: Path, upload: bool) -> None:

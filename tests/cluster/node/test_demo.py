@@ -45,7 +45,7 @@ def test_stateful_set_database_keeps_its_rows(zenvoy: Release, shop: Shop) -> No
     shop.until_asleep("db", "statefulset")
 
     assert psql(zenvoy.address, "select n from t") == "7"
-    until("its wake is told", lambda: {"WakeRequested", "Woken"} <= shop.events("db"))
+    until("its wake is reported", lambda: {"WakeRequested", "Woken"} <= shop.events("db"))
     assert shop.first_client("db")
 
 

@@ -187,11 +187,11 @@ def test_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop
     until("the wake is counted", lambda: monitored.value(woken) == 1)
     part = f'zenvoy_service_last_wake_part_duration_seconds{{service="{name}"}}'
 
-    def told() -> set[str] | None:
+    def reported() -> set[str] | None:
         parts = {row["metric"]["part"] for row in monitored.rows(part)}
         return parts if parts >= {"signal", "ready"} else None
 
-    assert until("its parts are told", told) <= set(CLUSTER_PARTS)
+    assert until("its parts are reported", reported) <= set(CLUSTER_PARTS)
     for resource, asked in (("cpu_core", 0.01), ("memory_byte", 16 * 2**20)):
         slept = f'zenvoy_service_slept_{resource}_seconds_total{{service="{name}"}}'
         replicas = f'zenvoy_service_slept_replica_seconds_total{{service="{name}"}} > 0'
@@ -238,19 +238,19 @@ def test_alert_for_an_unpullable_image_resolves(monitored: Monitored, shop: Shop
     with ThreadPoolExecutor() as clients:
         waiting = clients.submit(repeated)
         try:
-            told = until("the webhook is told", lambda: monitored.webhook.received(STUCK, "firing"))
+            alerts = until("the webhook is called", lambda: monitored.webhook.received(STUCK, "firing"))
             until("it is stalled", lambda: monitored.value(f'zenvoy_service_stalled{{service="{name}"}}') == 1)
             reasons = ["ImagePullBackOff"]
             until("the reason", lambda: [row["metric"]["reason"] for row in monitored.rows(stalled)] == reasons)
         finally:
             over.set()
-        assert [(one["labels"]["service"], one["labels"]["namespace"]) for one in told] == [(name, shop.namespace)]
-        assert told[0]["annotations"]["summary"] == f"{name} does not wake"
+        assert [(one["labels"]["service"], one["labels"]["namespace"]) for one in alerts] == [(name, shop.namespace)]
+        assert alerts[0]["annotations"]["summary"] == f"{name} does not wake"
         assert waiting.result() == {503}
 
     shop.kubectl("set", "image", "deployment/web", f"web={WEB}")
 
-    until("the webhook is told", lambda: monitored.webhook.received(STUCK, "resolved"))
+    until("the webhook is called", lambda: monitored.webhook.received(STUCK, "resolved"))
     until("it is not stalled", lambda: not monitored.rows(stalled))
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 

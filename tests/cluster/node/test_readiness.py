@@ -327,4 +327,4 @@ def test_saved_time_is_reported_once_kubernetes_agrees(wakes: Wakes) -> None:
 
     until("the saved time", lambda: wakes.explained("minute")["service"]["lastWake"]["savedSeconds"])
     text = output_of(wakes.zenvoy, "explain", "minute", "-n", wakes.shop.namespace)
-    assert re.search(r"\d\S*( m?s)? before Kubernetes called it ready", text)
+    assert re.search(r"([\d.]+ m?s|\d+m\d+s) before Kubernetes called it ready", text)

@@ -71,10 +71,10 @@ def test_status_written_by_somebody_else_is_corrected(scene: Scene, tmp_path: Pa
     # The leader writes the status a moment after the state that it serves, and after each command.
     def complete() -> dict[str, object] | None:
         found = json.loads(scene.kubectl("get", "ssvc", act.name, "-o", "json"))
-        told, command = found["status"], found["metadata"]["annotations"][COMMAND_ANNOTATION]
-        return told if told.get("zeroed") and told.get("observedCommand") == command else None
+        its, command = found["status"], found["metadata"]["annotations"][COMMAND_ANNOTATION]
+        return its if its.get("zeroed") and its.get("observedCommand") == command else None
 
-    before = until("it says that nothing runs", complete)
+    before = until("it reports that nothing runs", complete)
     write_status(scene, act.name, state="Nonsense", holdAddress="1.2.3.4:5", replicas=99, zeroed=False)
     until("it says what is", lambda: status(scene, act.name) == before)
     act.lives_on()

@@ -97,11 +97,11 @@ class Stage:
 
         await until_async(answered, f"{host} leads to {body}", PATIENCE_SECONDS)
 
-    async def says(self, port: int, text: str) -> None:
+    async def answers(self, port: int, text: str) -> None:
         async def answered() -> bool:
             return await line(port) == text
 
-        await until_async(answered, f"port {port} says {text!r}", PATIENCE_SECONDS)
+        await until_async(answered, f"port {port} answers {text!r}", PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ async def test_port_leads_to_the_namespace_that_may_have_it(stage: Stage) -> Non
         await line(stage.tcp)
     await stage.runs(stage.victim, "db", echoes("owner"), "tcp")
     await stage.claims(stage.victim, "db", {"protocol": "tcp", "listen": stage.tcp})
-    await stage.says(stage.tcp, "owner\n")
+    await stage.answers(stage.tcp, "owner\n")
 
 
 async def test_overlapping_sources_stop_no_tls_service_of_others(stage: Stage) -> None:
@@ -221,4 +221,4 @@ async def test_rejection_is_reported_at_the_service_it_is_about(stage: Stage) ->
 
         await until_async(mended, "the condition is as before", PATIENCE_SECONDS)
         # The condition may be gone before the Envoy has the listener.
-        await stage.says(stage.tcp + 1, "db\n")
+        await stage.answers(stage.tcp + 1, "db\n")

@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
-from tests.tproxy.harness import PATIENCE_SECONDS
 from tproxy.control.reporter import HoldReporter
 from tproxy.hold_queue import HeldConnection, HoldQueue
 from tproxy.io.loop import Loop
@@ -29,14 +24,6 @@ class Sent:
     def send(self, message: HolderReport) -> None:
         self.all.append(message)
         self._loop.stop()
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    loop.call_later(PATIENCE_SECONDS, loop.stop)
-    yield loop
-    loop.close()
 
 
 def connected(loop: Loop) -> tuple[HoldReporter, Sent]:

@@ -10,16 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.tproxy.harness import PATIENCE_SECONDS
 from tproxy.io.loop import Loop
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    loop.call_later(PATIENCE_SECONDS, loop.stop)
-    yield loop
-    loop.close()
 
 
 @pytest.fixture
