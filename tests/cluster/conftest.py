@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tests.cluster import harness
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
 from tests.cluster.namespaces import new_namespace
-from tests.cluster.release import Release, Shop, load_images, new_shop
+from tests.cluster.openshift import constrained, documented_values, flat
+from tests.cluster.release import SYSTEM, Release, Shop, load_images, new_shop
 from tests.cluster.stage import Stage
 
 NODE_TEST_SECONDS = 1800
@@ -22,12 +24,17 @@ NODE_TEST_SECONDS = 1800
 CONTROL_PLANE_TEST_SECONDS = 900
 """The first test starts the control plane, and may build it."""
 TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
-MODES = {"anyip": {"holdMode": "anyip"}, "tproxy": {"holdMode": "tproxy"}}
-"""Values for each hold mode."""
+OPENSHIFT = "openshift"
+RELEASES = {
+    "anyip": {"holdMode": "anyip"},
+    "tproxy": {"holdMode": "tproxy"},
+    OPENSHIFT: dict(flat(documented_values())),
+}
+"""Values for each hold mode, and for OpenShift."""
 NODE_FOLDER = "node"
 _RELEASE = pytest.StashKey[Release]()
-_BREAKS_IT = {"apiserver"}
-"""Fixtures of tests that must not run on a cluster in use."""
+_OURS_ONLY = {"apiserver", OPENSHIFT}
+"""Fixtures, and values of `zenvoy`, of tests that must not run on a cluster in use."""
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +58,16 @@ def loaded(node: Cluster) -> Cluster:
 
 @pytest.fixture(scope="session", params=["anyip"])
 def zenvoy(request: pytest.FixtureRequest, loaded: Cluster) -> Iterator[Release]:
-    """Provide zenvoy as its chart installs it; the parameter is its hold mode."""
-    release = Release(loaded, {**MODES[request.param], **TCP})
+    """Provide zenvoy as its chart installs it; the parameter is its hold mode, or OpenShift."""
+    release = Release(loaded, {**RELEASES[request.param], **TCP})
     request.session.stash[_RELEASE] = release
-    try:
+    with ExitStack() as system:
+        if request.param == OPENSHIFT:
+            system.enter_context(constrained(loaded, SYSTEM))
+        system.callback(request.session.stash.__delitem__, _RELEASE)
+        system.callback(release.uninstall)
         release.install()
         yield release
-    finally:
-        release.uninstall()
-        del request.session.stash[_RELEASE]
 
 
 @pytest.fixture
@@ -182,7 +190,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(NODE_TEST_SECONDS))
         elif "control_plane" in names:
             item.add_marker(pytest.mark.timeout(CONTROL_PLANE_TEST_SECONDS))
-        if names & _BREAKS_IT and (own := harness.own()) and own.folder is None:
+        if call := getattr(item, "callspec", None):
+            names.add(call.params.get("zenvoy"))
+        if names & _OURS_ONLY and (own := harness.own()) and own.folder is None:
             spared.append(item)
     items.sort(key=lambda item: item.path.parent != here / NODE_FOLDER)
     if spared:
