@@ -105,7 +105,7 @@ def read_environment(selection: ContextOptions) -> Environment:
 def kubeconfigs() -> list[Path]:
     """Return the files that kubectl would read."""
     named = os.environ.get("KUBECONFIG", "")
-    return [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
+    return [Path(part) for part in named.split(os.pathsep) if part] or [Path(os.path.expanduser("~/.kube/config"))]
 
 
 def kubeconfig_error(kubeconfig: Path | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +19,10 @@ import msgspec
 import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
-from yaml import YAMLError
+from multidict import CIMultiDict
 
-from reconciler.kubernetes.client import port_forward, service_account
+from reconciler.kubernetes.client import exec_plugin, port_forward, service_account
+from reconciler.kubernetes.client import kubeconfig as kubeconfigs
 from reconciler.kubernetes.client.errors import UNAUTHORIZED, ApiError, NoCluster, Unreachable
 from reconciler.kubernetes.client.proxy_environment import proxy_for
 from reconciler.kubernetes.types.names import checked_path
@@ -52,6 +53,8 @@ _HANDSHAKE_ERRORS = {401: "not authenticated", 403: "access to pods/portforward 
 _STATUS = msgspec.json.Decoder(_Status)
 Query = Mapping[str, str]
 Renew = Callable[[], Awaitable[None]]
+Credentials = tuple[str | None, bytes, bytes]
+"""A token, and the contents of a client certificate's file and of its key's."""
 _T = TypeVar("_T")
 
 
@@ -59,35 +62,50 @@ class Api:
     """A connection pool to one API server, for one event loop."""
 
     def __init__(
-        self, configuration: Configuration, namespace: str, connections: int = 0, renew: Renew | None = None
+        self,
+        configuration: Configuration,
+        namespace: str,
+        connections: int = 0,
+        renew: Renew | None = None,
+        impersonation: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Create a client.
 
         `namespace` is the default namespace. `connections` limits the open connections; 0 means no limit. `renew` puts
         new credentials into `configuration`; it is called when the API server no longer accepts the present ones.
+        `impersonation` are headers of all requests.
         """
         self.namespace = namespace
         self.called: Callable[[str, str], None] = lambda method, code: None
         """Called after each call with its method and its status code, or `none` without a response."""
         self.server: str = configuration.host
         self._configuration, self._renew, self._renewing = configuration, renew, asyncio.Lock()
+        self._connections, self._impersonation = connections, impersonation
         # As kubectl: a cluster's CA may lack extensions that newer versions of Python require by default.
         configuration.disable_strict_ssl_verification = True
-        self._client = ApiClient(configuration)
+        configuration.trace_configs = [_without_redirects()]
+        self._past: list[tuple[ApiClient, aiohttp.TCPConnector]] = []
+        """Clients with a certificate that was replaced, and their connectors; calls may still use them."""
+        self._credentials = _credentials_of(configuration)
+        self._open()
+
+    def _open(self) -> None:
+        """Create the connections' pool, with the certificates of the configuration."""
+        self._client = ApiClient(self._configuration)
         self._connector = aiohttp.TCPConnector(
-            limit=connections,
+            limit=self._connections,
             socket_factory=_socket,
             ssl=self._client.rest_client.ssl_context,
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
         )
-        configuration.trace_configs = [_without_redirects()]
         # aiohttp would read the environment for each call, in a pod too, and does not know CIDR blocks in NO_PROXY.
-        configuration.client_session_kwargs = {"connector": self._connector, "trust_env": False}
+        self._configuration.client_session_kwargs = {"connector": self._connector, "trust_env": False}
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
-        await self._connector.close()
+        for client, connector in [*self._past, (self._client, self._connector)]:
+            await client.close()
+            await connector.close()
 
     async def get(self, path: str, query: Query | None = None, timeout: float = CALL_TIMEOUT_SECONDS) -> bytes:
         """Return the body of a GET. Raises `ApiError` and `Unreachable`."""
@@ -135,9 +153,9 @@ class Api:
         """
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
-            token = self._token
+            used = self._credentials
             response = await self._request("GET", path, None, JSON, query, limits)
-            if response.status == UNAUTHORIZED and await self._renewed(token):
+            if response.status == UNAUTHORIZED and await self._renewed(used):
                 response.release()
                 response = await self._request("GET", path, None, JSON, query, limits)
             self.called(WATCH, str(response.status))
@@ -158,8 +176,7 @@ class Api:
         return await self._authenticated(lambda: self._forward(where, port, path, timeout))
 
     async def _forward(self, where: str, port: int, path: str, timeout: float) -> tuple[int, bytes]:
-        headers = {"User-Agent": "zenvoy"}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, "GET", None)
+        headers = await self._headers("GET", where)
         answer = port_forward.PortForwardResponse()
         try:
             async with (
@@ -171,6 +188,7 @@ class Api:
                     headers=headers,
                     protocols=(port_forward.PROTOCOL,),
                     proxy=self._configuration.proxy,
+                    server_hostname=self._configuration.tls_server_name,
                     max_msg_size=port_forward.MAX_RESPONSE_BYTES,
                 ) as socket_,
             ):
@@ -184,36 +202,49 @@ class Api:
             raise Unreachable(f"{where}: {error or type(error).__name__}") from error
         return answer.read()
 
-    @property
-    def _token(self) -> str | None:
-        token: str | None = self._configuration.api_key.get("BearerToken")
-        return token
-
     async def _authenticated(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Return the result of `attempt`, which is repeated once with new credentials if the present ones expired."""
-        token = self._token
+        used = self._credentials
         try:
             return await attempt()
         except ApiError as error:
-            if error.status != UNAUTHORIZED or not await self._renewed(token):
+            if error.status != UNAUTHORIZED or not await self._renewed(used):
                 raise
         return await attempt()
 
-    async def _renewed(self, refused: str | None) -> bool:
-        """Return whether there is another token than the refused one; calls that fail together renew it once."""
+    async def _renewed(self, refused: Credentials) -> bool:
+        """Return whether there are other credentials than those refused; calls that fail together renew them once."""
         if self._renew is None:
             return False
         async with self._renewing:
-            if self._token == refused:
+            if self._credentials == refused:
                 await self._renew()
-        return self._token != refused
+                try:
+                    self._use(_credentials_of(self._configuration))
+                except OSError as error:
+                    log.warning("failed to use the new client certificate", error=str(error))
+        return self._credentials != refused
+
+    def _use(self, credentials: Credentials) -> None:
+        """Connections to come have the new client certificate. Raises `OSError`, including the errors of TLS."""
+        if credentials[1:] != self._credentials[1:]:
+            past = self._client, self._connector
+            self._open()
+            self._past.append(past)
+        self._credentials = credentials
+
+    async def _headers(self, method: str, path: str, body: Any = None) -> CIMultiDict[str]:
+        headers: CIMultiDict[str] = CIMultiDict(self._impersonation)
+        headers["User-Agent"] = "zenvoy"
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        return headers
 
     async def _request(
         self, method: str, path: str, body: Any, content_type: str, query: Query | None, limits: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         url = f"{self.server}{checked_path(path)}" + (f"?{urlencode(query)}" if query else "")
-        headers = {"Content-Type": content_type, "Accept": JSON, "User-Agent": "zenvoy"}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        headers = await self._headers(method, path, body)
+        headers.update({"Content-Type": content_type, "Accept": JSON})
         answer = await self._client.rest_client.request(method, url, headers, body, _request_timeout=limits)
         response: aiohttp.ClientResponse = answer.response
         return response
@@ -226,41 +257,46 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
     `NoCluster`.
     """
     configuration = Configuration()
-    if kubeconfig is None and context is None and service_account.FOLDER.joinpath("token").exists():
-        return Api(configuration, service_account.configure(configuration), connections)
-    file = str(kubeconfig) if kubeconfig else None
+    files = kubeconfigs.files(kubeconfig, os.environ)
     try:
-        await config.load_kube_config(config_file=file, context=context, client_configuration=configuration)
-        _, current = config.list_kube_config_contexts(config_file=file)
-        named = current if context is None else _context(file, context)
-    except (config.ConfigException, OSError, ValueError) as error:
+        if not files and context is None and service_account.FOLDER.joinpath("token").exists():
+            return Api(configuration, service_account.configure(configuration), connections)
+        chosen = kubeconfigs.read(files, context)
+        await _configure(configuration, chosen)
+
+        async def renew() -> None:
+            """Read the kubeconfig again, which asks its exec plugin; by name, because another may be current by now."""
+            try:
+                await _configure(configuration, kubeconfigs.read(files, chosen.name))
+            except (NoCluster, OSError) as error:
+                log.warning("failed to renew the credentials of the kubeconfig", error=str(error))
+
+        return Api(configuration, chosen.namespace, connections, renew, chosen.impersonation)
+    except OSError as error:  # including the errors of TLS
         raise NoCluster(f"no cluster found: {error}; set --kubeconfig or --context") from None
-    except (
-        YAMLError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # not YAML, or not the structure of a kubeconfig
+
+
+async def _configure(configuration: Configuration, chosen: kubeconfigs.Chosen) -> None:
+    """Set the server and the credentials of a context. Raises `NoCluster` and `OSError`."""
+    document = chosen.document
+    if file := chosen.user.get("tokenFile"):
+        configuration.refresh_api_key_hook = service_account.token_refresher(Path(file))
+        document = chosen.with_user(token=service_account.TokenFile(Path(file)).read())
+    elif plugin := chosen.user.get("exec"):
+        document = chosen.with_user(**await exec_plugin.credentials(plugin, chosen.cluster))
+    try:
+        await config.load_kube_config_from_dict(dict(document), client_configuration=configuration)
+    except (config.ConfigException, ValueError, TypeError, AttributeError, LookupError) as error:
         raise NoCluster(
-            f"{file or 'the kubeconfig'} is not a valid kubeconfig ({error!r}); choose another with --kubeconfig"
+            f"no cluster found: context {chosen.name!r} of the kubeconfig is not valid ({error}); "
+            "set --kubeconfig or --context"
         ) from None
     configuration.proxy = configuration.proxy or proxy_for(configuration.host, os.environ)
 
-    async def renew() -> None:
-        """Read the kubeconfig again, which asks its exec plugin; by name, because another may be current by now."""
-        try:
-            await config.load_kube_config(file, named["name"], configuration)
-        except (config.ConfigException, OSError, ValueError, YAMLError) as error:
-            log.warning("failed to renew the credentials of the kubeconfig", error=str(error))
 
-    return Api(configuration, named["context"].get("namespace") or "default", connections, renew)
-
-
-def _context(file: str | None, name: str) -> Any:
-    contexts, _ = config.list_kube_config_contexts(config_file=file)
-    return next(one for one in contexts if one["name"] == name)
+def _credentials_of(configuration: Configuration) -> Credentials:
+    files = [Path(file).read_bytes() if file else b"" for file in (configuration.cert_file, configuration.key_file)]
+    return configuration.api_key.get("BearerToken"), files[0], files[1]
 
 
 def _without_redirects() -> aiohttp.TraceConfig:

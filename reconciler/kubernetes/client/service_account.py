@@ -7,6 +7,7 @@ it expires.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from kubernetes.aio import config
@@ -38,13 +39,19 @@ class TokenFile:
         return self._token
 
 
-def configure(configuration: Configuration, folder: Path = FOLDER) -> str:
-    """Set the cluster of this pod, and return the pod's namespace. Raises `NoCluster`."""
-    token = TokenFile(folder / "token")
+def token_refresher(path: Path) -> Callable[[Configuration], None]:
+    """Return a function that puts the token of the file into a configuration. It raises `OSError` at first."""
+    token = TokenFile(path)
 
     def refresh(target: Configuration) -> None:
         target.api_key["BearerToken"] = f"Bearer {token.read()}"
 
+    return refresh
+
+
+def configure(configuration: Configuration, folder: Path = FOLDER) -> str:
+    """Set the cluster of this pod, and return the pod's namespace. Raises `NoCluster`."""
+    refresh = token_refresher(folder / "token")
     try:
         loader = config.incluster_config.InClusterConfigLoader(
             str(folder / "token"), str(folder / "ca.crt"), try_refresh_token=False
