@@ -52,17 +52,19 @@ class IgnoreMatch:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One service: an EDS cluster, and the listener, virtual host or filter chain that leads to it."""
+    """One service: an EDS cluster, and the listener, virtual host, or filter chain that leads to it."""
 
     name: str
     protocol: ServiceProtocol
     domains: tuple[str, ...] = ()
     """Host names (HTTP, H2C, AUTO) or server names (TLS), including the service's own name; unused for TCP."""
     listen: SocketAddress | None = None
-    """The listener's address; TCP only."""
+    """The address of its own listener, from which everything leads to it; required for TCP, not available for TLS."""
     ignore: tuple[IgnoreMatch, ...] = ()
     leaving: bool = False
     """Removed from the configuration: nothing leads to it, and its cluster is kept for what is in flight."""
+    trusted_hops: int = 0
+    """The number of proxies in front of its own listener (HTTP, H2C, AUTO)."""
 
     @property
     def distinct_domains(self) -> list[str]:
@@ -75,13 +77,13 @@ class ListenerOptions:
     """The settings of listeners that do not depend on a service."""
 
     trusted_hops: int = 0
-    """The number of proxies in front of the HTTP listener."""
+    """The number of proxies in front of the HTTP listener that services share."""
     max_headers_kib: int = 256
     """The longest head of a request, in KiB."""
     max_headers: int = 1000
     """The most headers of a request."""
     health_path: str = ""
-    """The path at which the HTTP listener answers health checks itself, for all hosts; empty: none."""
+    """The path at which HTTP listeners answer health checks themselves, for all hosts; empty: none."""
     default_service: str = ""
     """The service for hosts that no service has; empty: they are answered with 404."""
     http_proxy_protocol: bool = False
@@ -89,7 +91,7 @@ class ListenerOptions:
     tls_proxy_protocol: bool = False
     """Connections to the TLS listener start with one."""
     tcp_proxy_protocol: frozenset[int] = frozenset()
-    """The ports of TCP services whose connections start with one."""
+    """The ports of services' own listeners whose connections start with one."""
     keepalive_seconds: int = 60
     """Time without data after which the peer of a connection is probed; it is closed without an answer in that time."""
 

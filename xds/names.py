@@ -9,7 +9,8 @@ TLS_LISTENER = "tls"
 ROUTES = "http"
 """The route configuration of the HTTP listener."""
 ANSWERS = "answers"
-"""Envoy's own listener for ignored traffic to services that are not running, and its route configuration."""
+"""Envoy's own listener for ignored traffic to services that are not running, and its route configuration. It finds a
+service by its hosts, so a service that is reached with any host has another one, `own_answers_name`."""
 IGNORED_STAT = "(ignored)"
 """The `<name>` in the statistics of all ignored traffic. It is not a valid service name."""
 TRIAL = "trial"
@@ -24,13 +25,18 @@ HELD = "held"
 """The metadata of an endpoint that is a hold address, for clusters to match."""
 
 
-def tcp_listener_name(address: ir.SocketAddress) -> str:
-    """Return the name of the listener at an address.
+def own_listener_name(address: ir.SocketAddress) -> str:
+    """Return the name of the listener of one service, which has this TCP address for itself.
 
     It is named after the address, not the service. When two services swap addresses, each listener changes its cluster,
     and Envoy never sees two listeners at one address, which it would reject.
     """
     return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
+
+
+def own_answers_name(service: str) -> str:
+    """Return the name of Envoy's own listener for ignored traffic to a service with a listener of its own."""
+    return f"{ANSWERS}/{service}"
 
 
 def ignored(service: str) -> str:

@@ -63,6 +63,28 @@ async def test_http_host_with_port_is_routed_unchanged(stage: Stage) -> None:
         assert (status, text) == (404, "zenvoy: no service has the host name c.localhost\n")
 
 
+async def test_http_own_port_leads_every_host_to_its_service(stage: Stage) -> None:
+    port, ignore = free_port(), (ir.IgnoreMatch(("/healthz",), body="asleep"),)
+    own = replace(http("a"), listen=ir.SocketAddress("127.0.0.1", port), ignore=ignore)
+    async with upstream(pages("holder")) as holder, upstream(pages("pod")) as pod, upstream(pages("b")) as other:
+        await stage.serve((own, ()), (http("b"), (other,)))
+        stage.plane.server.route("a", (holder,), held=True)
+        await stage.plane.everywhere("a")
+        await stage.envoy.listens(port)
+        hosts = ("a", "b", "other.example.com", "192.0.2.1")
+        assert [await http_get(port, host) for host in hosts] == [(200, f"holder for {host}") for host in hosts]
+        for at, host in ((port, "other.example.com"), (stage.http, "a")):
+            assert await http_get(at, host, path="/healthz") == (200, "asleep")
+        listeners = await stage.envoy.stats("listener_manager.listener_.*")
+        await stage.move("a", pod)
+        assert [await http_get(port, host, path="/healthz") for host in hosts] == [
+            (200, f"pod for {host}") for host in hosts
+        ]
+        assert await http_get(stage.http, "a") == (200, "pod for a")
+        assert (await http_get(stage.http, "other.example.com"))[0] == 404
+        assert await stage.envoy.stats("listener_manager.listener_.*") == listeners, "a wake changes endpoints only"
+
+
 async def test_http_refusing_endpoint_is_retried_elsewhere(stage: Stage) -> None:
     port = free_port()
     dead = ir.SocketAddress("127.0.0.1", free_port())

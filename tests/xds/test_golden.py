@@ -42,6 +42,7 @@ def world(path: Path) -> Snapshot:
             protocol=ir.ServiceProtocol(service["protocol"]),
             domains=tuple(service.get("domains", ())),
             listen=address(service["listen"]) if "listen" in service else None,
+            trusted_hops=service.get("trusted_hops", 0),
             ignore=tuple(ir.IgnoreMatch(**{**rule, **lists(rule)}) for rule in service.get("ignore", ())),
         )
         for service in document["services"]

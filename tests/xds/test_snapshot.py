@@ -43,8 +43,14 @@ WRONG = {
     ir.Upstream("nameless", ir.ServiceProtocol.HTTP): ("no host name; add one",),
     ir.Upstream("pattern", ir.ServiceProtocol.HTTP, ("a.*.b",)): ("'a.*.b' is not a host name",),
     ir.Upstream("closed", ir.ServiceProtocol.TLS, ("t.localhost",)): ("no listener for tls; set listen.tls",),
-    ir.Upstream("listening", ir.ServiceProtocol.HTTP, ("l.localhost",), ir.SocketAddress("127.0.0.1", 1)): (
-        "listen is only available for tcp",
+    ir.Upstream("listening", ir.ServiceProtocol.TLS, ("l.localhost",), ir.SocketAddress("127.0.0.1", 1)): (
+        "listen is not available for tls",
+    ),
+    ir.Upstream("beside", ir.ServiceProtocol.HTTP, ("i.localhost",), ir.SocketAddress("127.0.0.1", 10000)): (
+        "the address 127.0.0.1:10000 belongs to listen.http",
+    ),
+    ir.Upstream("between", ir.ServiceProtocol.HTTP, ("a.localhost",), ir.SocketAddress("127.0.0.1", 2)): (
+        "the host name 'a.localhost' belongs to service a",
     ),
     ir.Upstream("long", ir.ServiceProtocol.HTTP, ("o.localhost",), ignore=(ir.IgnoreMatch(("/",), body="x" * 4097),)): (
         "the body of an answer is too long; use at most 4096 bytes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import betterproto2
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.xds.oracle import MESSAGES
 from xds import ir
-from xds.names import ANSWERS, IGNORED_STAT, ignored, service_name, stat_name
+from xds.names import ANSWERS, IGNORED_STAT, ignored, own_listener_name, service_name, stat_name
 from xds.resources import clusters, proto
 from xds.resources.translation import Parts, SharedResource, parts, translation, trial
 from xds.types import CDS, EDS, LDS, RDS
@@ -35,15 +36,21 @@ rules = st.builds(
     st.sampled_from(["", "asleep\n"]),
 )
 services = st.builds(
-    lambda name, protocol, domains, listen, ignore: ir.Upstream(
-        name, protocol, tuple(domains), listen if protocol is ir.ServiceProtocol.TCP else None, tuple(ignore)
+    lambda name, protocol, domains, listen, is_alone, ignore: ir.Upstream(
+        name, protocol, tuple(domains), listen if may_listen(protocol, is_alone) else None, tuple(ignore)
     ),
     names,
     st.sampled_from(ir.ServiceProtocol),
     domains,
     addresses,
+    st.booleans(),
     st.lists(rules, max_size=3),
 )
+
+
+def may_listen(protocol: ir.ServiceProtocol, is_alone: bool) -> bool:
+    """Return whether a service has a listener of its own: TCP always, TLS never, and HTTP if it is to be alone."""
+    return protocol is ir.ServiceProtocol.TCP or (protocol.is_http and is_alone)
 
 
 def oracle(type_url: str, body: bytes) -> Any:
@@ -110,8 +117,8 @@ def test_parts_http_service_have_its_routes(service: ir.Upstream) -> None:
     ]
     assert [matched(route.match) for route in before] == expected
     if service.ignore:
-        [answering] = oracle(RDS, found.answering_host).virtual_hosts
-        assert (answering.name, answering.domains) == (host.name, host.domains)
+        [answering] = answering_hosts(found)
+        assert (answering.name, answering.domains) == (host.name, ["*"] if service.listen else host.domains)
         answered = [(matched(r.match)[:2], r.direct_response.status, body(r.direct_response)) for r in answering.routes]
         by_rule = sorted(service.ignore, key=lambda rule: bool(rule.sources))
         assert answered == [
@@ -120,6 +127,38 @@ def test_parts_http_service_have_its_routes(service: ir.Upstream) -> None:
             for path in rule.paths or ("/*",)
             for agent in rule.user_agents or (None,)
         ]
+
+
+def answering_hosts(found: Parts) -> Any:
+    """Return the virtual hosts that answer ignored requests to a service."""
+    if found.answering_host:
+        assert found.answers == ANSWERS
+        return oracle(RDS, found.answering_host).virtual_hosts
+    return routes_of(oracle(LDS, found.listeners[found.answers])).virtual_hosts
+
+
+def routes_of(listener: Any) -> Any:
+    """Return the routes that are part of a listener."""
+    [chain] = listener.filter_chains
+    return chain.filters[-1].typed_config.unpack().route_config
+
+
+@settings(max_examples=30, deadline=None)
+@given(service=services.filter(lambda one: one.protocol.is_http and one.listen), hops=st.integers(0, 100))
+def test_parts_http_service_with_listen_takes_every_host(service: ir.Upstream, hops: int) -> None:
+    assert service.listen
+    found = parts(replace(service, trusted_hops=hops), ir.ListenerOptions(trusted_hops=7, health_path="/up"))
+    listener = oracle(LDS, found.listeners[own_listener_name(service.listen)])
+    assert listener.address.socket_address.port_value == service.listen.port
+    [host] = routes_of(listener).virtual_hosts
+    [shared] = oracle(RDS, found.virtual_host).virtual_hosts
+    assert (host.domains, shared.domains) == (["*"], lower(service))
+    assert (host.name, host.routes, host.retry_policy) == (shared.name, shared.routes, shared.retry_policy)
+    manager = listener.filter_chains[0].filters[-1].typed_config.unpack()
+    assert manager.xff_num_trusted_hops == hops
+    assert manager.http_filters[0].name == "envoy.filters.http.health_check"
+    without = parts(replace(service, listen=None))
+    assert (found.virtual_host, found.cluster) == (without.virtual_host, without.cluster)
 
 
 def matched(match: Any) -> tuple[str, str | None, bool]:
@@ -137,7 +176,8 @@ def body(answer: Any) -> str:
 @given(service=services.filter(lambda service: service.protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS)))
 def test_parts_stream_service_have_its_filter_chains(service: ir.Upstream) -> None:
     found, is_tls = parts(service), service.protocol is ir.ServiceProtocol.TLS
-    chains = oracle(LDS, found.filter_chain if is_tls else found.listener).filter_chains
+    [own] = [found.filter_chain] if is_tls else found.listeners.values()
+    chains = oracle(LDS, own).filter_chains
     names = [service.name, ignored(service.name)] if sources(service) else [service.name]
     assert [proxied(chain) for chain in chains] == names
     if is_tls:
@@ -148,7 +188,7 @@ def test_parts_stream_service_have_its_filter_chains(service: ir.Upstream) -> No
 
 
 def test_answers_assignment_leads_to_the_internal_listener() -> None:
-    assignment = oracle(EDS, clusters.answers_assignment("web"))
+    assignment = oracle(EDS, clusters.answers_assignment("web", ANSWERS))
     assert assignment.cluster_name == ignored("web")
     [[endpoint]] = [locality.lb_endpoints for locality in assignment.endpoints]
     assert endpoint.endpoint.address.envoy_internal_address.server_listener_name == ANSWERS

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from xds import ir
-from xds.names import ANSWERS, HELD, IGNORED_STAT, ignored, stat_name
+from xds.names import HELD, IGNORED_STAT, ignored, stat_name
 from xds.resources.http_options import http1_options
 from xds.resources.proto import (
     Cluster,
@@ -127,8 +127,8 @@ def load_assignment(name: str, endpoints: Iterable[ir.SocketAddress], held: bool
     return encode(assignment)
 
 
-def answers_assignment(name: str) -> bytes:
-    """Encode the endpoint for ignored traffic to a service that is not running: Envoy's own listener `answers`."""
-    internal = {"envoy_internal_address": {"server_listener_name": ANSWERS}}
+def answers_assignment(name: str, listener: str) -> bytes:
+    """Encode the endpoint for ignored traffic to a service that is not running: Envoy's own listener with answers."""
+    internal = {"envoy_internal_address": {"server_listener_name": listener}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": internal}}]}]
     return encode(ClusterLoadAssignment(cluster_name=ignored(name), endpoints=endpoints))

@@ -1,8 +1,8 @@
 """Traffic to a service that does not count as use: probes and scrapes.
 
 A service with such rules has a second cluster, whose statistics belong to no service. While the service is awake, both
-clusters have the same endpoints. While connections are held, the second one leads to Envoy's own listener `answers`,
-which gives each rule's answer. So wake and sleep change endpoints only. TCP and TLS have no answer to give: an ignored
+clusters have the same endpoints. While connections are held, the second one leads to a listener inside Envoy, which
+gives each rule's answer. So wake and sleep change endpoints only. TCP and TLS have no answer to give: an ignored
 connection is closed at once.
 """
 
@@ -45,7 +45,7 @@ def _agent_match(agent: str) -> dict[str, str]:
 
 
 def answer_routes(rules: Iterable[ir.IgnoreMatch]) -> Iterator[dict[str, Any]]:
-    """Yield the routes of the listener `answers`.
+    """Yield the routes of the listener with a service's answers.
 
     It does not know the source of a request, and only receives requests that match a rule. Rules with sources come last
     because without the source they match other requests too.

@@ -1,4 +1,4 @@
-"""Listeners: one for all HTTP services, one for all TLS services, and one for each TCP service.
+"""Listeners: one for all HTTP services, one for all TLS services, and one for each service with a port of its own.
 
 The filter chains of a TLS service are encoded as a listener that contains nothing else, so that the shared listener is
 their concatenation. A listener must not limit how many connections or requests are held, for how long, or how large
@@ -8,11 +8,23 @@ they are: the holder does.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from xds import ir
-from xds.names import ANSWERS, CLIENT, HTTP_LISTENER, ROUTES, SOURCE, TLS_LISTENER, TRIAL, ignored, tcp_listener_name
+from xds.names import (
+    ANSWERS,
+    CLIENT,
+    HTTP_LISTENER,
+    ROUTES,
+    SOURCE,
+    TLS_LISTENER,
+    TRIAL,
+    ignored,
+    own_answers_name,
+    own_listener_name,
+)
 from xds.resources.clusters import ads, socket_address, tcp_keepalive
 from xds.resources.http_options import PASSED_UPGRADES, http1_options, ignored_upgrades
 from xds.resources.ignore_rules import source_ranges
@@ -28,7 +40,15 @@ from xds.resources.proto import (
     encode,
     packed,
 )
-from xds.resources.routes import BACKOFF, MAX_RETRIES, UNLIMITED
+from xds.resources.routes import (
+    BACKOFF,
+    MAX_RETRIES,
+    UNLIMITED,
+    answering_configuration,
+    answering_host,
+    route_configuration,
+    virtual_host,
+)
 
 _REQUEST_HEADERS_TIMEOUT = timedelta(seconds=10)
 """From a request's first byte to the end of its headers. Nothing has been sent upstream by then."""
@@ -51,9 +71,8 @@ _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(su
 
 def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all HTTP services share."""
-    manager = _connection_manager(HTTP_LISTENER, ROUTES, options)
-    chain = {"filters": [_source_filter(), _http_filter(manager)]}
-    own = {"name": HTTP_LISTENER, "filter_chains": [chain], **_sockets(address, options)}
+    manager = _connection_manager(HTTP_LISTENER, options, rds=_discovered(ROUTES))
+    own = {"name": HTTP_LISTENER, "filter_chains": [_http_chain(manager)], **_sockets(address, options)}
     return encode(Listener(listener_filters=_proxy_protocol(options.http_proxy_protocol), **own))
 
 
@@ -73,21 +92,24 @@ def tls_filter_chains(service: ir.Upstream) -> bytes:
     return encode(Listener(filter_chains=chains))
 
 
-def tcp_listener(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
-    """Encode a TCP service's own listener."""
-    chains: list[dict[str, Any]] = [{"filters": [_tcp_proxy(service.name)]}]
-    if ranges := source_ranges(service.ignore):
-        match = {"source_prefix_ranges": ranges}
-        chains.append({"filter_chain_match": match, "filters": [_tcp_proxy(ignored(service.name))]})
-    name = tcp_listener_name(address)
+def own_listener(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
+    """Encode the listener that one TCP or HTTP service has for itself."""
+    chains = [_own_http_chain(service, options)] if service.protocol.is_http else _tcp_chains(service)
+    name = own_listener_name(address)
     filters = _proxy_protocol(address.port in options.tcp_proxy_protocol)
     return encode(Listener(name=name, listener_filters=filters, filter_chains=chains, **_sockets(address, options)))
 
 
 def answers_listener() -> bytes:
     """Encode Envoy's own listener that answers ignored requests to services that are not running."""
-    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, ANSWERS, _ANSWER_OPTIONS))]}
-    return encode(Listener(name=ANSWERS, internal_listener={}, filter_chains=[chain]))
+    return _answers(ANSWERS, _connection_manager(ANSWERS, _ANSWER_OPTIONS, rds=_discovered(ANSWERS)))
+
+
+def own_answers_listener(service: ir.Upstream) -> bytes:
+    """Encode the same for a service with a listener of its own, whose requests may have any host."""
+    manager = _connection_manager(ANSWERS, _ANSWER_OPTIONS)
+    manager.route_config.MergeFromString(answering_configuration([answering_host(service, ["*"])]))
+    return _answers(own_answers_name(service.name), manager)
 
 
 def trial_of_routes(route_configuration: bytes) -> bytes:
@@ -103,6 +125,33 @@ def trial_of_routes(route_configuration: bytes) -> bytes:
 def trial_of_chains(chains: Iterable[bytes]) -> bytes:
     """Encode the listener in which filter chains are tried."""
     return b"".join((_tls_listener([], name=TRIAL, internal_listener={}), *chains))
+
+
+def _answers(name: str, manager: Any) -> bytes:
+    chain = {"filters": [_http_filter(manager)]}
+    return encode(Listener(name=name, internal_listener={}, filter_chains=[chain]))
+
+
+def _own_http_chain(service: ir.Upstream, options: ir.ListenerOptions) -> dict[str, Any]:
+    """Return the filter chain that leads all requests to one service.
+
+    Its routes are part of it, so that Envoy's rejection is that of a resource with one owner.
+    """
+    manager = _connection_manager(HTTP_LISTENER, replace(options, trusted_hops=service.trusted_hops))
+    routes = route_configuration([virtual_host(service, ["*"])], has_any_domain=True)
+    manager.route_config.MergeFromString(routes)
+    # As with routes that are discovered.
+    manager.route_config.validate_clusters.value = False
+    return _http_chain(manager)
+
+
+def _tcp_chains(service: ir.Upstream) -> list[dict[str, Any]]:
+    """Return the filter chains that lead all connections to one service, or past its statistics."""
+    chains: list[dict[str, Any]] = [{"filters": [_tcp_proxy(service.name)]}]
+    if ranges := source_ranges(service.ignore):
+        match = {"source_prefix_ranges": ranges}
+        chains.append({"filter_chain_match": match, "filters": [_tcp_proxy(ignored(service.name))]})
+    return chains
 
 
 def _sockets(address: ir.SocketAddress, options: ir.ListenerOptions) -> dict[str, Any]:
@@ -132,6 +181,10 @@ def _tcp_proxy(cluster: str) -> dict[str, Any]:
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 
 
+def _http_chain(manager: Any) -> dict[str, Any]:
+    return {"filters": [_source_filter(), _http_filter(manager)]}
+
+
 def _http_filter(manager: Any) -> dict[str, Any]:
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": packed(manager)}
 
@@ -147,11 +200,16 @@ def _source_filter() -> dict[str, Any]:
     return {"name": "envoy.filters.network.set_filter_state", "typed_config": packed(config)}
 
 
-def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptions) -> Any:
+def _discovered(routes: str) -> dict[str, Any]:
+    return {"config_source": ads(UNLIMITED), "route_config_name": routes}
+
+
+def _connection_manager(stat_prefix: str, options: ir.ListenerOptions, **routes: Any) -> Any:
+    """Return a connection manager; `routes` names a route configuration that is discovered, unless one is added."""
     return HttpConnectionManager(
         stat_prefix=stat_prefix,
         codec_type="AUTO",
-        rds={"config_source": ads(UNLIMITED), "route_config_name": routes},
+        **routes,
         http_filters=[*_health_check(options.health_path), _ROUTER],
         upgrade_configs=[{"upgrade_type": one} for one in PASSED_UPGRADES],
         http_protocol_options={

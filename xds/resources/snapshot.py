@@ -179,8 +179,7 @@ class Snapshot:
     def owner(self, type_url: str, resource: str) -> str | None:
         """Return the service that a resource belongs to; None if it is shared or gone."""
         if type_url == LDS:
-            listening = ((name, found.service.listen) for name, found in self.served.items() if found.listener)
-            return next((name for name, at in listening if at and names.tcp_listener_name(at) == resource), None)
+            return next((name for name, found in self.served.items() if resource in found.listeners), None)
         service = names.service_of_cluster(resource)
         return service if type_url in (CDS, EDS) and service in self._names else None
 
@@ -234,9 +233,9 @@ class Snapshot:
         assignments = {service: load_assignment(service, endpoints, held)}
         if present.ignored_cluster:
             name = names.ignored(service)
-            answered = held and present.answering_host
+            answers = present.answers if held else ""
             past = load_assignment(name, () if held else endpoints)
-            assignments[name] = answers_assignment(service) if answered else past
+            assignments[name] = answers_assignment(service, answers) if answers else past
         return tuple(name for name, body in assignments.items() if self._tables[EDS].put(name, body))
 
     def _replace(self, type_url: str, bodies: dict[str, bytes]) -> tuple[tuple[str, ...], tuple[Resource, ...]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 from xds import ir
-from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, TLS_LISTENER, ignored, tcp_listener_name
+from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, TLS_LISTENER, ignored, own_answers_name, own_listener_name
 from xds.resources import clusters, listeners, routes
 from xds.types import CDS, LDS, RDS
 
 _DEFAULTS = ir.ListenerOptions()
+_NONE: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +22,10 @@ class Parts:
 
     service: ir.Upstream
     cluster: bytes
+    listeners: Mapping[str, bytes]
+    """Its own listeners by name."""
     virtual_host: bytes = b""
     filter_chain: bytes = b""
-    listener: bytes = b""
     ignored_cluster: bytes = b""
     answering_host: bytes = b""
 
@@ -31,6 +34,13 @@ class Parts:
         """The clusters by name."""
         own = {self.service.name: self.cluster}
         return {**own, ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else own
+
+    @property
+    def answers(self) -> str:
+        """The name of the listener inside Envoy that answers ignored requests while it is held; empty if none does."""
+        if (own := own_answers_name(self.service.name)) in self.listeners:
+            return own
+        return ANSWERS if self.answering_host else ""
 
 
 class SharedResource(Enum):
@@ -73,28 +83,34 @@ def parts(service: ir.Upstream, options: ir.ListenerOptions = _DEFAULTS) -> Part
     name, protocol = service.name, service.protocol
     cluster = clusters.cluster(name, protocol, options.keepalive_seconds)
     if service.leaving:
-        return Parts(service, cluster)
+        return Parts(service, cluster, _NONE)
     past = clusters.ignored_cluster(name, protocol, options.keepalive_seconds) if service.ignore else b""
+    own = _own_listeners(service, service.listen, options) if service.listen else _NONE
     if protocol is ir.ServiceProtocol.TCP:
-        assert service.listen is not None, "validation requires it"
-        listener = listeners.tcp_listener(service, service.listen, options)
-        return Parts(service, cluster, listener=listener, ignored_cluster=past)
+        return Parts(service, cluster, own, ignored_cluster=past)
     if protocol is ir.ServiceProtocol.TLS:
-        return Parts(service, cluster, filter_chain=listeners.tls_filter_chains(service), ignored_cluster=past)
+        return Parts(service, cluster, _NONE, filter_chain=listeners.tls_filter_chains(service), ignored_cluster=past)
     domains = [*service.distinct_domains, *(["*"] if _is_default(service, options) else [])]
-    answers = routes.answering_host(service, domains) if service.ignore else b""
-    host = routes.virtual_host(service, domains)
-    return Parts(service, cluster, virtual_host=host, ignored_cluster=past, answering_host=answers)
+    answers = routes.answering_host(service, domains) if service.ignore and not service.listen else b""
+    host = routes.virtual_host(service, domains) if domains else b""
+    return Parts(service, cluster, own, host, ignored_cluster=past, answering_host=answers)
+
+
+def _own_listeners(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> Mapping[str, bytes]:
+    own = {own_listener_name(address): listeners.own_listener(service, address, options)}
+    if service.ignore and service.protocol.is_http:
+        own[own_answers_name(service.name)] = listeners.own_answers_listener(service)
+    return own
 
 
 def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     """Join the services' parts."""
     everything = tuple(services)
     all_clusters = {name: cluster for part in everything for name, cluster in part.clusters.items()}
-    tcp = [part for part in everything if part.listener]
-    all_listeners = {tcp_listener_name(part.service.listen): part.listener for part in tcp if part.service.listen}
+    alone = [part for part in everything if part.listeners]
+    all_listeners = {name: listener for part in alone for name, listener in part.listeners.items()}
     all_routes: dict[str, bytes] = {}
-    used = {name for part in tcp for name in part.clusters}
+    used = {name for part in alone for name in part.clusters}
     if listen.http:
         hosts = [part for part in everything if part.virtual_host]
         all_listeners[HTTP_LISTENER] = listeners.http_listener(listen.http, listen.options)

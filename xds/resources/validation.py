@@ -70,11 +70,16 @@ def faults(
 def _claims(
     owners: dict[ir.ServiceProtocol, dict[str, str]], listeners: dict[ir.SocketAddress, str], service: ir.Upstream
 ) -> list[str]:
-    """Claim a service's host names or address; a service that cannot claim all of them claims none."""
-    if service.protocol is ir.ServiceProtocol.TCP and service.listen:
-        what = f"the address {service.listen.host}:{service.listen.port}"
-        return list(_claim(listeners, _canonical(service.listen), f"service {service.name}", what))
-    return _domain_claims(owners[service.protocol], service)
+    """Claim a service's host names and address; a service that cannot claim all of them claims none."""
+    if service.listen is None:
+        return _domain_claims(owners[service.protocol], service)
+    address, what = _canonical(service.listen), f"the address {service.listen.host}:{service.listen.port}"
+    taken = list(_claim(listeners, address, f"service {service.name}", what))
+    if taken or service.protocol is ir.ServiceProtocol.TCP:
+        return taken
+    if taken := _domain_claims(owners[service.protocol], service):
+        del listeners[address]
+    return taken
 
 
 def is_name(name: str) -> bool:
@@ -109,12 +114,13 @@ def _service_problems(listen: ir.Listen, service: ir.Upstream) -> Iterator[str]:
             yield f"{where}: a tcp service requires a listen address; set listen"
         yield from _address_problems(where, service.listen)
         return
-    if service.listen is not None:
-        yield f"{where}: listen is only available for tcp, not for {service.protocol}; remove it"
     tls = service.protocol is ir.ServiceProtocol.TLS
-    if (listen.tls if tls else listen.http) is None:
+    if tls and service.listen is not None:
+        yield f"{where}: listen is not available for tls; remove it"
+    yield from _address_problems(where, service.listen)
+    if (listen.tls if tls else listen.http or service.listen) is None:
         yield f"{where}: no listener for {service.protocol}; set listen.{'tls' if tls else 'http'}"
-    if not service.domains:
+    if not service.domains and service.listen is None:
         yield f"{where}: no host name; add one to hosts"
     for domain in service.domains:
         yield from _domain_problems(where, domain, tls=tls)
