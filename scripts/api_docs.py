@@ -49,7 +49,8 @@ spec:                      # every field is optional
 ```
 
 The proxy routes to a service by the names of its Service in the cluster (`web.shop`, `web.shop.svc`,
-`web.shop.svc.cluster.local`), which belong to its namespace, and by `hosts`. It routes to a tcp service by port.
+`web.shop.svc.cluster.local`), which belong to its namespace, and by `hosts`. The port in
+`listen` leads to one service only: a tcp service needs one, and an http, h2c, or auto service can have one.
 Durations are written as `500ms`, `30s`, `5m`, or `1h30m`.
 """
 

@@ -96,6 +96,7 @@ class Reason(StrEnum):
     LISTEN_TAKEN = "ListenTaken"
     LISTEN_RESERVED = "ListenReserved"
     LISTEN_NOT_ALLOWED = "ListenNotAllowed"
+    TRUSTED_HOPS_NOT_USED = "TrustedHopsNotUsed"
     HOSTS_NOT_USED = "HostsNotUsed"
     HOST_TAKEN = "HostTaken"
     HOST_NOT_ALLOWED = "HostNotAllowed"

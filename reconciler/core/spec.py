@@ -72,7 +72,9 @@ class Spec:
     hosts: tuple[str, ...] = ()
     """Host names (HTTP) or server names (TLS) that are routed to it; none for TCP."""
     listen: str | None = None
-    """`ip:port` of Envoy's listener; TCP only."""
+    """`ip:port` of its own listener of Envoy: required for TCP, not available for TLS."""
+    trusted_hops: int | None = None
+    """Proxies in front of its own HTTP listener; None: the default of all HTTP listeners."""
     replicas: int | None = None
     """Replicas after a wake; None: the last number while awake."""
     idle_after: float = 300.0

@@ -17,6 +17,7 @@ from reconciler.core.text import closest_match, join_words, parse_duration
 
 MIN_SECONDS, MAX_SECONDS = 0.001, 10 * 365 * 24 * 3600
 MAX_PORT = 65535
+MAX_TRUSTED_HOPS = 100
 MAX_HELD = 1_000_000
 MAX_REPLICAS = 100_000
 MIN_STATUS, MAX_STATUS = 200, 599
@@ -149,20 +150,36 @@ def ignore_part_problem(place: str, part: str, protocol: Protocol, origin: str =
 
 
 def listen_problem(protocol: Protocol, given: bool, names: Notation, example: str, origin: str = "") -> Problem | None:
-    """Check that tcp services, and no others, have `listen`; `origin` names the source of an unset protocol."""
+    """Check that tcp services have `listen`, and tls services do not; `origin` is the source of an unset protocol."""
     place, key, other = names.place("listen"), names.key("listen"), names.key("protocol")
     if protocol is Protocol.TCP and not given:
         what = f"required for tcp services{origin}, which are identified by port"
         remedy = f"set for example {key}: {example}" + (f", or set {other}: http" if origin else "")
         return Problem(Reason.LISTEN_MISSING, place, what, remedy)
-    if protocol is not Protocol.TCP and given:
-        what = f"only for tcp services, and this one is {protocol}{origin}"
+    if protocol is Protocol.TLS and given:
+        what = f"not available for tls services{origin}, which share a listener"
         return Problem(Reason.LISTEN_NOT_USED, place, what, f"remove {key}, or set {other}: tcp")
     return None
 
 
+def trusted_hops_problem(
+    protocol: Protocol, listens: bool, names: Notation, example: str, origin: str = ""
+) -> Problem | None:
+    """Check that a service with `http.trustedHops` has an HTTP listener of its own; `listens` if it has `listen`."""
+    path = "http.trustedHops"
+    place, key = names.place(path), names.key(path)
+    if not protocol.is_http:
+        what = f"not available for {protocol} services{origin}"
+        remedy = f"remove {key}" + (f", or set {names.key('protocol')}: http" if origin else "")
+        return Problem(Reason.TRUSTED_HOPS_NOT_USED, place, what, remedy)
+    if not listens:
+        what, remedy = "only for a service with a port of its own", f"set for example {names.key('listen')}: {example}"
+        return Problem(Reason.TRUSTED_HOPS_NOT_USED, place, what, f"{remedy}, or remove {key}")
+    return None
+
+
 def hosts_problem(protocol: Protocol, given: bool, names: Notation, origin: str = "") -> Problem | None:
-    """Check that a tcp service has no `hosts`."""
+    """Check that a tcp service has no `hosts`; `origin` is the source of an unset protocol."""
     if protocol is not Protocol.TCP or not given:
         return None
     what = f"not available for tcp services{origin}, which are identified by port"

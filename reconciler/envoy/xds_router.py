@@ -55,11 +55,8 @@ def address(text: str) -> ir.SocketAddress:
 
 def options(proxy: ProxySettings, http: str | None) -> ir.ListenerOptions:
     """Translate settings to the model of xDS; `http` is the address of the HTTP listener."""
-    hops = proxy.http.trusted_hops
-    if hops is None:
-        hops = int(http is not None and Address.parse(http).is_loopback)
     return ir.ListenerOptions(
-        trusted_hops=hops,
+        trusted_hops=_trusted_hops(proxy.http.trusted_hops, http),
         max_headers_kib=proxy.http.max_headers_kib,
         max_headers=proxy.http.max_headers,
         health_path=proxy.http.health_path,
@@ -71,13 +68,25 @@ def options(proxy: ProxySettings, http: str | None) -> ir.ListenerOptions:
     )
 
 
-def service(spec: Spec) -> ir.Upstream:
+def _trusted_hops(hops: int | None, listener: str | None) -> int:
+    """Return the number of proxies in front of a listener: by default one if only this machine can connect to it."""
+    if hops is not None:
+        return hops
+    return int(listener is not None and Address.parse(listener).is_loopback)
+
+
+def service(spec: Spec, proxy: ProxySettings = DEFAULT_PROXY) -> ir.Upstream:
     """Translate a spec to the model of xDS."""
-    listen = address(spec.listen) if spec.listen else None
+    listen, hops = None, 0
+    if spec.listen:
+        listen = address(spec.listen)
+        said = proxy.http.trusted_hops if spec.trusted_hops is None else spec.trusted_hops
+        hops = _trusted_hops(said, spec.listen) if spec.protocol.is_http else 0
     ignore = tuple(
         ir.IgnoreMatch(rule.paths, rule.user_agents, rule.sources, rule.status, rule.body) for rule in spec.ignore
     )
-    return ir.Upstream(spec.name, ir.ServiceProtocol(spec.protocol.value), spec.hosts, listen, ignore)
+    protocol = ir.ServiceProtocol(spec.protocol.value)
+    return ir.Upstream(spec.name, protocol, spec.hosts, listen, ignore, trusted_hops=hops)
 
 
 class XdsRouter:
@@ -103,6 +112,8 @@ class XdsRouter:
         self._joined, self._forget_seconds = joined, forget_seconds
         self._gone: dict[str, float] = {}
         self._known: dict[str, tuple[Spec, ir.Upstream]] = {}
+        self._proxy = DEFAULT_PROXY
+        """The settings with which they were translated."""
         self._routed: set[str] = set()
         self._server = XdsServer(on_change=self._changed, on_node=self._node, on_faults=faults)
 
@@ -120,6 +131,8 @@ class XdsRouter:
         Raises `ValueError` if no service can be served.
         """
         listen = ir.Listen(address(http) if http else None, address(tls) if tls else None, options(proxy, http))
+        if proxy != self._proxy:
+            self._known, self._proxy = {}, proxy
         present = [self._translated(spec) for spec in specs]
         services = [entry for _, entry in present] + [replace(service(spec), leaving=True) for spec in leaving]
         self._server.configure(listen, services)
@@ -129,7 +142,7 @@ class XdsRouter:
     def _translated(self, spec: Spec) -> tuple[Spec, ir.Upstream]:
         """Return a spec with its translation, which is reused if the spec did not change: there may be 10,000."""
         known = self._known.get(spec.name)
-        return known if known and (known[0] is spec or known[0] == spec) else (spec, service(spec))
+        return known if known and (known[0] is spec or known[0] == spec) else (spec, service(spec, self._proxy))
 
     def open(self) -> None:
         """Start to answer Envoys: all routes are known."""

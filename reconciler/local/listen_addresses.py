@@ -160,13 +160,16 @@ class ListenAddresses:
                     changed()
 
     def routed(self, file: ServicesFile) -> tuple[str | None, str | None, list[Spec], list[Spec]]:
-        """Return listen.http, listen.tls, the services at their present addresses, and those without an address."""
+        """Return listen.http, listen.tls, the services at their present addresses, and those without an address.
+
+        An HTTP service without its own address can still be reached by its hosts.
+        """
         specs, nowhere = [], []
         for spec in (entry.spec for entry in file.services):
             at = self.served.get(spec.name)
             if spec.listen == at:
                 specs.append(spec)
-            elif at is None:
+            elif at is None and not (spec.protocol.is_http and self.served.get(HTTP)):
                 nowhere.append(spec)
             else:
                 specs.append(replace(spec, listen=at))

@@ -1,4 +1,4 @@
-"""The settings of Envoy's listeners, which all services share. Pure.
+"""The settings of Envoy's listeners. Pure.
 
 The services file and the chart have the same settings, under `proxy`.
 """
@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 MAX_HEADERS_KIB = 8192
 """The most that Envoy can be configured for."""
 MAX_HEADERS = 100_000
-MAX_TRUSTED_HOPS = 100
 MIN_KEEPALIVE_SECONDS, MAX_KEEPALIVE_SECONDS = 1, 7200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpProxy:
-    """The settings of the listener that HTTP services share."""
+    """The settings of HTTP listeners."""
 
     trusted_hops: int | None = None
-    """Proxies in front of the listener, whose X-Forwarded-Proto is kept; None: one if only this machine can connect."""
+    """Proxies in front of HTTP listeners, whose X-Forwarded-Proto is kept; None: one if only this machine can connect.
+    A listener of one service may have another number."""
     max_headers_kib: int = 256
     """The longest head of a request; a longer one is refused with 431."""
     max_headers: int = 1000
     """The most headers of a request; one with more is refused with 431."""
     health_path: str = ""
-    """The path of health checks by load balancers, which Envoy answers for all hosts; empty: none."""
+    """The path of health checks by load balancers, which HTTP listeners answer for all hosts; empty: none."""
     default_service: str = ""
     """The service for hosts that no service has; empty: they are answered with 404."""
 
@@ -36,9 +36,9 @@ class ProxySettings:
 
     http: HttpProxy = field(default_factory=HttpProxy)
     http_proxy_protocol: bool = False
-    """Connections to the HTTP listener start with a PROXY protocol header, which has the client's address."""
+    """Connections to the shared HTTP listener start with a PROXY protocol header, which has the client's address."""
     tls_proxy_protocol: bool = False
     tcp_proxy_protocol: frozenset[int] = frozenset()
-    """The ports of TCP services whose connections start with one."""
+    """The ports of services' own listeners whose connections start with one."""
     keepalive_seconds: int = 60
     """Time without data after which Envoy probes the peer of a connection; no answer in that time closes it."""

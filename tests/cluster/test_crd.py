@@ -91,6 +91,9 @@ async def test_crd_defaults_equal_those_of_the_code(api: Api, namespace: str) ->
         "{protocol: tls, hosts: [shop.example.com], idle: {by: connections}, replicas: last, paused: true}",
         "{listen: 5432}",
         "{protocol: tcp, listen: 1, hosts: []}",
+        "{protocol: http, listen: 8100, hosts: [a.example], http: {trustedHops: 0}}",
+        "{protocol: auto, listen: 8100, http: {}, ignore: [{paths: [/]}]}",
+        "{listen: 8100, hosts: [a.example], http: {trustedHops: 100}, ignore: [{paths: [/]}]}",
         "{scaleTargetRef: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: web}}",
         "{scaleTargetRef: {name: web}, idle: {by: connections}}",
         '{port: "80", idle: {}}',
@@ -117,7 +120,11 @@ IDLE = (
     "not available for this protocol; use requests or bytes for http, h2c, and auto, connections or bytes for tcp and "
     "tls"
 )
-LISTEN = "only for tcp services; the others share a listener; remove listen, or set protocol: tcp"
+LISTEN = "not available for tls services, which share a listener; remove listen, or set protocol: tcp"
+HOPS = (
+    "only for http, h2c, and auto services with a port of their own; set for example listen: 8100, or remove "
+    "http.trustedHops"
+)
 PORT = "not a valid port; use the name or number of a port of the Service, for example http or 80"
 EMPTY = "an empty list matches nothing; remove it"
 IGNORE = (
@@ -180,15 +187,14 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
             "spec.listen",
             "required for tcp services, which are identified by port; for example listen: 5432",
         ),
-        ("{protocol: http, listen: 5432}", "spec.listen", LISTEN),
+        ("{protocol: http, http: {trustedHops: 1}}", "spec.http.trustedHops", HOPS),
+        ("{http: {trustedHops: 1}}", "spec.http.trustedHops", HOPS),
+        ("{protocol: tcp, listen: 5432, http: {trustedHops: 1}}", "spec.http.trustedHops", HOPS),
+        ("{listen: 1, http: {trustedHops: -1}}", "spec.http.trustedHops", "should be greater than or equal to 0"),
+        ("{listen: 1, http: {trustedHops: 101}}", "spec.http.trustedHops", "should be less than or equal to 100"),
         ("{protocol: tls, listen: 5432}", "spec.listen", LISTEN),
         (
             "{protocol: tcp, listen: 5432, hosts: [a.example]}",
-            "spec.hosts",
-            "not available for tcp services, which are identified by port; remove hosts",
-        ),
-        (
-            "{listen: 5432, hosts: [a.example]}",
             "spec.hosts",
             "not available for tcp services, which are identified by port; remove hosts",
         ),
@@ -255,7 +261,7 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         (f"ignore: [{{paths: [/], answer: {{body: {'a' * 1025}}}}}]", "spec.ignore[0].answer.body", "Too long"),
         ("{protocol: tls, ignore: [{paths: [/]}]}", "spec.ignore", IGNORE[3]),
         ("{protocol: tcp, listen: 1, ignore: [{sources: [10.0.0.1], userAgents: [a]}]}", "spec.ignore", IGNORE[3]),
-        ("{listen: 1, ignore: [{sources: [10.0.0.1], answer: {}}]}", "spec.ignore", IGNORE[3]),
+        ("{protocol: tcp, listen: 1, ignore: [{sources: [10.0.0.1], answer: {}}]}", "spec.ignore", IGNORE[3]),
         ("ignore: [{path: [/]}]", "spec.ignore[0].path", "unknown field"),
         ("busy: {}", "spec.busy", "required for a busy check; for example http: /busy"),
         ("busy: {port: 80}", "spec.busy", "required for a busy check; for example http: /busy"),

@@ -179,7 +179,7 @@ class Zenvoy:
         return int(self.config["listen"]["tls"].rpartition(":")[2])
 
     def port(self, name: str) -> int:
-        """Return the port of Envoy's listener of a tcp service."""
+        """Return the port of the service's own listener of Envoy."""
         services = {service["name"]: service for service in self.config["services"]}
         return int(services[name]["listen"].rpartition(":")[2])
 

@@ -113,6 +113,28 @@ def test_http_over_a_tcp_service_keeps_forwarded_headers(z: Zenvoy, direct: int)
     assert asleep == awake == expected
 
 
+def test_http_own_port_has_its_own_trusted_hops(zenvoy: Start) -> None:
+    command = [sys.executable, "-I", "-S", str(SERVERS / "raw_http.py"), "{port}"]
+    own = {"protocol": "http", "listen": f"{LOCAL}:{free_port()}", "http": {"trustedHops": 1}}
+    web = {"name": "web", "command": command, **own}
+    z = zenvoy(web, defaults=SLOW_TO_SLEEP, proxy={"http": {"trustedHops": 0}})
+
+    def forwarded(port: int, host: str) -> bytes:
+        sent = f"GET / HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n"
+        answer = exchange(port, sent)
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        [proto] = re.findall(rb"X-Forwarded-Proto: (\S+)", answer)
+        return bytes(proto)
+
+    z.asleep("web")
+    assert forwarded(z.port("web"), "any.example.com") == b"https"
+    z.woken("web")
+    assert [forwarded(z.port("web"), host) for host in ("other.example.com", "192.0.2.1", "web")] == [b"https"] * 3
+    assert forwarded(z.http_port, "web") == b"http"
+    z.sleep("web")
+    assert forwarded(z.http_port, "web") == b"http"
+
+
 def test_request_too_large_names_who_refused_it(z: Zenvoy) -> None:
     answer = exchange(z.http_port, f"GET / HTTP/1.1\r\nHost: case\r\nX-A: {'a' * 300 * 1024}\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")

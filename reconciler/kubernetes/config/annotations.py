@@ -16,7 +16,7 @@ from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import IdleBy, Protocol, WakeBy
 from reconciler.core.text import closest_match, join_words
-from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, Notation
+from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, Notation
 from reconciler.kubernetes.config import busy, ignore_rules
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
@@ -210,10 +210,10 @@ def _answer(text: str) -> Mapping[str, int | str]:
     return {"status": answer.status, **({"body": answer.body} if answer.body else {})}
 
 
-def _number(text: str, most: int, example: int) -> int:
+def _number(text: str, most: int, example: int, least: int = 1) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS:
-        raise _Invalid(f"{text!r} is not a number from 1 to {most}", f"use for example {example}")
-    _check(validation.number_problem("", int(text), most, example))
+        raise _Invalid(f"{text!r} is not a number from {least} to {most}", f"use for example {example}")
+    _check(validation.number_problem("", int(text), most, example, least))
     return int(text)
 
 
@@ -246,6 +246,7 @@ FIELDS: Mapping[str, Field] = {
     "protocol": Field("protocol", _word(Protocol), "h2c"),
     "hosts": Field("hosts", _hosts, "shop.example.com,www.example.com"),
     "listen": Field("listen", lambda text: _number(text, MAX_PORT, 5432), "5432"),
+    "http-trusted-hops": Field("http.trustedHops", lambda text: _number(text, MAX_TRUSTED_HOPS, 1, 0), "1"),
     "replicas": Field("replicas", _replicas, LAST),
     "idle-after": Field("idleAfter", _duration, "5m"),
     "wake-timeout": Field("wakeTimeout", _duration, "2m"),

@@ -1,6 +1,6 @@
 """Conflicts over hosts and ports of the proxy: the older ScaledService owns it, the younger one reports a problem.
 
-Pure. A service that loses some of its hosts keeps the others; one that loses everything is not in effect. If several
+Pure. A service that loses its port or some hosts keeps the rest; one that loses everything is not in effect. If several
 ScaledServices name one Service, the younger ones lose its names without a problem as long as they have other hosts.
 Counterpart: `host_policy.py`, which decides what a namespace may claim at all.
 """
@@ -61,8 +61,7 @@ def resolve_conflicts(
     settled, owners = Resolution(), _Owners(reserved_ports, allowed)
     for key in sorted(asked, key=lambda key: (asked[key].created, key)):
         problems: list[Problem] = []
-        entry = owners.port(asked[key], problems) if asked[key].spec.listen else owners.hosts(asked[key], problems)
-        if entry:
+        if entry := owners.claim(asked[key], problems):
             settled.entries[key] = entry
         if problems:
             settled.problems[key] = tuple(problems)
@@ -107,23 +106,35 @@ class _Owners:
         self._ports: dict[int, str] = {}
         self._hosts: dict[tuple[bool, str], ServiceConfig] = {}
 
-    def port(self, entry: ServiceConfig, problems: list[Problem]) -> ServiceConfig | None:
+    def claim(self, entry: ServiceConfig, problems: list[Problem]) -> ServiceConfig | None:
+        """Return the configuration with the hosts and the port that the service gets; None if nothing leads to it."""
+        spec, has_port = entry.spec, bool(entry.spec.listen)
+        if has_port and not self._port(entry, problems):
+            entry, has_port = replace(entry, spec=replace(spec, listen=None)), False
+        if spec.protocol is Protocol.TCP:
+            return entry if has_port else None
+        hosts = self._hosts_of(entry, problems)
+        if hosts == spec.hosts:
+            return entry
+        return replace(entry, spec=replace(entry.spec, hosts=hosts)) if hosts or has_port else None
+
+    def _port(self, entry: ServiceConfig, problems: list[Problem]) -> bool:
         port, where = listen_port(entry.spec), "spec.listen"
         if port in self._reserved:
             what = f"{port} is the port of {self._reserved[port]}"
             problems.append(Problem(Reason.LISTEN_RESERVED, where, what, "give it another port"))
-            return None
+            return False
         if refusal := self._allowed.port(entry, port):
             problems.append(refusal)
-            return None
+            return False
         owner = self._ports.setdefault(port, entry.spec.name)
         if owner != entry.spec.name:
             what = f"{port} is the port of {owner}, which is older"
             problems.append(Problem(Reason.LISTEN_TAKEN, where, what, "give it another port"))
-            return None
-        return entry
+            return False
+        return True
 
-    def hosts(self, entry: ServiceConfig, problems: list[Problem]) -> ServiceConfig | None:
+    def _hosts_of(self, entry: ServiceConfig, problems: list[Problem]) -> tuple[str, ...]:
         tls, asked = entry.spec.protocol is Protocol.TLS, self._allowed.hosts(entry, problems)
         owners = {host: self._hosts.setdefault((tls, normalize_host(host)), entry) for host in asked}
         lost = {host: owner for host, owner in owners.items() if owner is not entry}
@@ -133,13 +144,11 @@ class _Owners:
             names = [host for host, has in reported.items() if has is owner]
             what = f"{join_words(names, 'and')} {'lead' if names[1:] else 'leads'} to {owner.spec.name}, which is older"
             problems.append(Problem(Reason.HOST_TAKEN, "spec.hosts", what, "give it hosts of its own"))
-        if left == entry.spec.hosts:
-            return entry
-        return replace(entry, spec=replace(entry.spec, hosts=left)) if left else None
+        return left
 
 
 def listen_port(spec: Spec) -> int:
-    """Return the port that a tcp service listens on."""
+    """Return the port of a service with a listener of its own."""
     return int((spec.listen or "").rpartition(":")[2])
 
 

@@ -65,13 +65,13 @@ class EffectiveConfig:
         if self._outdated:
             self._settle()
         elif self._changed:
-            self._entries = self._entries | {key: self._with_hosts(key) for key in self._changed}
+            self._entries = self._entries | {key: self._with_claims(key) for key in self._changed}
         self._changed, self._outdated = set(), False
         return self._entries, self._problems
 
     def _settle(self) -> None:
         first = self._settled(self._asked)
-        lost = self._asked.keys() - first.entries.keys()
+        lost = {key for key, asked in self._asked.items() if _has_lost(first.entries.get(key), asked)}
         kept = {key: self._had[key] for key in lost if _has_other(self._had.get(key), self._asked[key])}
         second = self._settled({**self._asked, **kept}) if kept else first
         self._had = {key: kept.get(key, self._asked[key]) for key in second.entries}
@@ -81,16 +81,23 @@ class EffectiveConfig:
     def _settled(self, asked: Mapping[str, ServiceConfig]) -> Resolution:
         return resolve_conflicts(asked, self._reserved, self._policy, self._namespaces)
 
-    def _with_hosts(self, key: str) -> ServiceConfig:
-        """Return the requested configuration with the hosts that the service owns."""
-        asked, hosts = self._asked[key], self._entries[key].spec.hosts
-        return asked if asked.spec.hosts == hosts else replace(asked, spec=replace(asked.spec, hosts=hosts))
+    def _with_claims(self, key: str) -> ServiceConfig:
+        """Return the requested configuration with the hosts and the port that the service owns."""
+        asked, owned = self._asked[key], self._entries[key].spec
+        if (asked.spec.hosts, asked.spec.listen) == (owned.hosts, owned.listen):
+            return asked
+        return replace(asked, spec=replace(asked.spec, hosts=owned.hosts, listen=owned.listen))
 
 
 def _claim(entry: ServiceConfig) -> tuple[object, ...]:
     """Return the parts of a configuration that `resolve_conflicts` depends on."""
     spec = entry.spec
     return spec.protocol is Protocol.TLS, spec.listen, spec.hosts, entry.created, entry.service_key
+
+
+def _has_lost(entry: ServiceConfig | None, asked: ServiceConfig) -> bool:
+    """Return whether a service lost everything that leads to it, or its port."""
+    return entry is None or entry.spec.listen != asked.spec.listen
 
 
 def _has_other(had: ServiceConfig | None, asked: ServiceConfig) -> bool:

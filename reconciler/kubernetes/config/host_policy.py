@@ -1,7 +1,7 @@
 """Hosts and ports that the ScaledServices of a namespace may claim.
 
-Pure. Two rules: the names that Kubernetes gives to a Service belong to its namespace; all other hosts, and the ports of
-tcp services, follow the policy of the cluster's administrator. Without a policy the oldest claim wins (`conflicts.py`).
+Pure. Two rules: the names that Kubernetes gives to a Service belong to its namespace; all other hosts, and ports of the
+proxy, follow the policy of the cluster's administrator. Without a policy the oldest claim wins (`conflicts.py`).
 """
 
 from __future__ import annotations

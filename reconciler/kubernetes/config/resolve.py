@@ -13,7 +13,7 @@ from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
 from reconciler.core.text import parse_duration
-from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, WAKE_BY, Notation
+from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, WAKE_BY, Notation
 from reconciler.kubernetes.config import busy, ignore_rules, service_ports
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
@@ -39,7 +39,7 @@ class ClusterConfig:
     """Settings that all services of a cluster share."""
 
     listen_host: str = ANY_ADDRESS
-    """IP address of the listeners of tcp services; IPv6 in brackets."""
+    """IP address of the listeners of single services; IPv6 in brackets."""
     policy: HostPolicy = field(default_factory=HostPolicy)
 
 
@@ -92,7 +92,8 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         name=meta.key,
         protocol=protocol,
         hosts=tuple(dict.fromkeys((*own, *said.hosts))),
-        listen=f"{cluster.listen_host}:{said.listen}" if protocol is Protocol.TCP else None,
+        listen=f"{cluster.listen_host}:{said.listen}" if said.listen is not None else None,
+        trusted_hops=said.http.trusted_hops,
         replicas=said.replicas if isinstance(said.replicas, int) else None,
         idle_after=times[0],
         wake_timeout=times[1],
@@ -174,6 +175,9 @@ def _value_problems(said: ScaledServiceSpec, names: Notation) -> Iterator[Proble
         found.append(validation.number_problem(place("maxHeld"), said.max_held, MAX_HELD, 1024))
     if said.listen is not None:
         found.append(validation.number_problem(place("listen"), said.listen, MAX_PORT, 5432))
+    if said.http.trusted_hops is not None:
+        hops = said.http.trusted_hops
+        found.append(validation.number_problem(place("http.trustedHops"), hops, MAX_TRUSTED_HOPS, 1, 0))
     if said.idle.by:
         found.append(validation.choice_problem(place("idle.by"), said.idle.by, IdleBy))
     if said.wake.by:
@@ -194,6 +198,8 @@ def _protocol_problems(
         validation.listen_problem(protocol, said.listen is not None, names, "5432", origin),
         validation.hosts_problem(protocol, bool(said.hosts), names, origin),
     ]
+    if said.http.trusted_hops is not None:
+        found.append(validation.trusted_hops_problem(protocol, said.listen is not None, names, "8100", origin))
     if said.idle.by in _IDLE_BYS:
         found.append(validation.idle_by_problem(protocol, IdleBy(said.idle.by), names, origin))
     if said.wake.by in _WAKE_BYS:

@@ -21,7 +21,8 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         Reason.PORT_NOT_FOUND: "The Service has no such TCP port.",
         Reason.PORT_AMBIGUOUS: "The Service has several ports, and none is chosen.",
         Reason.LISTEN_MISSING: "A tcp service needs a port of the proxy.",
-        Reason.LISTEN_NOT_USED: "The service has a port of the proxy, but is not tcp.",
+        Reason.LISTEN_NOT_USED: "A tls service has a port of the proxy.",
+        Reason.TRUSTED_HOPS_NOT_USED: "A service without an HTTP port of its own has http.trustedHops.",
         Reason.HOSTS_NOT_USED: "A tcp service has hosts.",
         Reason.IDLE_BY_UNKNOWN: "idle.by is not available for this protocol.",
         Reason.WAKE_BY_UNKNOWN: "wake.by is not available for this protocol.",
@@ -30,7 +31,7 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         "older than the reconciler.",
         Reason.HOST_TAKEN: "An older ScaledService has a host; the remaining hosts lead to this one.",
         Reason.HOST_NOT_ALLOWED: "A host belongs to another namespace, or hostPolicy does not allow it.",
-        Reason.LISTEN_TAKEN: "An older ScaledService has the port.",
+        Reason.LISTEN_TAKEN: "An older ScaledService has the port. The hosts of an HTTP service still lead to it.",
         Reason.LISTEN_RESERVED: "The proxy uses the port itself.",
         Reason.LISTEN_NOT_ALLOWED: "hostPolicy does not allow the port for this namespace.",
         Reason.REJECTED_BY_ENVOY: "Envoy rejects a part of the service; the version that it accepted "

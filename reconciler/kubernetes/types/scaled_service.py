@@ -35,6 +35,12 @@ class TargetRef(Struct, frozen=True):
     name: str = ""
 
 
+class OwnHttp(Struct, frozen=True):
+    """`spec.http`: settings of its own HTTP listener; None stands for those of all HTTP listeners."""
+
+    trusted_hops: int | None = None
+
+
 class Idle(Struct, frozen=True):
     """`spec.idle`."""
 
@@ -79,6 +85,7 @@ class ScaledServiceSpec(Struct, frozen=True):
     protocol: str = ""
     hosts: tuple[str, ...] = ()
     listen: int | None = None
+    http: OwnHttp = OwnHttp()
     replicas: int | str | None = None
     idle_after: str | None = None
     wake_timeout: str | None = None

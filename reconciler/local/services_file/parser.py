@@ -171,8 +171,12 @@ def _services(root: Value, fields: Mapping[str, Value], folder: Path) -> list[Dr
 
 
 def _need_listeners(services: list[Draft], listen: Mapping[str, Value]) -> None:
-    """Record missing shared listeners, at the first service that needs each."""
-    needed = {_kind(draft.entry.spec.protocol): draft for draft in reversed(services)}
+    """Record missing shared listeners, at the first service that needs each: it has no listener of its own."""
+    needed = {
+        _kind(draft.entry.spec.protocol): draft
+        for draft in reversed(services)
+        if draft.entry.spec.protocol is Protocol.TLS or "listen" not in draft.fields
+    }
     for kind, port in (("http", 10000), ("tls", 10443)):
         if kind in needed and kind not in listen:
             place = needed[kind].fields.get("protocol", needed[kind].value)

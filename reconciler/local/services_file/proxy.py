@@ -9,14 +9,13 @@ from typing import TypeVar
 import yaml
 
 from reconciler.core.text import closest_match
-from reconciler.core.validation import MAX_PORT
+from reconciler.core.validation import MAX_PORT, MAX_TRUSTED_HOPS
 from reconciler.local.services_file.problems import FileProblem, Problems
 from reconciler.local.services_file.values import Value
 from reconciler.ports.proxy import (
     MAX_HEADERS,
     MAX_HEADERS_KIB,
     MAX_KEEPALIVE_SECONDS,
-    MAX_TRUSTED_HOPS,
     MIN_KEEPALIVE_SECONDS,
     HttpProxy,
     ProxySettings,

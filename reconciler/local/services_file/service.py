@@ -12,7 +12,7 @@ from pathlib import Path
 from reconciler.core import validation
 from reconciler.core.address import Address
 from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
-from reconciler.core.validation import IDLE_BY, MAX_HELD, WAKE_BY, Notation
+from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_TRUSTED_HOPS, WAKE_BY, Notation
 from reconciler.local.services_file import command
 from reconciler.local.services_file.addresses import address, host_name, service_name
 from reconciler.local.services_file.ignore_rules import read_ignore
@@ -21,7 +21,7 @@ from reconciler.local.services_file.values import Value
 
 TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", "refusalDetails")
 """The keys that `defaults` may set for all services."""
-KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "wake", "ignore", "paused")
+KEYS = ("name", "protocol", "hosts", "listen", "http", *command.KEYS, *TIMING, "idle", "wake", "ignore", "paused")
 SLOW_SECONDS = 30.0
 """A start that takes longer is reported, however long clients may wait."""
 NOTATION = Notation(place=str, key=str)
@@ -66,9 +66,9 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
     if "name" not in fields:
         value.lacks("name", "name: web")
     name = service_name(fields["name"]) if "name" in fields else ""
-    protocol = (fields["protocol"].word(Protocol) if "protocol" in fields else None) or Protocol.HTTP
+    protocol, origin = _protocol(fields)
     listen = _listen(value, fields.get("listen"), protocol)
-    hosts = [(host_name(item), item) for item in _hosts(fields.get("hosts"), protocol)]
+    hosts = [(host_name(item), item) for item in _hosts(fields.get("hosts"), protocol, origin)]
     own = [name] if protocol is not Protocol.TCP else []
     spec = replace(
         read_timing(fields, defaults),
@@ -76,6 +76,7 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
         protocol=protocol,
         hosts=tuple(dict.fromkeys(host for host in (*own, *(host for host, _ in hosts)) if host)),
         listen=str(listen) if listen else None,
+        trusted_hops=_trusted_hops(fields, protocol, origin),
         idle_by=_idle_by(fields.get("idle"), protocol),
         wake_by=_wake_by(fields.get("wake"), protocol),
         ignore=read_ignore(fields.get("ignore"), protocol),
@@ -99,14 +100,29 @@ def _slow_after(spec: Spec) -> float:
     return min(SLOW_SECONDS, spec.hold_timeout / 2, spec.wake_timeout / 2)
 
 
+def _protocol(fields: Mapping[str, Value]) -> tuple[Protocol, str]:
+    """Return the protocol, and for problems its source if it is not set."""
+    if "protocol" in fields:
+        return fields["protocol"].word(Protocol) or Protocol.HTTP, ""
+    return (Protocol.TCP, " (because listen is set)") if "listen" in fields else (Protocol.HTTP, "")
+
+
 def _listen(service: Value, value: Value | None, protocol: Protocol) -> Address | None:
     place = value or service.field("listen")
     is_available = place.accepts(validation.listen_problem(protocol, value is not None, NOTATION, LISTEN_EXAMPLE))
     return address(value) if value is not None and is_available else None
 
 
-def _hosts(value: Value | None, protocol: Protocol) -> list[Value]:
-    if value is None or not value.accepts(validation.hosts_problem(protocol, True, NOTATION)):
+def _trusted_hops(fields: Mapping[str, Value], protocol: Protocol, origin: str) -> int | None:
+    hops = fields["http"].fields(("trustedHops",), "{trustedHops: 1}").get("trustedHops") if "http" in fields else None
+    if hops is None:
+        return None
+    problem = validation.trusted_hops_problem(protocol, "listen" in fields, NOTATION, '"127.0.0.1:8100"', origin)
+    return hops.whole(0, MAX_TRUSTED_HOPS) if hops.accepts(problem) else None
+
+
+def _hosts(value: Value | None, protocol: Protocol, origin: str) -> list[Value]:
+    if value is None or not value.accepts(validation.hosts_problem(protocol, True, NOTATION, origin)):
         return []
     return value.items("[shop.example.com]")
 

@@ -49,6 +49,8 @@ def pattern(field: dict[str, Any]) -> re.Pattern[str]:
 def test_crd_limits_equal_those_of_the_code(spec: dict[str, Any]) -> None:
     status = spec["ignore"]["items"]["properties"]["answer"]["properties"]["status"]
     assert (spec["listen"]["minimum"], spec["listen"]["maximum"]) == (1, validation.MAX_PORT)
+    hops = spec["http"]["properties"]["trustedHops"]
+    assert (hops["minimum"], hops["maximum"]) == (0, validation.MAX_TRUSTED_HOPS)
     assert (spec["maxHeld"]["minimum"], spec["maxHeld"]["maximum"]) == (1, validation.MAX_HELD)
     assert (status["minimum"], status["maximum"]) == (validation.MIN_STATUS, validation.MAX_STATUS)
     assert spec["hosts"]["items"]["maxLength"] == validation.MAX_HOST_LENGTH
@@ -114,11 +116,18 @@ def test_wake_by_is_bytes_only_for_protocols_without_requests(protocol: Protocol
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_listen_is_required_for_tcp_only(protocol: Protocol) -> None:
+def test_listen_is_required_for_tcp_and_refused_for_tls(protocol: Protocol) -> None:
     given_, missing = (validation.listen_problem(protocol, given, NAMES, "5432") for given in (True, False))
-    is_tcp = protocol is Protocol.TCP
-    assert (given_ and given_.reason) == (None if is_tcp else Reason.LISTEN_NOT_USED)
-    assert (missing and missing.reason) == (Reason.LISTEN_MISSING if is_tcp else None)
+    assert (given_ and given_.reason) == (Reason.LISTEN_NOT_USED if protocol is Protocol.TLS else None)
+    assert (missing and missing.reason) == (Reason.LISTEN_MISSING if protocol is Protocol.TCP else None)
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+@pytest.mark.parametrize("listens", [True, False])
+def test_trusted_hops_need_an_http_listener_of_the_service(protocol: Protocol, listens: bool) -> None:
+    found = validation.trusted_hops_problem(protocol, listens, NAMES, "8100")
+    expected = None if protocol.is_http and listens else Reason.TRUSTED_HOPS_NOT_USED
+    assert (found and found.reason) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter, options
+from reconciler.core.spec import Spec
+from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter, options, service
 from reconciler.ports.proxy import HttpProxy, ProxySettings
 from reconciler.ports.router import RouteState
 from tests.reconciler.replication.test_peers import POD, WEB, Envoy, until
@@ -72,3 +73,21 @@ async def test_router_returns_the_state_of_a_new_route(reconciler: Reconciler) -
 )
 def test_options_unset_hops_trust_this_machine(address: str | None, hops: int | None, trusted: int) -> None:
     assert options(ProxySettings(http=HttpProxy(trusted_hops=hops)), address).trusted_hops == trusted
+
+
+@pytest.mark.parametrize(
+    ("listen", "own", "shared", "trusted"),
+    [
+        ("127.0.0.1:80", None, None, 1),
+        ("0.0.0.0:80", None, None, 0),
+        ("127.0.0.1:80", None, 2, 2),
+        ("0.0.0.0:80", 3, 2, 3),
+        ("127.0.0.1:80", 0, None, 0),
+        (None, None, 2, 0),
+    ],
+)
+def test_service_unset_hops_are_those_of_its_own_address(
+    listen: str | None, own: int | None, shared: int | None, trusted: int
+) -> None:
+    proxy, spec = ProxySettings(http=HttpProxy(trusted_hops=shared)), Spec(name="web", listen=listen, trusted_hops=own)
+    assert service(spec, proxy).trusted_hops == trusted

@@ -107,11 +107,13 @@ BAD = [
     ("busy-port", "0", "0 is not a number from 1 to 65535; use for example 8081"),
     ("paused", "yes", "'yes' is neither true nor false; use true or false"),
     (
-        "listen",
-        "5432",
-        "only for tcp services, and this one is http (from the Service port's name http); remove zenvoy.dev/listen, "
-        "or set zenvoy.dev/protocol: tcp",
+        "http-trusted-hops",
+        "1",
+        "only for a service with a port of its own; set for example zenvoy.dev/listen: 8100, or remove "
+        "zenvoy.dev/http-trusted-hops",
     ),
+    ("http-trusted-hops", "-1", "'-1' is not a number from 0 to 100; use for example 1"),
+    ("http-trusted-hops", "101", "101 is not a number from 0 to 100; use for example 1"),
     ("listen", "http", "'http' is not a number from 1 to 65535; use for example 5432"),
     ("idleAfter", "5m", "unknown annotation; did you mean zenvoy.dev/idle-after?"),
     ("wake-timout", "5m", "unknown annotation; did you mean zenvoy.dev/wake-timeout?"),
@@ -119,8 +121,8 @@ BAD = [
     (
         "x",
         "y",
-        "unknown annotation; use target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
-        "hold-timeout, drain-timeout, max-held, idle-by, wake-by, busy-http, busy-port, ignore-paths, "
+        "unknown annotation; use target, port, protocol, hosts, listen, http-trusted-hops, replicas, idle-after, "
+        "wake-timeout, hold-timeout, drain-timeout, max-held, idle-by, wake-by, busy-http, busy-port, ignore-paths, "
         "ignore-user-agents, ignore-sources, ignore-answer, readiness, refusal-details or paused",
     ),
 ]
@@ -195,7 +197,11 @@ def test_annotation_valid_sets_its_field() -> None:
         },
         [],
     )
-    assert set(said) | {"listen"} == set(annotations.FIELDS)
+    assert set(said) | {"listen", "http-trusted-hops"} == set(annotations.FIELDS)
+    assert read({"protocol": "http", "listen": "8100", "http-trusted-hops": "1"}) == (
+        {"protocol": "http", "listen": 8100, "http": {"trustedHops": 1}},
+        [],
+    )
     assert read({"protocol": "tcp", "listen": "5432", "port": "80"}) == (
         {"protocol": "tcp", "listen": 5432, "port": 80},
         [],
@@ -229,6 +235,12 @@ def test_annotation_invalid_reports_place_and_remedy(key: str, value: str, probl
             WEB,
             "zenvoy.dev/listen: required for tcp services, which are identified by port; set for example "
             "zenvoy.dev/listen: 5432",
+        ),
+        (
+            {"listen": "5432"},
+            "ports: [{name: https, port: 443}]",
+            "zenvoy.dev/listen: not available for tls services (from the Service port's name https), which share a "
+            "listener; remove zenvoy.dev/listen, or set zenvoy.dev/protocol: tcp",
         ),
         (
             {"hosts": "a.example", "listen": "5432"},
@@ -283,12 +295,17 @@ def test_label_other_than_true_or_false_is_reported() -> None:
     assert problem and problem.harmless
 
 
-_ALONE = annotations.FIELDS.keys() - {"listen", "ignore-answer", "wake-by", "busy-port"}
+_ALONE = annotations.FIELDS.keys() - {"listen", "http-trusted-hops", "ignore-answer", "wake-by", "busy-port"}
 
 
 @pytest.mark.parametrize("name", sorted(_ALONE))
 def test_annotations_documented_examples_are_valid(name: str) -> None:
     assert read({name: annotations.FIELDS[name].example})[1] == []
+
+
+def test_annotations_documented_hops_are_valid_with_listen() -> None:
+    said = {"protocol": "http", **{name: annotations.FIELDS[name].example for name in ("listen", "http-trusted-hops")}}
+    assert read(said)[1] == []
 
 
 def test_annotations_documented_wake_by_is_valid_for_tcp() -> None:

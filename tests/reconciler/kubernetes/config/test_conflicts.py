@@ -66,6 +66,39 @@ def test_conflict_http_and_tls_hosts_are_separate() -> None:
         assert list(told(settled(http, other))) == ["shop/http"]
 
 
+def test_conflict_http_port_with_tcp_keeps_hosts_of_younger() -> None:
+    own = "{protocol: http, listen: 5432}"
+    found = settled(scaled("{protocol: tcp, listen: 5432}", "db", created=1), scaled(own, "web", created=2))
+    assert told(found) == {
+        "shop/web": ["ListenTaken: spec.listen: 5432 is the port of shop/db, which is older; give it another port"]
+    }
+    web = found.entries["shop/web"].spec
+    assert (web.listen, "web.shop" in web.hosts) == (None, True)
+    found = settled(scaled("{protocol: tcp, listen: 5432}", "db", created=2), scaled(own, "web", created=1))
+    assert (list(told(found)), list(found.entries)) == (["shop/db"], ["shop/web"])
+    assert found.entries["shop/web"].spec.listen == "0.0.0.0:5432"
+
+
+def test_conflict_http_port_not_allowed_or_reserved_keeps_hosts() -> None:
+    policy = HostPolicy((Rule(("shop",), ports=("8100",)),))
+    own = {port: scaled(f"{{protocol: http, listen: {port}}}") for port in (8100, 8101, 10000)}
+    found = {port: settled(item, policy=policy) for port, item in own.items()}
+    assert [[line.partition(":")[0] for line in told(one).get("shop/web", [])] for one in found.values()] == [
+        [],
+        ["ListenNotAllowed"],
+        ["ListenReserved"],
+    ]
+    assert [one.entries["shop/web"].spec.listen for one in found.values()] == ["0.0.0.0:8100", None, None]
+
+
+def test_conflict_http_service_without_hosts_keeps_its_port() -> None:
+    one = scaled("service: web", "one", created=1)
+    other = scaled("{service: web, protocol: http, listen: 8100}", "other", created=2)
+    found = settled(one, other)
+    spec = found.entries["shop/other"].spec
+    assert (spec.hosts, spec.listen) == ((), "0.0.0.0:8100")
+
+
 BARE = HostPolicy(bare_names=True)
 OWN = ("web.b", "web.b.svc", "web.b.svc.cluster.local")
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.core.reasons import Reason
 from reconciler.core.spec import Protocol, Spec
 from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
 from reconciler.kubernetes.config.effective_config import EffectiveConfig
@@ -21,11 +22,13 @@ HOSTS = ("a.example", "b.example", "c.example")
 @st.composite
 def entries(draw: st.DrawFn, key: str) -> ServiceConfig:
     tcp = draw(st.booleans())
+    protocol = Protocol.TCP if tcp else draw(st.sampled_from([Protocol.HTTP, Protocol.TLS]))
+    listens = tcp or (protocol is Protocol.HTTP and draw(st.booleans()))
     spec = Spec(
         name=key,
-        protocol=Protocol.TCP if tcp else draw(st.sampled_from([Protocol.HTTP, Protocol.TLS])),
+        protocol=protocol,
         hosts=() if tcp else tuple(draw(st.lists(st.sampled_from(HOSTS), min_size=1, unique=True))),
-        listen=f"0.0.0.0:{draw(st.sampled_from([5432, 5433, 10000]))}" if tcp else None,
+        listen=f"0.0.0.0:{draw(st.sampled_from([5432, 5433, 10000]))}" if listens else None,
         idle_after=draw(st.sampled_from([60.0, 300.0])),
     )
     target = Target("apps/v1", "Deployment", key[-1], "shop")
@@ -60,6 +63,33 @@ def test_effective_config_incremental_equals_full(
             assert len(set(ports)) == len(ports)
             assert len(set(hosts)) == len(hosts)
             assert all(one.spec.listen or one.spec.hosts for one in found.values())
+
+
+def test_effective_config_http_port_taken_keeps_the_earlier_one() -> None:
+    target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
+    specs = {name: Spec(name=f"shop/{name}", hosts=(f"{name}.shop",), listen="0.0.0.0:1") for name in ("old", "young")}
+    old, young = (ServiceConfig(spec, target, name, port, 1.0, name, 1) for name, spec in specs.items())
+    in_force = EffectiveConfig({}, namespaces={"shop"})
+    in_force.request("shop/old", old)
+    in_force.request("shop/young", replace(young, spec=replace(young.spec, listen="0.0.0.0:2")))
+    assert in_force.resolve()[1] == {}
+    in_force.request("shop/young", young)
+    found, problems = in_force.resolve()
+    assert [found[key].spec.listen for key in ("shop/old", "shop/young")] == ["0.0.0.0:1", "0.0.0.0:2"]
+    assert [problem.reason for problem in problems["shop/young"]] == [Reason.LISTEN_TAKEN]
+
+
+def test_effective_config_http_port_lost_keeps_hosts_and_changes() -> None:
+    target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
+    spec = Spec(name="shop/web", hosts=("web.shop",), listen="0.0.0.0:10000")
+    web = ServiceConfig(spec, target, "web", port, 1.0, "1", 1)
+    in_force = EffectiveConfig(RESERVED_PORTS, namespaces={"shop"})
+    in_force.request("shop/web", web)
+    in_force.resolve()
+    in_force.request("shop/web", replace(web, spec=replace(spec, idle_after=1.0)))
+    found, problems = in_force.resolve()
+    assert found["shop/web"].spec == Spec(name="shop/web", hosts=("web.shop",), idle_after=1.0)
+    assert [problem.reason for problem in problems["shop/web"]] == [Reason.LISTEN_RESERVED]
 
 
 def test_effective_config_other_change_keeps_hosts() -> None:

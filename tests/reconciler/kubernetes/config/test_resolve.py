@@ -101,6 +101,13 @@ def test_resolve_tcp_has_no_hosts() -> None:
     assert six.spec.listen == "[::]:5432"
 
 
+def test_resolve_http_with_listen_has_hosts_and_a_port() -> None:
+    spec = entry("{protocol: http, listen: 8100, http: {trustedHops: 0}, hosts: [shop.example.com]}").spec
+    assert (spec.protocol, spec.listen, spec.trusted_hops) == (Protocol.HTTP, "0.0.0.0:8100", 0)
+    assert spec.hosts == ("web.shop", "web.shop.svc", "web.shop.svc.cluster.local", "shop.example.com")
+    assert entry("listen: 8100", "ports: [{port: 80, name: grpc}]").spec.protocol is Protocol.H2C
+
+
 def test_resolve_cluster_domain_is_configurable() -> None:
     found = resolve(scaled(), service(), ClusterConfig(policy=HostPolicy(domain="corp.example")))
     assert isinstance(found, ServiceConfig)
@@ -222,9 +229,26 @@ def test_resolve_listen_implies_tcp(port: str) -> None:
         ),
         (
             "listen: 5432",
+            "ports: [{name: https, port: 443}]",
+            "ListenNotUsed: spec.listen: not available for tls services (from the Service port's name https), which "
+            "share a listener; remove listen, or set protocol: tcp",
+        ),
+        (
+            "http: {trustedHops: 1}",
             WEB,
-            "ListenNotUsed: spec.listen: only for tcp services, and this one is http (from the Service "
-            "port's name http); remove listen, or set protocol: tcp",
+            "TrustedHopsNotUsed: spec.http.trustedHops: only for a service with a port of its own; set for example "
+            "listen: 8100, or remove http.trustedHops",
+        ),
+        (
+            "{listen: 5432, http: {trustedHops: 1}}",
+            "ports: [{port: 5432}]",
+            "TrustedHopsNotUsed: spec.http.trustedHops: not available for tcp services (because spec.listen is set); "
+            "remove http.trustedHops, or set protocol: http",
+        ),
+        (
+            "{protocol: http, listen: 8100, http: {trustedHops: 101}}",
+            WEB,
+            "BadSpec: spec.http.trustedHops: 101 is not a number from 0 to 100; use for example 1",
         ),
         (
             "{listen: 5432, hosts: [a.example]}",

@@ -106,6 +106,15 @@ def test_parser_proxy_reads_every_setting(file: Path) -> None:
     )
 
 
+def test_parser_http_with_listen_needs_no_shared_listener(tmp_path: Path) -> None:
+    path = tmp_path / "services.yaml"
+    own = "listen: 127.0.0.1:8100, http: {trustedHops: 2}"
+    path.write_text(f"services: [{{name: web, protocol: http, command: [sleep, '1'], port: 8080, {own}}}]\n")
+    (web,) = right(path).services
+    assert (web.spec.protocol, web.spec.hosts) == (Protocol.HTTP, ("web",))
+    assert (web.spec.listen, web.spec.trusted_hops) == ("127.0.0.1:8100", 2)
+
+
 def test_parser_missing_fields_use_defaults(file: Path) -> None:
     _, api, db, mail = right(file).services
     assert api.spec == Spec(
