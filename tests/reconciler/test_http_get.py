@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.http_get import NoStatus, get_status
 from tests.ports import free_port
+from tests.servers import serving
 
 GENEROUS_SECONDS = 60.0
 
@@ -29,13 +30,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(answer: bytes, host: str = "127.0.0.1") -> AsyncIterator[tuple[int, Server]]:
+async def answering(answer: bytes, host: str = "127.0.0.1") -> AsyncIterator[tuple[int, Server]]:
     one = Server(answer)
-    server = await asyncio.start_server(one.serve, host, 0)
-    try:
-        yield server.sockets[0].getsockname()[1], one
-    finally:
-        server.close()
+    async with serving(one.serve, host) as port:
+        yield port, one
 
 
 @pytest.mark.parametrize(
@@ -49,7 +47,7 @@ async def serving(answer: bytes, host: str = "127.0.0.1") -> AsyncIterator[tuple
     ],
 )
 async def test_status_is_read_and_nothing_else(answer: bytes, status: int) -> None:
-    async with serving(answer) as (port, server):
+    async with answering(answer) as (port, server):
         assert await get_status("127.0.0.1", port, "/busy?x=1", GENEROUS_SECONDS) == status
         head, *fields = server.requests[0].decode().split("\r\n")
         assert head == "GET /busy?x=1 HTTP/1.1"
@@ -72,7 +70,7 @@ async def test_status_is_read_and_nothing_else(answer: bytes, status: int) -> No
     ],
 )
 async def test_answer_that_is_not_http_has_no_status(answer: bytes) -> None:
-    async with serving(answer) as (port, _):
+    async with answering(answer) as (port, _):
         with pytest.raises(NoStatus, match="is not answered") as raised:
             await get_status("127.0.0.1", port, "/busy", GENEROUS_SECONDS)
         assert raised.value.is_not_http or "reset" in str(raised.value)
@@ -91,11 +89,11 @@ async def test_silent_server_has_no_status_in_time() -> None:
 
 async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    async with serving(b"HTTP/1.1 200 OK\r\n\r\n") as (port, _):
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n") as (port, _):
         assert await get_status("127.0.0.1", port, "/busy", GENEROUS_SECONDS) == 200
 
 
 async def test_ipv6_address_is_in_brackets() -> None:
-    async with serving(b"HTTP/1.1 200 OK\r\n\r\n", "::1") as (port, server):
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n", "::1") as (port, server):
         assert await get_status("::1", port, "/", GENEROUS_SECONDS) == 200
         assert f"Host: [::1]:{port}".encode() in server.requests[0]

@@ -24,6 +24,7 @@ from reconciler.server import holders
 from reconciler.server.admission import Admission, Limits
 from reconciler.server.credentials import Material, Server, channel, x509
 from tests.reconciler.replication.test_peers import POD, WEB, Everything, Replica, Tls
+from tests.servers import serving
 from tests.xds.oracle import DeltaDiscoveryRequest, core_v3
 from tproxy import wire
 from xds.types import CDS, EDS
@@ -91,11 +92,8 @@ async def dialling_from(address: str, port: int) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with serving(serve) as at:
+        yield at
 
 
 @dataclass

@@ -17,6 +17,7 @@ from reconciler.envoy.admin_stats import AdminStats
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import XdsRouter
+from tests.servers import serving
 from tests.xds.oracle import DeltaDiscoveryRequest, core_v3
 from xds.types import CDS
 
@@ -56,9 +57,8 @@ async def server(write: Write) -> AsyncIterator[tuple[int, list[bytes]]]:
         finally:
             writer.close()
 
-    served = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with served:
-        yield served.sockets[0].getsockname()[1], requests
+    async with serving(serve) as port:
+        yield port, requests
 
 
 async def sampled(port: int, good: int) -> Sample:

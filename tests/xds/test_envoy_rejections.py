@@ -269,8 +269,8 @@ async def _all_answer(port: int, times: int) -> None:
 
 async def test_envoy_port_in_use_blames_no_service(stage: Stage) -> None:
     """The shared listener cannot be bound: no part of it is rejected, so no service is left out."""
-    async with upstream(echoes("hello")) as one, await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as taken:
-        stage.tls = taken.sockets[0].getsockname()[1]
+    async with upstream(echoes("hello")) as one, upstream(echoes("another")) as taken:
+        stage.tls = taken.port
         await stage.serve((http("a"), (one,)), (tls("b"), (one,)), (tls("c"), (one,)))
         await until(lambda: stage.plane.server.nodes()["envoy-1"].nack, "the rejection")
         stage.configure(http("a"), tls("b"), tls("c"), http("d"))

@@ -14,7 +14,7 @@ from reconciler.kubernetes.workloads.probes import busy_check
 from reconciler.kubernetes.workloads.probes.busy_check import NO_POD, PodBusyCheck
 from tests.fakes.watched import Watched
 from tests.ports import free_port
-from tests.reconciler.test_http_get import GENEROUS_SECONDS, serving
+from tests.reconciler.test_http_get import GENEROUS_SECONDS, answering
 
 PODS = "/api/v1/namespaces/shop/pods"
 CHECK = BusyCheck("/busy")
@@ -61,14 +61,14 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
 async def test_any_busy_pod_keeps_awake(shop: Shop, first: bytes, second: bytes, code: Reason | None) -> None:
     shop.pod("a")
     shop.pod("b")
-    async with serving(first) as (one, asked), serving(second) as (two, other):
+    async with answering(first) as (one, asked), answering(second) as (two, other):
         assert (await shop.ask(endpoint("a", one), endpoint("b", two)))[0] == code
         assert len(asked.requests) == len(other.requests) == 1, "every pod is asked once"
 
 
 async def test_answer_names_the_pod(shop: Shop) -> None:
     shop.pod("a")
-    async with serving(BUSY) as (port, _):
+    async with answering(BUSY) as (port, _):
         assert await shop.ask(endpoint("a", port)) == (Reason.BUSY, "GET /busy of pod a is answered with 200")
     refused = await shop.ask(endpoint("a", free_port()))
     assert refused[0] is FAILED and refused[1].startswith("GET /busy of pod a is not answered")
@@ -76,13 +76,13 @@ async def test_answer_names_the_pod(shop: Shop) -> None:
 
 async def test_other_port_of_the_pod_is_asked(shop: Shop) -> None:
     shop.pod("a")
-    async with serving(IDLE) as (port, _):
+    async with answering(IDLE) as (port, _):
         assert await shop.ask(endpoint("a", free_port()), check=BusyCheck("/busy", port)) == (None, "")
 
 
 async def test_pod_with_two_families_is_asked_once(shop: Shop) -> None:
     shop.pod("a")
-    async with serving(IDLE) as (port, asked):
+    async with answering(IDLE) as (port, asked):
         second = endpoint("a", port, "fd00::1", ipv6=True)
         assert await shop.ask(endpoint("a", port), second) == (None, "")
         assert len(asked.requests) == 1
@@ -109,7 +109,7 @@ async def test_address_that_is_not_a_pods_own_is_not_asked(
 ) -> None:
     """A tenant can write any address to an EndpointSlice."""
     shop.pod("a", own, **spec)
-    async with serving(IDLE) as (port, asked):
+    async with answering(IDLE) as (port, asked):
         assert await shop.ask(endpoint(claimed, port)) == (FAILED, f"127.0.0.1:{port} is not asked: {reason}")
         assert not asked.requests
 

@@ -19,6 +19,7 @@ from reconciler.kubernetes.workloads.probes.checks import GrpcCheck, HttpCheck, 
 from reconciler.kubernetes.workloads.probes.client import ProbeClient
 from tests.certificates import Authority
 from tests.ports import free_port
+from tests.servers import serving
 
 HERE = "127.0.0.1"
 GENEROUS_SECONDS = 60.0
@@ -48,9 +49,8 @@ async def answering(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, ip, 0, ssl=tls)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve, ip, ssl=tls) as port:
+        yield port
 
 
 def get(port: int, path: str = "/ready", seconds: float = GENEROUS_SECONDS, **more: Any) -> HttpCheck:

@@ -14,6 +14,7 @@ from reconciler.core.reasons import Reason
 from reconciler.kubernetes.config.service_config import Readiness
 from reconciler.kubernetes.workloads.probes import early_endpoints
 from tests.reconciler.kubernetes.workloads.scene import DOWN, PODS, UP, Scene, entry
+from tests.servers import serving
 
 HERE = "127.0.0.1"
 RUNS = {"running": {}}
@@ -47,9 +48,8 @@ class App:
 @pytest.fixture
 async def app() -> AsyncIterator[tuple[App, int]]:
     made = App()
-    server = await asyncio.start_server(made.serve, HERE, 0)
-    async with server:
-        yield made, server.sockets[0].getsockname()[1]
+    async with serving(made.serve, HERE) as port:
+        yield made, port
 
 
 @pytest.fixture(autouse=True)
