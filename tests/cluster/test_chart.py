@@ -34,22 +34,44 @@ EVERYTHING: dict[str, Any] = {
         "replicas": 3,
         "listenAddress": "[::]",
         "extraArgs": ["--log=plain"],
-        "extraEnv": [{"name": "A", "value": "b"}],
+        "extraEnv": [
+            {"name": "A", "value": "b"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
         "podAnnotations": {"a": "b"},
         "podLabels": {"a": "b"},
         "nodeSelector": {"kubernetes.io/os": "linux"},
-        "tolerations": [{"key": "a", "operator": "Exists"}],
-        "affinity": {"podAntiAffinity": {}},
+        "tolerations": [
+            {"operator": "Exists"},
+            {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 30},
+        ],
+        "affinity": {
+            "podAntiAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}}
+                ]
+            },
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "DoesNotExist"}]}]
+                }
+            },
+        },
+        "resources": {"requests": {"cpu": 0.5, "memory": "192Mi"}, "limits": {"cpu": "500m", "memory": "1e9"}},
         "priorityClassName": "system-cluster-critical",
         "serviceAccount": {"annotations": {"a": "b"}},
     },
     "proxy": {
         "http": {"servicePort": 80, "nodePort": 30080},
         "tls": {"servicePort": 443},
-        "tcp": [{"name": "postgres", "port": 5432}, {"name": "dns-tcp", "port": 53, "servicePort": 5353}],
+        "tcp": [
+            {"name": "postgres", "port": 5432},
+            {"name": "dns-tcp", "port": 53, "servicePort": 5353},
+            {"name": "true", "port": 54},
+        ],
         "service": {
             "type": "LoadBalancer",
-            "annotations": {"a": "b"},
+            "annotations": {"service.beta.kubernetes.io/aws-load-balancer-type": "nlb"},
             "externalTrafficPolicy": "Local",
             "loadBalancerClass": "example.com/lb",
             "loadBalancerSourceRanges": ["10.0.0.0/8"],
@@ -71,7 +93,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "networkPolicy": {
         "enabled": True,
-        "clientsFrom": [{"namespaceSelector": {}}],
+        "clientsFrom": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
     },
 }
@@ -210,12 +232,110 @@ def test_chart_tproxy_adds_its_capability_only(chart: Chart) -> None:
         ({"proxy": {"serviceAccount": {"name": "A_b"}}}, "at '/proxy/serviceAccount/name'"),
         ({"proxy": {"service": {"loadBalancerSourceRanges": ["10.0.0.0"]}}}, "loadBalancerSourceRanges/0'"),
         ({"image": {"digest": "abc"}}, "at '/image/digest': 'abc' does not match pattern"),
+        ({"proxy": {"http": {"nodePort": 30080}}}, "with ClusterIP, nodePort cannot be set; use the type NodePort or"),
+        ({"proxy": {"service": {"externalTrafficPolicy": "Local"}}}, "with ClusterIP, externalTrafficPolicy cannot be"),
+        (
+            {"proxy": {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}},
+            "with NodePort, loadBalancerSourceRanges cannot be set; use the type LoadBalancer",
+        ),
+        (
+            {"reconciler": {"resources": {"requests": {"memory": "2Gi"}}}},
+            "reconciler.resources: the request of memory, 2Gi, exceeds its limit, 1Gi; lower the request",
+        ),
+        (
+            {"proxy": {"keeper": {"resources": {"limits": {"cpu": "9m"}}}}},
+            "proxy.keeper.resources: the request of cpu, 10m, exceeds its limit, 9m",
+        ),
+        (
+            {"holdMode": "tproxy", "holdPorts": "9000-12000"},
+            "holdPorts: 9000-12000 has port 10000, which proxy pods use; choose another range",
+        ),
+        ({"holdMode": "tproxy", "holdPorts": "20000-20000"}, "holdPorts: 20000-20000 is one port"),
+        (
+            {"mtls": {"source": "cert-manager", "certManager": {"duration": "90m", "renewBefore": "1h30m"}}},
+            "mtls.certManager.renewBefore: 1h30m is not less than duration, 90m; lower it",
+        ),
+        (
+            {"monitoring": {"serviceMonitor": {"enabled": True, "scrapeTimeout": "1m"}}},
+            "monitoring.serviceMonitor.scrapeTimeout: 1m exceeds the interval, 15s; lower it",
+        ),
     ],
 )
 def test_chart_invalid_values_are_refused(chart: Chart, values: dict[str, Any], said: str) -> None:
     with pytest.raises(ToolFailed) as failed:
         chart.render(values)
     assert said in str(failed.value)
+
+
+REFUSED_BY_KUBERNETES: dict[str, Any] = {
+    "nameOverride": "Web_1",
+    "fullnameOverride": "1st",
+    "commonLabels": {"app.kubernetes.io/name": "web"},
+    "image": {"repository": "https://ghcr.io/zenvoy/zenvoy", "tag": "0.1 rc"},
+    "podSecurityContext": {"fsGroup": 2**31},
+    "scaleTargets": [{"apiGroup": "apps/v1", "resources": ["deployments"]}],
+    "reconciler": {
+        "listenAddress": "localhost",
+        "minReadySeconds": 600,
+        "podLabels": {"a b": "c"},
+        "podAnnotations": {"a/b/c": "d"},
+        "serviceAccount": {"annotations": {"-a": "b"}},
+        "extraEnv": [{"name": "A", "value": 5}],
+        "nodeSelector": {"a": "b c"},
+        "tolerations": [{"key": "a", "operator": "Maybe"}, {"operator": "Exists", "value": "a"}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"labelSelector": {}}]}},
+        "resources": {"limits": {"cpu": "1 core"}, "limit": {}},
+    },
+    "proxy": {
+        "tcp": [{"name": "5432", "port": 5432}, {"name": "a--b", "port": 5433}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}},
+        "envoy": {"resources": {"requests": {"memory": "-1"}}},
+        "service": {"labels": {"a": "b c"}, "loadBalancerClass": "a b"},
+    },
+    "monitoring": {
+        "serviceMonitor": {"namespace": "Metrics"},
+        "prometheusRule": {"additionalRuleLabels": {"severity-level": "a"}},
+    },
+    "networkPolicy": {"clientsFrom": [{"ipBlock": {"cidr": "10.0.0.0"}}], "metricsFrom": [{}]},
+}
+"""Values that the API server would refuse, or a program would not start with."""
+REFUSED_AT = (
+    "/nameOverride", "/fullnameOverride", "/commonLabels/app.kubernetes.io~1name", "/image/repository", "/image/tag",
+    "/podSecurityContext/fsGroup", "/scaleTargets/0/apiGroup", "/reconciler/listenAddress",
+    "/reconciler/minReadySeconds", "/reconciler/podLabels", "/reconciler/podAnnotations",
+    "/reconciler/serviceAccount/annotations", "/reconciler/extraEnv/0/value", "/reconciler/nodeSelector/a",
+    "/reconciler/tolerations/0/operator", "/reconciler/tolerations/1/value",
+    "/reconciler/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0",
+    "/reconciler/resources/limits/cpu", "/reconciler/resources", "/proxy/tcp/0/name", "/proxy/tcp/1/name",
+    "/proxy/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution",
+    "/proxy/envoy/resources/requests/memory", "/proxy/service/labels/a", "/proxy/service/loadBalancerClass",
+    "/monitoring/serviceMonitor/namespace", "/monitoring/prometheusRule/additionalRuleLabels",
+    "/networkPolicy/clientsFrom/0/ipBlock/cidr", "/networkPolicy/metricsFrom/0",
+)  # fmt: skip
+
+
+def test_chart_values_that_kubernetes_refuses_are_all_named(chart: Chart) -> None:
+    with pytest.raises(ToolFailed) as failed:
+        chart.render(REFUSED_BY_KUBERNETES)
+    assert not [place for place in REFUSED_AT if f"at '{place}': " not in str(failed.value)], failed.value
+
+
+def test_chart_release_that_cannot_name_a_service_is_refused(chart: Chart) -> None:
+    chart.release = "2nd.try"
+    with pytest.raises(ToolFailed, match=r"2nd\.try-zenvoy cannot begin the name of a Service; set fullnameOverride"):
+        chart.render()
+    assert chart.render({"fullnameOverride": "second"})
+
+
+def test_chart_names_of_digits_stay_text(control_plane: Cluster, chart: Chart) -> None:
+    """YAML would read them as numbers."""
+    names = {"reconciler": {"priorityClassName": "123", "serviceAccount": {"name": "456"}}}
+    chart.release, chart.namespace = "789", "1000"
+    text = chart.render({"fullnameOverride": "zenvoy", **names, "namespaces": ["2000"], "mtls": {"enabled": False}})
+    found = {one["metadata"]["namespace"] for one in documents(text) if "namespace" in one["metadata"]}
+    assert found == {"1000", "2000"}
+    assert {one["metadata"]["labels"]["app.kubernetes.io/instance"] for one in documents(text)} == {"789"}
+    assert {one.pod["priorityClassName"] for one in containers(documents(text)) if "reconciler" in one.owner} == {"123"}
 
 
 def test_install_yaml_equals_the_rendered_chart(control_plane: Cluster) -> None:

@@ -18,9 +18,9 @@
 
 {{/* Immutable labels. Arguments: {root: $, component: …} */}}
 {{- define "zenvoy.selector" -}}
-app.kubernetes.io/name: {{ include "zenvoy.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/name: {{ include "zenvoy.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component | quote }}
 {{- end -}}
 
 {{- define "zenvoy.labels" -}}
@@ -85,7 +85,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "zenvoy.tlsVolume" -}}
 - name: tls
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     defaultMode: 0440
     items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: ca.crt}]
 {{- end -}}
@@ -159,6 +159,94 @@ seccompProfile: {type: RuntimeDefault}
 {{- if ne (len $services) (len (uniq $services)) }}{{ fail "proxy: the service ports of http, tls, and tcp must differ" }}{{ end }}
 {{- $nodes = compact $nodes }}
 {{- if ne (len $nodes) (len (uniq $nodes)) }}{{ fail "proxy: the node ports of http, tls, and tcp must differ" }}{{ end }}
+{{- include "zenvoy.checkName" . }}
+{{- include "zenvoy.checkHoldPorts" (dict "values" .Values "ports" $ports) }}
+{{- include "zenvoy.checkService" (dict "service" .Values.proxy.service "nodes" $nodes) }}
+{{- $parts := dict "reconciler" .Values.reconciler "proxy.envoy" .Values.proxy.envoy "proxy.holder" .Values.proxy.holder "proxy.keeper" .Values.proxy.keeper }}
+{{- range $part, $values := $parts }}{{ include "zenvoy.checkResources" (dict "part" $part "resources" ($values.resources | default dict)) }}{{ end }}
+{{- include "zenvoy.checkDurations" . }}
+{{- end -}}
+
+{{- define "zenvoy.checkName" -}}
+{{- $name := include "zenvoy.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "the release name: %s cannot begin the name of a Service; set fullnameOverride to a name that begins with a letter, and has only a-z, 0-9, and -" $name) }}
+{{- end }}
+{{- end -}}
+
+{{/* In holdMode tproxy, connections to the pod's own ports would be diverted too. */}}
+{{- define "zenvoy.checkHoldPorts" -}}
+{{- $ends := splitList "-" .values.holdPorts }}
+{{- $first := int (first $ends) }}
+{{- $last := int (last $ends) }}
+{{- if eq .values.holdMode "tproxy" }}
+{{- if eq $first $last }}{{ fail (printf "holdPorts: %s is one port; each service needs one, so use a range" .values.holdPorts) }}{{ end }}
+{{- range concat .ports (list 9901 9902 18001 18081) }}
+{{- if and (ge . $first) (le . $last) }}
+{{- fail (printf "holdPorts: %s has port %d, which proxy pods use; choose another range, or another port" $.values.holdPorts .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "zenvoy.checkService" -}}
+{{- $type := .service.type }}
+{{- $wrong := dict }}
+{{- if eq $type "ClusterIP" }}
+{{- if .nodes }}{{ $_ := set $wrong "nodePort" "NodePort or LoadBalancer" }}{{ end }}
+{{- if .service.externalTrafficPolicy }}{{ $_ := set $wrong "externalTrafficPolicy" "NodePort or LoadBalancer" }}{{ end }}
+{{- end }}
+{{- if ne $type "LoadBalancer" }}
+{{- if .service.loadBalancerClass }}{{ $_ := set $wrong "loadBalancerClass" "LoadBalancer" }}{{ end }}
+{{- if .service.loadBalancerSourceRanges }}{{ $_ := set $wrong "loadBalancerSourceRanges" "LoadBalancer" }}{{ end }}
+{{- end }}
+{{- range $value, $types := $wrong }}
+{{- fail (printf "proxy.service.type: with %s, %s cannot be set; use the type %s, or remove it" $type $value $types) }}
+{{- end }}
+{{- end -}}
+
+{{- define "zenvoy.checkResources" -}}
+{{- $requests := .resources.requests | default dict }}
+{{- range $name, $limit := .resources.limits | default dict }}
+{{- $request := get $requests $name }}
+{{- if not (kindIs "invalid" $request) }}
+{{- if and (ne (toString $request) "") (gt (include "zenvoy.quantity" $request | float64) (include "zenvoy.quantity" $limit | float64)) }}
+{{- fail (printf "%s.resources: the request of %s, %v, exceeds its limit, %v; lower the request, or raise the limit" $.part $name $request $limit) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* A Kubernetes quantity as a number. */}}
+{{- define "zenvoy.quantity" -}}
+{{- $factors := dict "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 }}
+{{- $text := toString . }}
+{{- $unit := regexFind "[A-Za-z]+$" $text }}
+{{- mulf (trimSuffix $unit $text | float64) (ternary (get $factors $unit) 1.0 (hasKey $factors $unit)) }}
+{{- end -}}
+
+{{/* Conditions of cert-manager and of the Prometheus operator. */}}
+{{- define "zenvoy.checkDurations" -}}
+{{- $manager := .Values.mtls.certManager }}
+{{- if and .Values.mtls.enabled (eq .Values.mtls.source "cert-manager") (ge (include "zenvoy.seconds" $manager.renewBefore | float64) (include "zenvoy.seconds" $manager.duration | float64)) }}
+{{- fail (printf "mtls.certManager.renewBefore: %s is not less than duration, %s; lower it" $manager.renewBefore $manager.duration) }}
+{{- end }}
+{{- $monitor := .Values.monitoring.serviceMonitor }}
+{{- $interval := $monitor.interval | default .Values.prometheus.scrapeInterval }}
+{{- if and $monitor.scrapeTimeout (gt (include "zenvoy.seconds" $monitor.scrapeTimeout | float64) (include "zenvoy.seconds" $interval | float64)) }}
+{{- fail (printf "monitoring.serviceMonitor.scrapeTimeout: %s exceeds the interval, %s; lower it" $monitor.scrapeTimeout $interval) }}
+{{- end }}
+{{- end -}}
+
+{{/* A duration, such as 1h30m, in seconds. */}}
+{{- define "zenvoy.seconds" -}}
+{{- $factors := dict "h" 3600.0 "m" 60.0 "s" 1.0 "ms" 0.001 }}
+{{- $sum := 0.0 }}
+{{- range regexFindAll "[0-9.]+(h|ms|m|s)" . -1 }}
+{{- $unit := regexFind "[a-z]+$" . }}
+{{- $sum = addf $sum (mulf (trimSuffix $unit . | float64) (get $factors $unit)) }}
+{{- end }}
+{{- $sum }}
 {{- end -}}
 
 {{- define "zenvoy.podIdentity" -}}
@@ -183,7 +271,7 @@ tolerations: {{ toYaml . | nindent 2 }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
