@@ -15,7 +15,7 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, BUSY_UNTIL_A
 from tests.cluster import crd
 from tests.cluster.stage import Stage, entry, own_address
 from tests.cluster.written import GENEROUS_SECONDS, until
-from tests.reconciler.test_http_get import serving
+from tests.reconciler.test_http_get import answering
 
 HERE = own_address()
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
@@ -65,7 +65,7 @@ async def test_pods_are_asked_at_their_own_addresses(stage: Stage) -> None:
     pod = (await stage.pod("web"))["metadata"]
     at = path("v1", "pods", stage.namespace, pod["name"], "status")
     ref = {"kind": "Pod", "name": pod["name"], "uid": pod["uid"]}
-    ready = {"addresses": [HERE], "conditions": {"ready": True, "serving": True}, "targetRef": ref}
+    ready = {"addresses": [HERE], "conditions": {"ready": True, "answering": True}, "targetRef": ref}
     stage.configure(replace(entry("web", stage.namespace), busy=BusyCheck("/busy")))
 
     async def answer() -> tuple[Reason | None, str]:
@@ -78,7 +78,7 @@ async def test_pods_are_asked_at_their_own_addresses(stage: Stage) -> None:
             while await answer() != expected:
                 await asyncio.sleep(0.02)
 
-    async with serving(b"HTTP/1.1 204 x\r\n\r\n", HERE) as (port, asked):
+    async with answering(b"HTTP/1.1 204 x\r\n\r\n", HERE) as (port, asked):
         await stage.slice("web-a", "web", [ready], port)
         await stage.until("web", lambda running: running.endpoints)
         code, message = await answer()
@@ -86,7 +86,7 @@ async def test_pods_are_asked_at_their_own_addresses(stage: Stage) -> None:
         status = {"phase": "Running", "podIP": HERE, "podIPs": [{"ip": HERE}]}
         await stage.api.patch(at, {"status": status}, MERGE_PATCH)
         await until_answer((None, ""))
-    async with serving(b"HTTP/1.1 200 x\r\n\r\n", HERE) as (port, _):
+    async with answering(b"HTTP/1.1 200 x\r\n\r\n", HERE) as (port, _):
         await stage.slice("web-a", "web", [ready], port)
         await stage.until("web", lambda running: running.endpoints == (f"{HERE}:{port}",))
         await until_answer((Reason.BUSY, f"GET /busy of pod {pod['name']} is answered with 200"))
