@@ -111,8 +111,8 @@ async def test_rbac_grants_exactly_what_is_used(
         async with controller(system.namespace, config, tmp_path / "controller.log"):
             await live_through(api, objects)
         await objects.scaled_service("left", state="ScaledToZero", since="2026-01-02T03:04:05Z", reason="idle")
-        leave = (PROGRAM, "uninstall", "--yes", "--system-namespace", system.namespace, "--kubeconfig", config)
-        process = await asyncio.create_subprocess_exec(*leave)
+        leave = (PROGRAM, "uninstall", "--yes", "--hook-of", ACCOUNT, "--system-namespace", system.namespace)
+        process = await asyncio.create_subprocess_exec(*leave, "--kubeconfig", config)
         assert await asyncio.wait_for(process.wait(), 240) == 0
     assert not seen.refused
     rights = await granted(api, system)

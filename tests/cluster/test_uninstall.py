@@ -87,3 +87,28 @@ async def test_uninstall_with_an_untouchable_target_restores_the_rest(
     assert [one["involvedObject"]["name"] for one in failed] == ["old"] and remedy in failed[0]["message"]
     code, said = await uninstalled(identity, system.namespace, namespace)
     assert code == 1, "without --best-effort it is a failure"
+
+
+async def test_hook_that_was_applied_changes_nothing(
+    control_plane: Cluster, api: Api, namespace: str, system: Chart, tmp_path: Path
+) -> None:
+    objects = Objects(api, namespace)
+    await objects.deployment("web", 0)
+    await objects.make("v1", "services", service("web"))
+    await objects.scaled_service("web", state="ScaledToZero", since="2026-01-02T03:04:05Z", reason="idle")
+    identity = kubeconfig_of(control_plane, system.namespace, ACCOUNT, tmp_path)
+    hook = ("--best-effort", "--hook-of", ACCOUNT)
+
+    # As `helm template | kubectl apply` leaves it.
+    control_plane.kubectl("annotate", "service", ACCOUNT, "--namespace", system.namespace, "meta.helm.sh/release-name-")
+    code, said = await uninstalled(identity, system.namespace, namespace, *hook)
+    assert code == 0 and said.startswith("nothing was done"), said
+    scale = path("apps/v1", "deployments", namespace, "web", "scale")
+    assert "replicas" not in json.loads(await api.get(scale))["spec"]
+
+    control_plane.kubectl(
+        "annotate", "service", ACCOUNT, "--namespace", system.namespace, "argocd.argoproj.io/tracking-id=zenvoy"
+    )
+    code, said = await uninstalled(identity, system.namespace, namespace, *hook)
+    assert code == 0, said
+    assert json.loads(await api.get(scale))["spec"]["replicas"] == 1

@@ -88,6 +88,15 @@ def uninstall(
             help="Exit with 0 even if a ScaledService can never be restored, so that an uninstall continues.",
         ),
     ] = False,
+    hook_of: Annotated[
+        str,
+        typer.Option(
+            help="For the chart's hook: do nothing if this Service of zenvoy was applied, not installed by helm or "
+            "Argo CD, because the hook's Job was then applied too.",
+            metavar="SERVICE",
+            callback=validators.optional_name,
+        ),
+    ] = "",
     namespace: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,9 +123,12 @@ def uninstall(
       zenvoy uninstall --yes --context staging
     """
     from reconciler.cli.commands import cluster
-    from reconciler.cluster_client.uninstall import restore_services, services_to_restore
+    from reconciler.cluster_client.uninstall import is_hook, restore_services, services_to_restore
 
     selection = ContextOptions(None, namespace is None, context, kubeconfig, system)
+    if hook_of and not cluster.run(selection, lambda one: is_hook(one, hook_of)):
+        output.echo("nothing was done: this Job is a hook of helm, and was applied; render the chart with --no-hooks")
+        return
     items = cluster.run(selection, lambda one: services_to_restore(one, namespace or ()))
     if not items:
         output.echo("there is no ScaledService; nothing to restore")
