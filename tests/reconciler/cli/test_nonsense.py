@@ -51,6 +51,7 @@ WRONG = {
     "--lease-duration": ("nonsense", "0", "10ms"),
     "--peers-service": ("", "a b"),
     "--proxies-service": ("a b",),
+    "--hook-of": ("a b",),
     "--sample-interval": ("nonsense", "0"),
     "--days": ("0", "91", "nonsense"),
     "--ca-secret": ("", "a b"),
