@@ -20,7 +20,15 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 TARGET = Path(__file__).parent.parent / "xds" / "resources" / "descriptors.binpb"
 MESSAGES = {
-    "envoy.config.accesslog.v3": ("AccessLogFilter", "ComparisonFilter", "StatusCodeFilter"),
+    "envoy.config.accesslog.v3": (
+        "AccessLogFilter",
+        "AndFilter",
+        "ComparisonFilter",
+        "HeaderFilter",
+        "OrFilter",
+        "ResponseFlagFilter",
+        "StatusCodeFilter",
+    ),
     "envoy.config.cluster.v3": (
         "CircuitBreakers",
         "CircuitBreakers.Thresholds",

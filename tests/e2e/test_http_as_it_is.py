@@ -13,10 +13,22 @@ from typing import BinaryIO
 
 import psutil
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import Event, StreamEnded, StreamReset
 
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, quick, request, until
 from tests.ports import free_port
+
+FINE = "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 2\r\n\r\nhi"
+HINT = "HTTP/1.1 103 Early Hints\r\nLink: </{}.css>; rel=preload\r\n\r\n"
+
+
+def answer(text: str) -> str:
+    """Return a request for this answer, without its Host."""
+    return f"GET /answer/{text.encode('latin-1').hex()} HTTP/1.1\r\n"
+
 
 MANY = "".join(f"X-H{number}: v\r\n" for number in range(400))
 REQUESTS = {
@@ -27,7 +39,8 @@ REQUESTS = {
     "path": "GET /a/%7Efoo/./b%41/../c//d%2Fe%5C\\f;g?h=%7E&i=a/../b HTTP/1.1\r\nHost: path\r\n\r\n",
     "latin": "GET / HTTP/1.1\r\nHost: latin\r\nX-Name: Zoë\r\n\r\n",
     "request-id": "GET / HTTP/1.1\r\nHost: request-id\r\nX-Request-Id: mine\r\n\r\n",
-    "edge": "GET / HTTP/1.1\r\nHost: edge\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n",
+    "edge": "GET / HTTP/1.1\r\nHost: edge\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.9\r\n"
+    "X-Forwarded-Client-Cert: Hash=ab\r\nForwarded: proto=https\r\nVia: 1.1 edge\r\nX-Real-IP: 192.0.2.9\r\n\r\n",
     "many": f"GET / HTTP/1.1\r\nHost: many\r\n{MANY}\r\n",
     "large": f"GET / HTTP/1.1\r\nHost: large\r\nX-A: {'a' * 61 * 1024}\r\nX-B: {'b' * 61 * 1024}\r\n\r\n",
     "long": f"GET /{'p' * 70 * 1024} HTTP/1.1\r\nHost: long\r\n\r\n",
@@ -38,6 +51,13 @@ REQUESTS = {
     "method": "PURGE / HTTP/1.1\r\nHost: method\r\nContent-Length: 2\r\n\r\nab",
     "expect": "POST / HTTP/1.1\r\nHost: expect\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
     "old": "GET / HTTP/1.0\r\nHost: old\r\n\r\n",
+    "options": "OPTIONS / HTTP/1.1\r\nHost: options\r\n\r\n",
+    "joined": "GET / HTTP/1.1\r\nHost: joined\r\nAccept: a\r\nAccept: b\r\nX-Folded: a\r\n b\r\n\r\n",
+    "absolute": "GET http://absolute:80/x?y HTTP/1.1\r\nHost: other\r\n\r\n",
+    "hops": "GET / HTTP/1.1\r\nHost: hops\r\nConnection: X-Hop\r\nX-Hop: 1\r\nTE: trailers, deflate\r\n\r\n",
+    "hints": answer(HINT.format("a") + HINT.format("b") + f"HTTP/1.1 200 OK\r\n{FINE}") + "Host: hints\r\n\r\n",
+    "status": answer(f"HTTP/1.1 999 Tr\xe8s bien\r\nX-Empty: \r\nSet-Cookie: a\r\nSet-Cookie: b\r\n{FINE}")
+    + "Host: status\r\n\r\n",
 }
 """Requests by name, which is also the host: each has a service of its own, so that one asks each while it sleeps."""
 ADDED = re.compile(rb"X-Forwarded-For: 127\.0\.0\.1\r\n|(?<=[0-9],)127\.0\.0\.1|X-Forwarded-Proto: http\r\n")
@@ -49,6 +69,11 @@ CHANGED = {
     "tcp": {b"\r\n\r\nGET": b"\r\nConnection: close\r\n\r\nGET"},
     "exec": {b"\r\n\r\nPOST": b"\r\nConnection: close\r\n\r\nPOST"},
     "dot": {b"Host: dot.": b"Host: dot"},
+    "options": {b"Host: options\r\n": b"Host: options\r\nContent-Length: 0\r\n"},
+    "joined": {b"Accept: a\r\nAccept: b\r\n": b"Accept: a,b\r\n", b"a\r\n b": b"a b"},
+    "absolute": {b"http://absolute:80/": b"/", b"Host: other": b"Host: absolute:80"},
+    "hops": {b"Connection: X-Hop\r\nX-Hop: 1\r\nTE: trailers, deflate\r\n": b"TE: trailers\r\n"},
+    "hints": {HINT.format("b").encode(): b""},
     "old": {
         b"GET / HTTP/1.0": b"GET / HTTP/1.1",
         b"HTTP/1.1 200": b"HTTP/1.0 200",
@@ -80,12 +105,15 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     command = [sys.executable, "-I", "-S", str(SERVERS / "raw_http.py"), "{port}"]
     services = [{"name": name, "command": command} for name in REQUESTS]
     db = {"name": "db", "protocol": "tcp", "command": gated(quick("tcp"), "db")}
+    late = {"name": "late", "command": gated(quick("http"), "late")}
+    probe = {"paths": ["/probe"], "answer": {"status": 400, "body": "asleep"}}
+    ignoring = {"name": "ignoring", "command": quick("http"), "ignore": [probe]}
     by_bytes = {"idle": {"by": "bytes"}, "wake": {"by": "bytes"}}
     own = {"name": "own-port", "protocol": "tcp", "command": command, **by_bytes}
     hosts = {"two": ["*.example.com"], "exact": ["a.b.example.com"], "three": ["*.b.example.com"], "default": []}
     services += [{"name": name, "hosts": names, "command": quick("http")} for name, names in hosts.items()]
     proxy = {"http": {"healthPath": "/zenvoy/health", "defaultService": "default"}}
-    return shared_zenvoy(*services, db, own, defaults=SLOW_TO_SLEEP, proxy=proxy)
+    return shared_zenvoy(*services, db, own, late, ignoring, defaults=SLOW_TO_SLEEP, proxy=proxy)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -139,6 +167,63 @@ def test_request_too_large_names_who_refused_it(z: Zenvoy) -> None:
     answer = exchange(z.http_port, f"GET / HTTP/1.1\r\nHost: case\r\nX-A: {'a' * 300 * 1024}\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"zenvoy: the headers of the request exceed 256 KiB (maxHeadersKiB)" in answer
+
+
+REFUSED = {
+    "path": ("GET /ü HTTP/1.1\r\n", 400, "the request: http1.codec_error"),
+    "fragment": ("GET /a#b HTTP/1.1\r\n", 400, "the request: path_normalization_failed"),
+    "control": ("GET / HTTP/1.1\r\nX-A: \x01\r\n", 400, "the request: http1.invalid_characters"),
+    "encoding": (
+        "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n",
+        501,
+        "the request: http1.invalid_transfer_encoding",
+    ),
+    "asterisk": ("OPTIONS * HTTP/1.1\r\n", 404, "path of a service: absolute_path_rejected"),
+    "connect": ("CONNECT case:80 HTTP/1.1\r\n", 404, "path of a service: route_not_found"),
+    "no-content": (
+        answer("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        502,
+        "the answer of the service is invalid",
+    ),
+    "no-http": (answer("ICY 200 OK\r\n\r\n"), 502, "the answer of the service is invalid"),
+    "no-answer": (answer(""), 503, "the service did not answer"),
+}
+"""Requests without their Host that are not answered by the program: the status and a part of the text."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_answer_of_envoy_names_who_refused_and_why(z: Zenvoy, name: str) -> None:
+    sent, status, part = REFUSED[name]
+    got = exchange(z.http_port, f"{sent}Host: case\r\n\r\n")
+    assert got.startswith(f"HTTP/1.1 {status} ".encode())
+    assert re.search(rf"\r\n\r\nzenvoy: .*{part}.*\n$".encode(), got)
+
+
+def test_answer_to_an_ignored_request_keeps_its_text(z: Zenvoy) -> None:
+    z.asleep("ignoring")
+    got = exchange(z.http_port, "GET /probe HTTP/1.1\r\nHost: ignoring\r\n\r\n")
+    assert (got[:13], got.rpartition(b"\r\n")[2]) == (b"HTTP/1.1 400 ", b"asleep")
+
+
+def test_invalid_http2_request_leaves_the_other_requests(z: Zenvoy) -> None:
+    client = H2Connection(H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False))
+    client.initiate_connection()
+    valid = [(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "late")]
+    with socket.create_connection((LOCAL, z.http_port), 60) as sock:
+        client.send_headers(1, valid, end_stream=True)
+        client.send_headers(3, [*valid, ("X-Upper", "1")], end_stream=True)
+        client.send_headers(5, [*valid, ("connection", "x")], end_stream=True)
+        sock.sendall(client.data_to_send())
+        events: list[Event] = []
+        while not any(isinstance(event, StreamEnded) for event in events):
+            data = sock.recv(65_536)
+            assert data, "the connection was closed"
+            events += client.receive_data(data)
+            if sum(isinstance(event, StreamReset) for event in events) == 2:
+                z.open_gate("late")
+            sock.sendall(client.data_to_send())
+    assert {event.stream_id for event in events if isinstance(event, StreamReset)} == {3, 5}
+    assert {event.stream_id for event in events if isinstance(event, StreamEnded)} == {1}
 
 
 @pytest.mark.parametrize(
@@ -196,9 +281,10 @@ def exchange(port: int, request: str) -> bytes:
     """Send a request, and return its answer: the head without the length of the body, the body without chunks."""
     with socket.create_connection((LOCAL, port), 60) as client, client.makefile("rb") as file:
         client.sendall(request.encode())
-        head = _lines(file)
-        if head.startswith(b"HTTP/1.1 100"):
-            head += _lines(file)
+        head = last = _lines(file)
+        while last.startswith(b"HTTP/1.1 1"):
+            last = _lines(file)
+            head += last
         if b"\nTransfer-Encoding: chunked" in head:
             return head + b"".join(iter(lambda: _chunk(file), b"")) + _lines(file)
         before, length, after = re.split(rb"(?i:Content-Length): (\d+)\r\n", head, maxsplit=1)

@@ -13,7 +13,7 @@ from typing import Any
 
 from xds import ir
 from xds.names import HELD, IGNORED_STAT, ignored, stat_name
-from xds.resources.http_options import http1_options
+from xds.resources.http_options import http1_options, http2_options
 from xds.resources.proto import (
     Cluster,
     ClusterLoadAssignment,
@@ -78,7 +78,7 @@ def _common(protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
 def _upstream_protocol(protocol: ir.ServiceProtocol) -> dict[str, Any]:
     if not protocol.is_http:
         return {}
-    http1, http2 = {"http_protocol_options": http1_options()}, {"http2_protocol_options": {"allow_connect": True}}
+    http1, http2 = {"http_protocol_options": http1_options()}, {"http2_protocol_options": http2_options()}
     idle_timeout, config = _HTTP1_UPSTREAM_IDLE, {"explicit_http_config": http1}
     if protocol is ir.ServiceProtocol.H2C:
         idle_timeout, config = _H2C_UPSTREAM_IDLE, {"explicit_http_config": http2}

@@ -22,6 +22,11 @@ def http1_options() -> dict[str, Any]:
     return {"header_key_format": {"stateful_formatter": preserve_case}, "enable_trailers": True}
 
 
+def http2_options() -> dict[str, Any]:
+    """Return the HTTP/2 options of both sides. An invalid message ends its own stream, not all of the connection."""
+    return {"allow_connect": True, "override_stream_error_on_invalid_http_message": {"value": True}}
+
+
 def ignored_upgrades() -> list[dict[str, Any]]:
     """Return the matchers of upgrades that Envoy removes from a request, which then continues without it.
 

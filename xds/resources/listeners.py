@@ -26,8 +26,9 @@ from xds.names import (
     own_listener_name,
 )
 from xds.resources.clusters import ads, socket_address, tcp_keepalive
-from xds.resources.http_options import PASSED_UPGRADES, http1_options, ignored_upgrades
+from xds.resources.http_options import PASSED_UPGRADES, http1_options, http2_options, ignored_upgrades
 from xds.resources.ignore_rules import source_ranges
+from xds.resources.local_replies import local_replies
 from xds.resources.proto import (
     HealthCheck,
     HttpConnectionManager,
@@ -224,9 +225,10 @@ def _connection_manager(stat_prefix: str, options: ir.ListenerOptions, **routes:
             "max_headers_count": {"value": options.max_headers},
         },
         max_request_headers_kb={"value": options.max_headers_kib},
-        local_reply_config=_local_replies(options),
+        # The answers to ignored requests are texts of the services file.
+        local_reply_config={} if stat_prefix == ANSWERS else local_replies(options),
         http2_protocol_options={
-            "allow_connect": True,
+            **http2_options(),
             "max_concurrent_streams": _MAX_STREAMS,
             "initial_stream_window_size": _STREAM_WINDOW,
             "initial_connection_window_size": _CONNECTION_WINDOW,
@@ -234,10 +236,7 @@ def _connection_manager(stat_prefix: str, options: ir.ListenerOptions, **routes:
         stream_idle_timeout=UNLIMITED,
         request_timeout=UNLIMITED,
         request_headers_timeout=_REQUEST_HEADERS_TIMEOUT,
-        use_remote_address={"value": True},
-        # Envoy would append its own address for a client on a loopback address; the routes append the client's.
-        skip_xff_append=True,
-        xff_num_trusted_hops=options.trusted_hops,
+        **_client_identity(options.trusted_hops),
         strip_trailing_host_dot=True,
         generate_request_id={"value": False},
         proxy_100_continue=True,
@@ -247,6 +246,17 @@ def _connection_manager(stat_prefix: str, options: ir.ListenerOptions, **routes:
     )
 
 
+def _client_identity(trusted_hops: int) -> dict[str, Any]:
+    """Return the settings for headers about the client, which only trusted proxies may set."""
+    return {
+        "use_remote_address": {"value": True},
+        # Envoy would append its own address for a client on a loopback address; the routes append the client's.
+        "skip_xff_append": True,
+        "xff_num_trusted_hops": trusted_hops,
+        "forward_client_cert_details": "ALWAYS_FORWARD_ONLY" if trusted_hops else "SANITIZE",
+    }
+
+
 def _health_check(path: str) -> list[dict[str, Any]]:
     """Return the filter that answers at this path: 200, or 503 while Envoy drains, regardless of the host."""
     if not path:
@@ -254,11 +264,3 @@ def _health_check(path: str) -> list[dict[str, Any]]:
     match = {"name": ":path", "string_match": {"exact": path}}
     config = HealthCheck(pass_through_mode={"value": False}, headers=[match])
     return [{"name": "envoy.filters.http.health_check", "typed_config": packed(config)}]
-
-
-def _local_replies(options: ir.ListenerOptions) -> dict[str, Any]:
-    """Return the texts of Envoy's own answers, which name who refused a request."""
-    limits = f"{options.max_headers_kib} KiB (maxHeadersKiB) or {options.max_headers} headers (maxHeaders)"
-    text = f"zenvoy: the headers of the request exceed {limits}\n"
-    is_431 = {"comparison": {"op": "EQ", "value": {"default_value": 431, "runtime_key": "zenvoy.too_large"}}}
-    return {"mappers": [{"filter": {"status_code_filter": is_431}, "body": {"inline_string": text}}]}

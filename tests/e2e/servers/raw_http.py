@@ -1,7 +1,8 @@
 """An HTTP/1.1 server that answers with the request as it arrived. Run it with `python -I -S`. Arguments: PORT.
 
 The body of the answer is the head of the request, its body without chunks, and its trailers. A path that begins with
-/chunked is answered in chunks, with a trailer.
+/chunked is answered in chunks, with a trailer. One that begins with /answer/ is answered with the bytes that follow in
+hexadecimal; if there are none, the connection is closed.
 """
 
 import sys
@@ -52,8 +53,15 @@ def request(connection):
 
 def answer(connection):
     got = request(connection)
+    path = got.split(b" ", 2)[1]
+    if path.startswith(b"/answer/"):
+        sent = bytes.fromhex(path[8:].decode())
+        if not sent:
+            raise EOFError
+        connection.sock.sendall(sent)
+        return
     head = b"HTTP/1.1 200 Very fine\r\nX-CamelCase: Yes\r\nserver: raw\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
-    if b" /chunked" in got.partition(b"\r\n")[0]:
+    if path.startswith(b"/chunked"):
         trailer = b"X-Sum: 42\r\n"
         body = b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(got), got, trailer)
         connection.sock.sendall(head + b"Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
