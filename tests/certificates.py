@@ -5,7 +5,15 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from reconciler.core.access.identity import PROXY
 
@@ -59,6 +67,24 @@ def accepted(address: tuple[str, int], server_name: str, trusts: bytes, pair: Pa
             return bool(secured.recv(1))
         except (ssl.SSLError, ConnectionError):
             return False
+
+
+def without_key_identifiers(folder: Path) -> tuple[Path, Path]:
+    """Write an authority's certificate, and a certificate for 127.0.0.1 with its key; neither has key identifiers."""
+    now, keys = datetime.now(UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.BasicConstraints(True, None), True), (address, False)]
+    issuer, files = _common_name("kubernetes"), [folder / "authority.pem", folder / "server.pem"]
+    for name, key, extension, file in zip(("kubernetes", "server"), keys, extensions, files, strict=True):
+        builder = x509.CertificateBuilder(issuer, _common_name(name), key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        pem = builder.add_extension(*extension).sign(keys[0], hashes.SHA256()).public_bytes(Encoding.PEM)
+        file.write_bytes(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files[0], files[1]
+
+
+def _common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _new_key(file: Path) -> tuple[str | Path, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import urllib.error
 import urllib.request
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
+from reconciler.core.proxy_environment import proxy_for
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.port_forward import MAX_RESPONSE_BYTES, PortForwardError
 from reconciler.kubernetes.types.builtin import Lease
@@ -106,13 +108,16 @@ class ControllerAtUrl:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
+        proxy, scheme = proxy_for(url, os.environ), url.partition(":")[0]
+        # Without it, urllib would use the proxy for 127.0.0.1 too.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({scheme: proxy} if proxy else {}))
 
     async def fetch(self, path: str) -> Any:
         return await asyncio.to_thread(self._fetch, path)
 
     def _fetch(self, path: str) -> Any:
         try:
-            with urllib.request.urlopen(f"{self._url}{path}", timeout=TIMEOUT_SECONDS) as response:
+            with self._opener.open(f"{self._url}{path}", timeout=TIMEOUT_SECONDS) as response:
                 return json.loads(_read_bounded(response))
         except urllib.error.HTTPError as error:
             with error:

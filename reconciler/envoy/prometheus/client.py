@@ -6,6 +6,8 @@ Error messages never contain bytes of the answer.
 
 from __future__ import annotations
 
+import os
+import ssl
 import time
 from io import BytesIO
 from typing import Any
@@ -17,7 +19,9 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util.retry import Retry
+from urllib3.util.ssl_ import create_urllib3_context
 
+from reconciler.core.proxy_environment import proxy_for
 from reconciler.envoy.prometheus.rows import UnusableAnswerError
 from reconciler.envoy.prometheus.settings import PrometheusSettings, read_headers, read_secret
 
@@ -33,7 +37,11 @@ class Client:
     def __init__(self, settings: PrometheusSettings) -> None:
         self._settings = settings
         session = requests.Session()
-        session.verify = settings.ca_file or True
+        session.verify = settings.ca_file or os.environ.get("REQUESTS_CA_BUNDLE") or True
+        # requests would use the proxy of the environment for this machine and for Services of the cluster too.
+        session.trust_env = False
+        if proxy := proxy_for(settings.url, os.environ):
+            session.proxies = {"http": proxy, "https": proxy}
         once = Retry(0, read=False)  # a timeout is raised as a timeout
         self._prometheus = PrometheusConnect(settings.url, session=session, timeout=settings.timeout, retry=once)
         self._transport = _Transport(settings.seconds_max, once)
@@ -88,9 +96,20 @@ class _Transport(HTTPAdapter):
     """A transport that bounds an answer in size and time, and refuses one that is not complete."""
 
     def __init__(self, seconds_max: float, retry: Retry) -> None:
+        self._tls = create_urllib3_context()
+        # A cluster's CA may lack extensions that newer versions of Python require by default.
+        self._tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
         super().__init__(max_retries=retry)
         self._seconds_max = seconds_max
         self.bytes_max = BYTES_PER_ENVOY_MAX
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Create the pool, with our TLS context."""
+        super().init_poolmanager(*args, **{**options, "ssl_context": self._tls})
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the pool for a proxy, with our TLS context."""
+        return super().proxy_manager_for(proxy, **{**options, "ssl_context": self._tls})
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         """Send a request and read its answer. Raises as `Client.query` does."""

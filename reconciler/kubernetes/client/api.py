@@ -21,10 +21,10 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from multidict import CIMultiDict
 
+from reconciler.core.proxy_environment import proxy_for
 from reconciler.kubernetes.client import exec_plugin, port_forward, service_account
 from reconciler.kubernetes.client import kubeconfig as kubeconfigs
 from reconciler.kubernetes.client.errors import UNAUTHORIZED, ApiError, NoCluster, Unreachable
-from reconciler.kubernetes.client.proxy_environment import proxy_for
 from reconciler.kubernetes.types.names import checked_path
 
 log = structlog.get_logger(__name__)

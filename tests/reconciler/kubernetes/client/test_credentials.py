@@ -8,23 +8,17 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from kubernetes.aio.client import Configuration
 
 from reconciler.kubernetes.client.api import Api, connect
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.client.service_account import TokenFile
+from tests.certificates import without_key_identifiers
 
 
 class Server:
@@ -174,24 +168,6 @@ async def test_cluster_ca_without_key_identifier_is_accepted(tmp_path: Path, mon
             assert await api.get("/version") == b"{}\n"
         finally:
             await api.close()
-
-
-def without_key_identifiers(folder: Path) -> tuple[Path, Path]:
-    """Write an authority's certificate, and a certificate for 127.0.0.1 with its key; neither has key identifiers."""
-    now, keys = datetime.now(UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.BasicConstraints(True, None), True), (address, False)]
-    issuer, files = common_name("kubernetes"), [folder / "authority.pem", folder / "server.pem"]
-    for name, key, extension, file in zip(("kubernetes", "server"), keys, extensions, files, strict=True):
-        builder = x509.CertificateBuilder(issuer, common_name(name), key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        pem = builder.add_extension(*extension).sign(keys[0], hashes.SHA256()).public_bytes(Encoding.PEM)
-        file.write_bytes(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return files[0], files[1]
-
-
-def common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 async def test_api_in_a_pod_ignores_the_proxy_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
-"""The proxy that the environment names for an API server."""
+"""The proxy that the environment names for a server."""
 
 from __future__ import annotations
 
 import pytest
 
-from reconciler.kubernetes.client.proxy_environment import proxy_for
+from reconciler.core.proxy_environment import proxy_for
 
 PROXY = "http://proxy.example:3128"
 SERVER = "https://api.shop.example:6443"
@@ -26,6 +26,8 @@ SERVER = "https://api.shop.example:6443"
         ("https://127.0.0.1:6443", ""),
         ("https://[::1]:6443", ""),
         ("https://localhost:6443", ""),
+        ("https://web.shop.svc:8443", ""),
+        ("https://web.shop.svc.cluster.local", ""),
     ],
 )
 def test_proxy_for_excluded_server_is_none(url: str, no_proxy: str) -> None:
@@ -41,6 +43,7 @@ def test_proxy_for_excluded_server_is_none(url: str, no_proxy: str) -> None:
         (SERVER, "api.shop.example:443"),
         ("https://shop.example", ".shop.example"),
         (SERVER, "10.0.0.0/8,,nonsense/99"),
+        ("https://svc.shop.example", ""),
     ],
 )
 def test_proxy_for_other_server_is_the_proxy(url: str, no_proxy: str) -> None:

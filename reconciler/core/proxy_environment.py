@@ -1,7 +1,7 @@
 """The proxy that the environment names for a server, by the rules of kubectl. Pure.
 
 `NO_PROXY` has host names with their subdomains, IP addresses, and CIDR blocks, each with an optional port, and `*`. A
-server on this machine is never reached through a proxy.
+server on this machine is never reached through a proxy, and neither is a Service by its name within the cluster.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _is_local(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or "svc" in host.split(".")[2:3]
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
