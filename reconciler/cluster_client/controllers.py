@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
-from reconciler.core.proxy_environment import proxy_for
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.port_forward import MAX_RESPONSE_BYTES, PortForwardError
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.proxy_environment import proxy_for
 
 CONTROLLER_LABEL = "app.kubernetes.io/component=reconciler"
 PROXY_LABEL = "app.kubernetes.io/component=proxy"

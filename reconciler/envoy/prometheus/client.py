@@ -21,9 +21,9 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import create_urllib3_context
 
-from reconciler.core.proxy_environment import proxy_for
 from reconciler.envoy.prometheus.rows import UnusableAnswerError
 from reconciler.envoy.prometheus.settings import PrometheusSettings, read_headers, read_secret
+from reconciler.proxy_environment import proxy_for
 
 BYTES_PER_ENVOY_MAX = 48_000_000
 """10,000 services with six figures each, and twice 400 bytes a row: each row repeats the labels of its scrape job."""

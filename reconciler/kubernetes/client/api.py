@@ -21,11 +21,11 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from multidict import CIMultiDict
 
-from reconciler.core.proxy_environment import proxy_for
 from reconciler.kubernetes.client import exec_plugin, port_forward, service_account
 from reconciler.kubernetes.client import kubeconfig as kubeconfigs
 from reconciler.kubernetes.client.errors import UNAUTHORIZED, ApiError, NoCluster, Unreachable
 from reconciler.kubernetes.types.names import checked_path
+from reconciler.proxy_environment import proxy_for
 
 log = structlog.get_logger(__name__)
 

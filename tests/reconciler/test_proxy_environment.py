@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.proxy_environment import proxy_for
+from reconciler.proxy_environment import proxy_for
 
 PROXY = "http://proxy.example:3128"
 SERVER = "https://api.shop.example:6443"
