@@ -6,6 +6,9 @@ each alias that repeats it.
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +36,15 @@ class Exceeded:
 
 
 def read_bounded(path: Path) -> bytes:
-    """Return the content, of which one byte more than the limit is read. Raises `OSError`."""
-    with path.open("rb") as file:
+    """Return the content, of which one byte more than the limit is read. Raises `OSError`.
+
+    A pipe of the shell, such as `/dev/stdin`, is read to its end; a named pipe without a writer would block forever.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        is_pipe = stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
+        if is_pipe and os.path.exists(os.path.realpath(path)):
+            raise OSError(errno.EINVAL, "a named pipe; use a regular file")
+        os.set_blocking(file.fileno(), True)
         return file.read(MAX_BYTES + 1)
 
 

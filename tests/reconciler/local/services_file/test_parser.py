@@ -184,6 +184,18 @@ def test_parser_unreadable_file_is_reported(tmp_path: Path) -> None:
     assert list(map(str, missing)) == [f"{tmp_path}/none.yaml: cannot be read: No such file or directory"]
     folder = read(tmp_path)
     assert list(map(str, folder)) == [f"{tmp_path}: cannot be read: Is a directory"]
+    os.mkfifo(tmp_path / "pipe")
+    pipe = read(tmp_path / "pipe")
+    assert list(map(str, pipe)) == [f"{tmp_path}/pipe: cannot be read: a named pipe; use a regular file"]
+
+
+def test_parser_pipe_of_the_shell_is_read_to_its_end(file: Path) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "wb") as pipe:
+        pipe.write(file.read_bytes())
+        pipe.close()
+        found = read(Path(f"/dev/fd/{reader}"))
+    assert "/dev/fd/site does not exist" in str(found)
 
 
 def test_parser_invalid_text_is_reported_with_place(tmp_path: Path) -> None:
