@@ -96,6 +96,7 @@ async def _check_conflicts(cluster: ClusterClient, items: list[ScaledService]) -
         *conflicts.check_autoscalers(items, autoscalers),
         *conflicts.check_scaled_objects(items, scaled_objects),
         *conflicts.check_field_managers(items, targets),
+        *conflicts.check_targets(items, targets),
         *unreadable,
     ]
     numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled_objects), "target": len(targets)}

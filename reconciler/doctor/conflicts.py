@@ -21,7 +21,7 @@ from reconciler.doctor.findings import Finding, FindingCode, Severity
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.resolve import target_of
-from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.kubernetes.types.objects import OwnerReference, decoder, path
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.types.target import Target
 
@@ -63,6 +63,7 @@ class TargetMeta(msgspec.Struct, rename="camel"):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     managed_fields: list[ManagedFields] = []
+    owner_references: list[OwnerReference] = []
 
 
 class FieldSet(msgspec.Struct):
@@ -109,10 +110,23 @@ class ScaledObject(msgspec.Struct):
     spec: ScaledObjectSpec
 
 
+class ClaimRetention(msgspec.Struct, rename="camel"):
+    """`persistentVolumeClaimRetentionPolicy` of a StatefulSet."""
+
+    when_scaled: str = "Retain"
+
+
+class ManagedSpec(msgspec.Struct, rename="camel"):
+    """The part of a target's spec that concerns its volumes."""
+
+    persistent_volume_claim_retention_policy: ClaimRetention | None = None
+
+
 class ManagedTarget(msgspec.Struct):
     """A scale target."""
 
     metadata: TargetMeta
+    spec: ManagedSpec = msgspec.field(default_factory=ManagedSpec)
 
 
 class TargetIdentity(Protocol):
@@ -176,6 +190,33 @@ def check_field_managers(items: Iterable[ScaledService], targets: Mapping[Target
         if one := targets.get(target):
             for message, remedy, severity in _other_managers(target, one.metadata):
                 yield Finding(FindingCode.REPLICAS_APPLIED, str(target), message, remedy, severity)
+
+
+def check_targets(items: Iterable[ScaledService], targets: Mapping[Target, ManagedTarget]) -> Iterator[Finding]:
+    """Find targets that lose their volumes at each sleep, and targets whose replicas belong to another object."""
+    for target in {target_of(item): None for item in items}:
+        one = targets.get(target)
+        policy = one.spec.persistent_volume_claim_retention_policy if one else None
+        if policy and policy.when_scaled == "Delete":
+            message = "its persistentVolumeClaimRetentionPolicy.whenScaled is Delete: each sleep deletes its volumes"
+            remedy = "set whenScaled: Retain, or remove the ScaledService"
+            yield Finding(FindingCode.VOLUMES_DELETED, str(target), message, remedy)
+        for owner in one.metadata.owner_references if one else ():
+            if owner.controller:
+                yield _controlled(target, owner)
+
+
+def _controlled(target: Target, owner: OwnerReference) -> Finding:
+    named = f"{owner.kind} {target.namespace}/{owner.name}"
+    if (target.kind, owner.kind) == ("ReplicaSet", "Deployment"):
+        message = f"{named} sets its replicas: it starts it again when zenvoy stops it"
+        remedy = (
+            f"delete the ScaledService, and create it with scaleTargetRef: {{kind: Deployment, name: {owner.name}}}"
+        )
+        return Finding(FindingCode.REPLICAS_CONTROLLED, str(target), message, remedy)
+    message = f"{named} controls it: if it sets the replicas, it starts it again when zenvoy stops it"
+    remedy = f"none if the controller leaves the replicas alone; otherwise make {owner.kind} {owner.name} the target"
+    return Finding(FindingCode.REPLICAS_CONTROLLED, str(target), message, remedy, Severity.NOTE)
 
 
 def _other_managers(target: Target, meta: TargetMeta) -> Iterator[tuple[str, str, Severity]]:

@@ -69,6 +69,10 @@ class FindingCode(StrEnum):
     KEDA_SCALES_TO_ZERO = "KedaScalesToZero"
     REPLICAS_APPLIED = "ReplicasApplied"
     """Another program applies `spec.replicas`."""
+    REPLICAS_CONTROLLED = "ReplicasControlled"
+    """The target belongs to another object, whose controller may set the replicas."""
+    VOLUMES_DELETED = "VolumesDeleted"
+    """Kubernetes deletes the volumes of the target at each sleep."""
 
     ROUTE_PAST_PROXY = "RoutePastProxy"
     """An Ingress or HTTPRoute leads to the Service itself, so it cannot wake it."""

@@ -15,6 +15,7 @@ from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.types.builtin import ContainerStatus, EventObject, Pod, Terminated
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.workloads.probes.checks import lasting_containers, left_to_kubernetes
+from reconciler.kubernetes.workloads.target_informers import PAUSED
 
 MAX_QUOTE_LENGTH = 300
 """Number of characters of a quoted message."""
@@ -170,6 +171,9 @@ def _missing_pods(evidence: Evidence, pods: int) -> RankedDiagnosis | None:
         if event.reason == Reason.FAILED_CREATE and event.involved_object.kind != "Pod":
             return _rejection(evidence.target, event.reason, event.message)
     if not pods and evidence.waited_seconds >= UNCREATED_SECONDS:
+        if any(condition.reason == PAUSED for condition in evidence.conditions):
+            message = f"{evidence.target} is paused and has never created a pod; run kubectl rollout resume"
+            return _finding(7, Reason.NO_PODS, message)
         message = f"the controller of {evidence.target} has created no pod and reports no reason"
         return _finding(7, Reason.NO_PODS, message)
     return None

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 REDISCOVER_EVERY_SECONDS = 3.0
 CHECK_EVERY_SECONDS = 1.0
 DENIED = (UNAUTHORIZED, FORBIDDEN)
+PAUSED = "DeploymentPaused"
+"""Reason of the condition Progressing of a Deployment that does not roll out its template."""
 
 
 class _Meta(Struct, frozen=True):
@@ -75,7 +77,9 @@ _OTHER = msgspec.json.Decoder(_Other)
 def decode_builtin(raw: bytes | msgspec.Raw) -> TargetObject:
     """Decode an object of a built-in workload kind. Raises `msgspec.DecodeError`."""
     read = _PLAIN.decode(raw)
-    failures = tuple(one for one in read.status.conditions or () if one.type == "ReplicaFailure")
+    failures = tuple(
+        one for one in read.status.conditions or () if one.type == "ReplicaFailure" or one.reason == PAUSED
+    )
     replicas = 1 if read.spec.replicas is None else read.spec.replicas
     return TargetObject(
         _meta(read.metadata),

@@ -1,14 +1,15 @@
 """Search for the workload that a Service selects, for services whose target does not exist.
 
 Most charts name a Deployment after the release and its Service differently. The diagnosis then names the workload whose
-pods the Service selects, and what to write. The search is repeated less and less often until the target exists.
+pods the Service selects, and what to write. A workload of another kind, such as a Rollout, is found as the owner of the
+pods. The search is repeated less and less often until the target exists.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
@@ -19,13 +20,24 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.objects import ObjectMeta, Struct, decoder, name_selector, path
+from reconciler.kubernetes.types.objects import (
+    Object,
+    ObjectMeta,
+    OwnerReference,
+    Struct,
+    decoder,
+    name_selector,
+    path,
+)
 from reconciler.kubernetes.types.scaled_service import PREFIX
 from reconciler.kubernetes.workloads.target_observer import Spawn, Task
 
 log = structlog.get_logger()
 
+APPS, REPLICA_SET = "apps/v1", "ReplicaSet"
 KINDS = (("Deployment", "deployments"), ("StatefulSet", "statefulsets"))
+WITHOUT_SCALE = ("DaemonSet", "Job", "Node")
+"""Kinds of owners that have no scale; a Node owns the static pods of its kubelet."""
 BACKOFF = Backoff(2.0, 60.0)
 MAX_NAMED = 3
 """Number of workloads that a diagnosis names."""
@@ -48,11 +60,15 @@ class _Workloads(Struct, frozen=True):
     items: tuple[_Workload, ...] = ()
 
 
+class _Objects(Struct, frozen=True):
+    items: tuple[Object, ...] = ()
+
+
 class _Services(Struct, frozen=True):
     items: tuple[Service, ...] = ()
 
 
-_DECODE_WORKLOADS, _DECODE_SERVICES = decoder(_Workloads), decoder(_Services)
+_DECODE_WORKLOADS, _DECODE_SERVICES, _DECODE_OBJECTS = decoder(_Workloads), decoder(_Services), decoder(_Objects)
 
 
 class TargetSearch:
@@ -99,10 +115,21 @@ class TargetSearch:
         selector = services[0].spec.selector.items() if services else None
         found: list[str] = []
         for kind, plural in KINDS if selector else ():
-            workloads = await self._listed(path("apps/v1", plural, namespace))
+            workloads = await self._listed(path(APPS, plural, namespace))
             selected = [one for one in workloads if selector and selector <= one.spec.template.metadata.labels.items()]
             found += sorted(f"{kind}/{one.metadata.name}" for one in selected)
-        return tuple(found)
+        return tuple(found or (await self._owners(namespace, selector) if selector else ()))
+
+    async def _owners(self, namespace: str, selector: Iterable[tuple[str, str]]) -> list[str]:
+        """Return the owners of the selected pods, as `Kind/name` or `apiVersion/Kind/name`."""
+        query = {"labelSelector": ",".join(f"{key}={value}" for key, value in selector)}
+        pods = _DECODE_OBJECTS(await self._api.get(path("v1", "pods", namespace), query)).items
+        found = {owner for pod in pods if (owner := _controller(pod))}
+        if any(owner.kind == REPLICA_SET for owner in found):
+            sets = await self._listed(path(APPS, "replicasets", namespace))
+            above = {one.metadata.name: _controller(one) for one in sets}
+            found = {above.get(owner.name) or owner if owner.kind == REPLICA_SET else owner for owner in found}
+        return sorted({_named(owner) for owner in found})
 
     async def _listed(self, collection: str) -> tuple[_Workload, ...]:
         """Return the workloads of one kind; none if zenvoy may not list that kind."""
@@ -114,11 +141,24 @@ class TargetSearch:
             raise
 
 
+def _controller(one: Object | _Workload) -> OwnerReference | None:
+    return next((owner for owner in one.metadata.owner_references if owner.controller), None)
+
+
+def _named(owner: OwnerReference) -> str:
+    return (
+        f"{owner.kind}/{owner.name}" if owner.api_version == APPS else f"{owner.api_version}/{owner.kind}/{owner.name}"
+    )
+
+
 def _remedy(config: ServiceConfig, found: tuple[str, ...]) -> str:
     named = " and ".join(found[:MAX_NAMED]) + (" and others" if len(found) > MAX_NAMED else "")
-    kind, _, name = found[0].partition("/")
-    return (
-        f"Service {config.service_key} selects the pods of {named}: annotate the Service with "
-        f"{PREFIX}target: {found[0]}, or create the ScaledService again with "
-        f"scaleTargetRef: {{kind: {kind}, name: {name}}}"
-    )
+    selects = f"Service {config.service_key} selects the pods of {named}"
+    if sleepers := [one for one in found if one.split("/")[-2] not in WITHOUT_SCALE]:
+        *version, kind, name = sleepers[0].split("/")
+        of = f"apiVersion: {'/'.join(version)}, " if version else ""
+        return (
+            f"{selects}: annotate the Service with {PREFIX}target: {sleepers[0]}, or create the ScaledService again "
+            f"with scaleTargetRef: {{{of}kind: {kind}, name: {name}}}"
+        )
+    return f"{selects}, which cannot be scaled to zero"

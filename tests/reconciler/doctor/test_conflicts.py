@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.doctor.conflicts import Autoscaler, check_autoscalers
+from reconciler.doctor.conflicts import Autoscaler, ManagedTarget, check_autoscalers, check_targets
 from reconciler.doctor.findings import FindingCode, Severity
 from reconciler.kubernetes.types.objects import ObjectMeta
-from reconciler.kubernetes.types.scaled_service import ScaledService
+from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceSpec, TargetRef
+from reconciler.kubernetes.types.target import Target
 
 WEB = ScaledService(ObjectMeta("web", "shop"))
 
@@ -46,3 +47,28 @@ def test_autoscaler_minimum_above_zero_is_a_note(one: Autoscaler, minimum: int) 
 )
 def test_autoscaler_of_other_target_is_no_finding(other: Autoscaler) -> None:
     assert not [*check_autoscalers([WEB], [other])]
+
+
+def target(kind: str, spec: dict[str, Any] | None = None, owner: str = "") -> tuple[ScaledService, ManagedTarget]:
+    """Return a ScaledService, and its target of this kind."""
+    owners = [{"apiVersion": "v1", "kind": owner, "name": "main", "uid": "1", "controller": True}] if owner else []
+    whole = {"metadata": {"name": "web", "namespace": "shop", "ownerReferences": owners}, "spec": spec or {}}
+    item = ScaledService(WEB.metadata, ScaledServiceSpec(scale_target_ref=TargetRef("apps/v1", kind, "web")))
+    return item, msgspec.convert(whole, ManagedTarget)
+
+
+def findings(item: ScaledService, found: ManagedTarget) -> list[tuple[str, str]]:
+    place = Target("apps/v1", item.spec.scale_target_ref.kind, "web", "shop")
+    return [(one.code, one.severity) for one in check_targets([item], {place: found})]
+
+
+def test_target_whose_volumes_a_sleep_deletes_is_a_problem() -> None:
+    policy = {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete", "whenDeleted": "Retain"}}
+    assert findings(*target("StatefulSet", policy)) == [(FindingCode.VOLUMES_DELETED, Severity.PROBLEM)]
+    assert not findings(*target("StatefulSet", {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Retain"}}))
+
+
+def test_target_that_another_object_controls_is_reported() -> None:
+    assert findings(*target("ReplicaSet", owner="Deployment")) == [(FindingCode.REPLICAS_CONTROLLED, Severity.PROBLEM)]
+    assert findings(*target("Deployment", owner="Revision")) == [(FindingCode.REPLICAS_CONTROLLED, Severity.NOTE)]
+    assert not findings(*target("Deployment"))

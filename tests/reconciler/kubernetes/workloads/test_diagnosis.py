@@ -315,6 +315,11 @@ def test_diagnose_no_pods() -> None:
     assert said(waited=1) is None
     assert said(waited=6) == f"NoPods: the controller of {TARGET} has created no pod and reports no reason"
     assert said(pod(deleted=True), waited=6) == said(waited=6), "one that ends is none"
+    paused = Condition(type="Progressing", status="Unknown", reason="DeploymentPaused")
+    assert said(waited=6, conditions=[paused]) == (
+        f"NoPods: {TARGET} is paused and has never created a pod; run kubectl rollout resume"
+    )
+    assert said(pod(), waited=6, conditions=[paused]) is None, "an earlier template has pods"
 
 
 def test_diagnose_ready_pod_without_endpoint() -> None:

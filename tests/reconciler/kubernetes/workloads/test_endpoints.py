@@ -76,6 +76,14 @@ def test_endpoints_terminating_serve_if_none_is_ready() -> None:
     assert addresses(slice_of(ending, pod("10.0.0.2"))) == ["10.0.0.2:8080"]
 
 
+def test_endpoints_published_while_terminating_come_last() -> None:
+    """With publishNotReadyAddresses, Kubernetes calls all of them ready."""
+    going, staying = pod("10.0.0.1", ready=True, terminating=True), pod("10.0.0.2", ready=True)
+    assert addresses(slice_of(going, staying)) == ["10.0.0.2:8080"]
+    assert addresses(slice_of(going)) == ["10.0.0.1:8080"]
+    assert [one.terminating for one in pod_endpoints([slice_of(going)], "")] == [True]
+
+
 def test_endpoints_ready_ipv6_beats_terminating_ipv4() -> None:
     ending = slice_of(pod("10.0.0.1", "a", ready=False, serving=True, terminating=True))
     assert addresses(ending, slice_of(pod("fd00::1"), family="IPv6")) == ["[fd00::1]:8080"]

@@ -22,6 +22,7 @@ from tests.fakes.watched import Watched
 
 WATCHED = "/apis/apps/v1/deployments"
 DEPLOYMENTS, STATEFUL_SETS = (f"/apis/apps/v1/namespaces/shop/{plural}" for plural in ("deployments", "statefulsets"))
+REPLICA_SETS, PODS = "/apis/apps/v1/namespaces/shop/replicasets", "/api/v1/namespaces/shop/pods"
 SERVICES, SLICES = "/api/v1/namespaces/shop/services", "/apis/discovery.k8s.io/v1/endpointslices"
 CONFIG = ServiceConfig(
     Spec(name="shop/web"), Target("apps/v1", "Deployment", "web", "shop"), "web", ServicePort("", 80), 0.0, "uid", 1
@@ -34,7 +35,7 @@ GENEROUS_SECONDS = 60.0
 class Scene:
     def __init__(self) -> None:
         self.api = Watched()
-        self.api.exists(WATCHED, DEPLOYMENTS, STATEFUL_SETS, SLICES)
+        self.api.exists(WATCHED, DEPLOYMENTS, STATEFUL_SETS, REPLICA_SETS, PODS, SLICES)
         self.api.say(SERVICES, "shop", "web", {"spec": {"selector": {"app": "web"}}})
         self.reports: list[WorkloadStatus] = []
         api: Any = self.api
@@ -76,6 +77,29 @@ async def test_missing_target_names_the_selected_workload(scene: Scene, collecti
         f"zenvoy.dev/target: {found}, or create the ScaledService again with "
         f"scaleTargetRef: {{kind: {kind}, name: {name}}}"
     )
+
+
+@pytest.mark.parametrize(
+    ("owners", "remedy"),
+    [
+        (
+            {PODS: "apps/v1/ReplicaSet/web-1", REPLICA_SETS: "argoproj.io/v1alpha1/Rollout/mine"},
+            "selects the pods of argoproj.io/v1alpha1/Rollout/mine: annotate the Service with zenvoy.dev/target: "
+            "argoproj.io/v1alpha1/Rollout/mine, or create the ScaledService again with "
+            "scaleTargetRef: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: mine}",
+        ),
+        ({PODS: "apps/v1/ReplicaSet/web-1"}, "selects the pods of ReplicaSet/web-1: annotate the Service with"),
+        ({PODS: "apps/v1/DaemonSet/agent"}, "selects the pods of DaemonSet/agent, which cannot be scaled to zero"),
+        ({PODS: "batch/v1/Job/once"}, "selects the pods of batch/v1/Job/once, which cannot be scaled to zero"),
+    ],
+)
+async def test_missing_target_names_the_owner_of_the_pods(scene: Scene, owners: dict[str, str], remedy: str) -> None:
+    for collection, owner in owners.items():
+        version, kind, name = owner.rsplit("/", 2)
+        reference = {"apiVersion": version, "kind": kind, "name": name, "controller": True}
+        scene.api.say(collection, "shop", "web-1", {"metadata": {"ownerReferences": [reference]}})
+    scene.backend.configure({"shop/web": CONFIG})
+    await scene.diagnosis(lambda message: remedy in message)
 
 
 async def test_missing_target_without_selected_workload_is_plain(scene: Scene) -> None:
