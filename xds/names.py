@@ -34,8 +34,13 @@ def own_listener_name(address: ir.SocketAddress) -> str:
     return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
 
 
+def own_routes_name(service: str) -> str:
+    """Return the name of the route configuration of an HTTP service's own listener."""
+    return f"{ROUTES}/{service}"
+
+
 def own_answers_name(service: str) -> str:
-    """Return the name of Envoy's own listener for ignored traffic to a service with a listener of its own."""
+    """Return the name of Envoy's own listener for ignored traffic to such a service, and of its route configuration."""
     return f"{ANSWERS}/{service}"
 
 

@@ -127,6 +127,17 @@ async def test_envoy_rejects_hosts_others_are_served(stage: Stage) -> None:
     await until(lambda: stage.plane.server.nodes()["envoy-1"].nack is None, "nothing is rejected any more")
 
 
+async def test_envoy_rejects_own_port_others_are_served(stage: Stage) -> None:
+    bad, good = (replace(http(name), listen=ir.SocketAddress("127.0.0.1", free_port())) for name in ("bad-field", "b"))
+    async with upstream(pages("page")) as page:
+        await stage.serve((http("a"), (page,)), (bad, (page,)), (good, (page,)))
+        await found(stage, "bad-field")
+        await answers(stage, "a", (200, "page for a"))
+        assert good.listen
+        await stage.envoy.listens(good.listen.port)
+        assert await http_get(good.listen.port, "any") == (200, "page for any")
+
+
 async def test_nack_message_omits_other_services_settings(stage: Stage) -> None:
     """Envoy quotes the whole resource where a rule for one of its fields is broken."""
     secret = ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a",), ignore=(ir.IgnoreMatch(("/secret",), body="secret"),))

@@ -8,6 +8,7 @@ that it has not applied. A wake or a sleep alone changes endpoints only. In the 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -20,10 +21,15 @@ from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 NAMES = ("a", "b")
 CHOICES = {
-    name: (http(name), ir.Upstream(name, ir.ServiceProtocol.H2C, (f"{name}.localhost",)), tcp(name, 5000 + i))
+    name: (
+        http(name),
+        ir.Upstream(name, ir.ServiceProtocol.H2C, (f"{name}.localhost",)),
+        tcp(name, 5000 + i),
+        replace(http(name), listen=ir.SocketAddress("127.0.0.1", 5000 + i), ignore=(ir.IgnoreMatch(("/",)),)),
+    )
     for i, name in enumerate(NAMES)
 }
-configurations = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 2))
+configurations = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 3))
 steps = st.one_of(
     st.tuples(st.just("configure"), configurations),
     st.tuples(st.just("route"), st.tuples(st.sampled_from(NAMES), st.sampled_from([HELD, PODS, ()]))),

@@ -134,13 +134,16 @@ def answering_hosts(found: Parts) -> Any:
     if found.answering_host:
         assert found.answers == ANSWERS
         return oracle(RDS, found.answering_host).virtual_hosts
-    return routes_of(oracle(LDS, found.listeners[found.answers])).virtual_hosts
+    return routes_of(found, found.answers).virtual_hosts
 
 
-def routes_of(listener: Any) -> Any:
-    """Return the routes that are part of a listener."""
-    [chain] = listener.filter_chains
-    return chain.filters[-1].typed_config.unpack().route_config
+def routes_of(found: Parts, listener: str) -> Any:
+    """Return the routes that a service's own listener names."""
+    [chain] = oracle(LDS, found.own[LDS][listener]).filter_chains
+    name = chain.filters[-1].typed_config.unpack().rds.route_config_name
+    routes = oracle(RDS, found.own[RDS][name])
+    assert routes.name == name
+    return routes
 
 
 @settings(max_examples=30, deadline=None)
@@ -148,9 +151,10 @@ def routes_of(listener: Any) -> Any:
 def test_parts_http_service_with_listen_takes_every_host(service: ir.Upstream, hops: int) -> None:
     assert service.listen
     found = parts(replace(service, trusted_hops=hops), ir.ListenerOptions(trusted_hops=7, health_path="/up"))
-    listener = oracle(LDS, found.listeners[own_listener_name(service.listen)])
+    name = own_listener_name(service.listen)
+    listener = oracle(LDS, found.own[LDS][name])
     assert listener.address.socket_address.port_value == service.listen.port
-    [host] = routes_of(listener).virtual_hosts
+    [host] = routes_of(found, name).virtual_hosts
     [shared] = oracle(RDS, found.virtual_host).virtual_hosts
     assert (host.domains, shared.domains) == (["*"], lower(service))
     assert (host.name, host.routes, host.retry_policy) == (shared.name, shared.routes, shared.retry_policy)
@@ -176,7 +180,7 @@ def body(answer: Any) -> str:
 @given(service=services.filter(lambda service: service.protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS)))
 def test_parts_stream_service_have_its_filter_chains(service: ir.Upstream) -> None:
     found, is_tls = parts(service), service.protocol is ir.ServiceProtocol.TLS
-    [own] = [found.filter_chain] if is_tls else found.listeners.values()
+    [own] = [found.filter_chain] if is_tls else found.own[LDS].values()
     chains = oracle(LDS, own).filter_chains
     names = [service.name, ignored(service.name)] if sources(service) else [service.name]
     assert [proxied(chain) for chain in chains] == names

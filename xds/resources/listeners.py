@@ -24,6 +24,7 @@ from xds.names import (
     ignored,
     own_answers_name,
     own_listener_name,
+    own_routes_name,
 )
 from xds.resources.clusters import ads, socket_address, tcp_keepalive
 from xds.resources.http_options import PASSED_UPGRADES, http1_options, http2_options, ignored_upgrades
@@ -41,15 +42,7 @@ from xds.resources.proto import (
     encode,
     packed,
 )
-from xds.resources.routes import (
-    BACKOFF,
-    MAX_RETRIES,
-    UNLIMITED,
-    answering_configuration,
-    answering_host,
-    route_configuration,
-    virtual_host,
-)
+from xds.resources.routes import BACKOFF, MAX_RETRIES, UNLIMITED
 
 _REQUEST_HEADERS_TIMEOUT = timedelta(seconds=10)
 """From a request's first byte to the end of its headers. Nothing has been sent upstream by then."""
@@ -72,7 +65,7 @@ _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(su
 
 def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all HTTP services share."""
-    manager = _connection_manager(HTTP_LISTENER, options, rds=_discovered(ROUTES))
+    manager = _connection_manager(HTTP_LISTENER, ROUTES, options)
     own = {"name": HTTP_LISTENER, "filter_chains": [_http_chain(manager)], **_sockets(address, options)}
     return encode(Listener(listener_filters=_proxy_protocol(options.http_proxy_protocol), **own))
 
@@ -103,14 +96,12 @@ def own_listener(service: ir.Upstream, address: ir.SocketAddress, options: ir.Li
 
 def answers_listener() -> bytes:
     """Encode Envoy's own listener that answers ignored requests to services that are not running."""
-    return _answers(ANSWERS, _connection_manager(ANSWERS, _ANSWER_OPTIONS, rds=_discovered(ANSWERS)))
+    return _answers(ANSWERS)
 
 
 def own_answers_listener(service: ir.Upstream) -> bytes:
     """Encode the same for a service with a listener of its own, whose requests may have any host."""
-    manager = _connection_manager(ANSWERS, _ANSWER_OPTIONS)
-    manager.route_config.MergeFromString(answering_configuration([answering_host(service, ["*"])]))
-    return _answers(own_answers_name(service.name), manager)
+    return _answers(own_answers_name(service.name))
 
 
 def trial_of_routes(route_configuration: bytes) -> bytes:
@@ -128,22 +119,18 @@ def trial_of_chains(chains: Iterable[bytes]) -> bytes:
     return b"".join((_tls_listener([], name=TRIAL, internal_listener={}), *chains))
 
 
-def _answers(name: str, manager: Any) -> bytes:
-    chain = {"filters": [_http_filter(manager)]}
+def _answers(name: str) -> bytes:
+    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, name, _ANSWER_OPTIONS))]}
     return encode(Listener(name=name, internal_listener={}, filter_chains=[chain]))
 
 
 def _own_http_chain(service: ir.Upstream, options: ir.ListenerOptions) -> dict[str, Any]:
     """Return the filter chain that leads all requests to one service.
 
-    Its routes are part of it, so that Envoy's rejection is that of a resource with one owner.
+    Its routes are a resource of their own: Envoy's rejection names one service, and a change closes no connection.
     """
-    manager = _connection_manager(HTTP_LISTENER, replace(options, trusted_hops=service.trusted_hops))
-    routes = route_configuration([virtual_host(service, ["*"])], has_any_domain=True)
-    manager.route_config.MergeFromString(routes)
-    # As with routes that are discovered.
-    manager.route_config.validate_clusters.value = False
-    return _http_chain(manager)
+    own = replace(options, trusted_hops=service.trusted_hops)
+    return _http_chain(_connection_manager(HTTP_LISTENER, own_routes_name(service.name), own))
 
 
 def _tcp_chains(service: ir.Upstream) -> list[dict[str, Any]]:
@@ -201,16 +188,11 @@ def _source_filter() -> dict[str, Any]:
     return {"name": "envoy.filters.network.set_filter_state", "typed_config": packed(config)}
 
 
-def _discovered(routes: str) -> dict[str, Any]:
-    return {"config_source": ads(UNLIMITED), "route_config_name": routes}
-
-
-def _connection_manager(stat_prefix: str, options: ir.ListenerOptions, **routes: Any) -> Any:
-    """Return a connection manager; `routes` names a route configuration that is discovered, unless one is added."""
+def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptions) -> Any:
     return HttpConnectionManager(
         stat_prefix=stat_prefix,
         codec_type="AUTO",
-        **routes,
+        rds={"config_source": ads(UNLIMITED), "route_config_name": routes},
         http_filters=[*_health_check(options.health_path), _ROUTER],
         upgrade_configs=[{"upgrade_type": one} for one in PASSED_UPGRADES],
         http_protocol_options={

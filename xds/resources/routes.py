@@ -1,4 +1,4 @@
-"""HTTP routes: one virtual host for each service, in one route configuration.
+"""HTTP routes: one virtual host for each service, in one route configuration, and one for each listener of a service.
 
 A port in the Host header is neither matched nor removed. Virtual hosts are encoded as route configurations that contain
 nothing else, so that a whole route configuration is their concatenation.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 from xds import ir
 from xds.names import ANSWERS, CLIENT, ROUTES, UNKNOWN_HOST, ignored
@@ -59,24 +60,24 @@ def answering_host(service: ir.Upstream, domains: list[str]) -> bytes:
     return encode(RouteConfiguration(virtual_hosts=[host]))
 
 
-def route_configuration(hosts: Iterable[bytes], *, has_any_domain: bool) -> bytes:
-    """Encode the routes of the HTTP listener; unknown hosts are answered unless a host has the domain `*`."""
+def route_configuration(hosts: Iterable[bytes], *, has_any_domain: bool, name: str = ROUTES) -> bytes:
+    """Encode the routes of an HTTP listener; unknown hosts are answered unless a host has the domain `*`."""
     unknown = [] if has_any_domain else [_UNKNOWN_HOST]
-    return b"".join((_head(ROUTES), *hosts, *unknown))
+    return b"".join((_head(name, [_FORWARDED_FOR]), *hosts, *unknown))
 
 
-def answering_configuration(hosts: Iterable[bytes]) -> bytes:
-    """Encode the routes of the listener `answers`."""
-    return b"".join((_head(ANSWERS), *hosts))
+def answering_configuration(hosts: Iterable[bytes], name: str = ANSWERS) -> bytes:
+    """Encode the routes of a listener that answers ignored requests."""
+    return b"".join((_head(name, []), *hosts))
 
 
-def _head(name: str) -> bytes:
+def _head(name: str, added: list[dict[str, Any]]) -> bytes:
     return encode(
         RouteConfiguration(
             name=name,
             ignore_port_in_host_matching=True,
             request_headers_to_remove=ADDED_REQUEST_HEADERS,
-            request_headers_to_add=[_FORWARDED_FOR] if name == ROUTES else [],
+            request_headers_to_add=added,
         )
     )
 

@@ -178,8 +178,8 @@ class Snapshot:
 
     def owner(self, type_url: str, resource: str) -> str | None:
         """Return the service that a resource belongs to; None if it is shared or gone."""
-        if type_url == LDS:
-            return next((name for name, found in self.served.items() if resource in found.listeners), None)
+        if type_url in (LDS, RDS):
+            return next((name for name, found in self.served.items() if resource in found.own.get(type_url, ())), None)
         service = names.service_of_cluster(resource)
         return service if type_url in (CDS, EDS) and service in self._names else None
 

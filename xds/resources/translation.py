@@ -8,12 +8,23 @@ from enum import Enum
 from types import MappingProxyType
 
 from xds import ir
-from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, TLS_LISTENER, ignored, own_answers_name, own_listener_name
+from xds.names import (
+    ANSWERS,
+    HTTP_LISTENER,
+    ROUTES,
+    TLS_LISTENER,
+    ignored,
+    own_answers_name,
+    own_listener_name,
+    own_routes_name,
+)
 from xds.resources import clusters, listeners, routes
 from xds.types import CDS, LDS, RDS
 
 _DEFAULTS = ir.ListenerOptions()
-_NONE: Mapping[str, bytes] = MappingProxyType({})
+Resources = Mapping[str, Mapping[str, bytes]]
+"""Encoded messages by type and name."""
+_NONE: Resources = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +33,8 @@ class Parts:
 
     service: ir.Upstream
     cluster: bytes
-    listeners: Mapping[str, bytes]
-    """Its own listeners by name."""
+    own: Resources
+    """Its own listeners, and their routes."""
     virtual_host: bytes = b""
     filter_chain: bytes = b""
     ignored_cluster: bytes = b""
@@ -32,14 +43,14 @@ class Parts:
     @property
     def clusters(self) -> dict[str, bytes]:
         """The clusters by name."""
-        own = {self.service.name: self.cluster}
-        return {**own, ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else own
+        named = {self.service.name: self.cluster}
+        return {**named, ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else named
 
     @property
     def answers(self) -> str:
         """The name of the listener inside Envoy that answers ignored requests while it is held; empty if none does."""
-        if (own := own_answers_name(self.service.name)) in self.listeners:
-            return own
+        if (name := own_answers_name(self.service.name)) in self.own.get(LDS, ()):
+            return name
         return ANSWERS if self.answering_host else ""
 
 
@@ -85,7 +96,7 @@ def parts(service: ir.Upstream, options: ir.ListenerOptions = _DEFAULTS) -> Part
     if service.leaving:
         return Parts(service, cluster, _NONE)
     past = clusters.ignored_cluster(name, protocol, options.keepalive_seconds) if service.ignore else b""
-    own = _own_listeners(service, service.listen, options) if service.listen else _NONE
+    own = _own(service, service.listen, options) if service.listen else _NONE
     if protocol is ir.ServiceProtocol.TCP:
         return Parts(service, cluster, own, ignored_cluster=past)
     if protocol is ir.ServiceProtocol.TLS:
@@ -96,20 +107,27 @@ def parts(service: ir.Upstream, options: ir.ListenerOptions = _DEFAULTS) -> Part
     return Parts(service, cluster, own, host, ignored_cluster=past, answering_host=answers)
 
 
-def _own_listeners(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> Mapping[str, bytes]:
+def _own(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> Resources:
     own = {own_listener_name(address): listeners.own_listener(service, address, options)}
-    if service.ignore and service.protocol.is_http:
-        own[own_answers_name(service.name)] = listeners.own_answers_listener(service)
-    return own
+    if not service.protocol.is_http:
+        return {LDS: own}
+    name = own_routes_name(service.name)
+    every_host = [routes.virtual_host(service, ["*"])]
+    all_routes = {name: routes.route_configuration(every_host, has_any_domain=True, name=name)}
+    if service.ignore:
+        name = own_answers_name(service.name)
+        own[name] = listeners.own_answers_listener(service)
+        all_routes[name] = routes.answering_configuration([routes.answering_host(service, ["*"])], name)
+    return {LDS: own, RDS: all_routes}
 
 
 def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     """Join the services' parts."""
     everything = tuple(services)
     all_clusters = {name: cluster for part in everything for name, cluster in part.clusters.items()}
-    alone = [part for part in everything if part.listeners]
-    all_listeners = {name: listener for part in alone for name, listener in part.listeners.items()}
-    all_routes: dict[str, bytes] = {}
+    alone = [part for part in everything if part.own]
+    all_listeners = {name: listener for part in alone for name, listener in part.own[LDS].items()}
+    all_routes = {name: encoded for part in alone for name, encoded in part.own.get(RDS, {}).items()}
     used = {name for part in alone for name in part.clusters}
     if listen.http:
         hosts = [part for part in everything if part.virtual_host]
