@@ -31,6 +31,8 @@ class FindingCode(StrEnum):
     VERSIONS_DIFFER = "VersionsDiffer"
     HOST_POLICY_INVALID = "HostPolicyInvalid"
     HOST_POLICY_INCOMPLETE = "HostPolicyIncomplete"
+    INSTALLED_TWICE = "InstalledTwice"
+    """Another installation looks after the same namespaces."""
     NO_LEADER = "NoLeader"
     LEADER_UNKNOWN = "LeaderUnknown"
     """The Lease names a holder that is not a pod of the controller."""
@@ -75,7 +77,9 @@ class FindingCode(StrEnum):
     """Kubernetes deletes the volumes of the target at each sleep."""
 
     ROUTE_PAST_PROXY = "RoutePastProxy"
-    """An Ingress or HTTPRoute leads to the Service itself, so it cannot wake it."""
+    """An Ingress, an HTTPRoute, or a route of another kind leads to the Service itself, so it cannot wake it."""
+    SERVICE_PAST_PROXY = "ServicePastProxy"
+    """The Service itself has a load balancer or ports of nodes, which lead to the pods."""
 
     POLICY_BLOCKS_PROXIES = "PolicyBlocksProxies"
     """A NetworkPolicy keeps connections of zenvoy's proxies from the pods of a service."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -12,13 +12,19 @@ from typing import Any
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
-from reconciler.cluster_client.controllers import CONTROLLER_LABEL, InstalledPod, controller_pods, read_lease
+from reconciler.cluster_client.controllers import (
+    CONTROLLER_LABEL,
+    LEASE_API,
+    InstalledPod,
+    controller_pods,
+    read_lease,
+)
 from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
-from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, ApiError
 from reconciler.kubernetes.config.host_policy import BadPolicy, parse_policy
 from reconciler.kubernetes.types.builtin import Lease
-from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.objects import Object, decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import (
     API_VERSION,
     GROUP,
@@ -30,6 +36,8 @@ from reconciler.kubernetes.types.scaled_service import (
 
 DEFINITIONS = "apiextensions.k8s.io/v1"
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"
+_OF_THIS_NAME = {"fieldSelector": name_selector("metadata.name", LEASE)}
+_DECODE_OBJECT = decoder(Object)
 VERSION_LABEL = "app.kubernetes.io/version"
 OVERDUE = 5
 """Factor of the Lease's duration after which its holder is gone, even if the clocks differ."""
@@ -105,6 +113,7 @@ async def check_controller(cluster: ClusterClient, installed: Installation) -> C
         found += _check_policy(installed.host_policy)
     lease = await read_lease(cluster)
     found += _check_lease(f"Lease {system}/{LEASE}", lease, {pod.name for pod in pods})
+    found += await _other_installations(cluster, installed)
     leader = lease and lease.spec.holder_identity
     role = f"{leader} leads" if leader else "no leader"
     summary = f"{len(installed.ready)} of {pluralize(len(pods), 'pod')} ready, {role}"
@@ -140,6 +149,37 @@ def _check_lease(place: str, lease: Lease | None, pods: set[str]) -> Iterator[Fi
     if age > OVERDUE * duration:
         message = f"it was renewed {age:.0f} s ago and is valid for {duration} s: there is no leader"
         yield Finding(FindingCode.LEASE_EXPIRED, place, message, remedy)
+
+
+async def _other_installations(cluster: ClusterClient, installed: Installation) -> list[Finding]:
+    """Find other installations that look after the same namespaces; none if you may not look for them."""
+    found = []
+    try:
+        leases: list[Lease] = await cluster.list_objects(path(LEASE_API, "leases"), decoder(Lease), _OF_THIS_NAME)
+        for system in (lease.metadata.namespace for lease in leases if lease.spec.holder_identity):
+            if system == cluster.options.system or await _is_terminating(cluster, system):
+                continue
+            pods = await controller_pods(ClusterClient(cluster.api, replace(cluster.options, system=system)))
+            running = [pod for pod in pods if pod.is_ready]
+            theirs = {name for pod in running for name in _watched_namespaces(pod)}
+            if running and (not theirs or not installed.namespaces or theirs & set(installed.namespaces)):
+                message = f"zenvoy runs there too, and puts the same services to sleep as in {cluster.options.system}"
+                remedy = "uninstall one of the two, or give each its own `namespaces` in the chart's values"
+                found.append(Finding(FindingCode.INSTALLED_TWICE, f"namespace {system}", message, remedy))
+    except ApiError as error:
+        if error.status != FORBIDDEN:
+            raise
+    return found
+
+
+async def _is_terminating(cluster: ClusterClient, namespace: str) -> bool:
+    try:
+        found = _DECODE_OBJECT(await cluster.api.get(path("v1", "namespaces", name=namespace)))
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return True
+    return found.metadata.deletion_timestamp is not None
 
 
 def _watched_namespaces(pod: InstalledPod) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from tests.cluster.cli.parts import (
     entered,
 )
 from tests.cluster.harness import Cluster
+from tests.cluster.namespaces import new_namespace
 from tests.cluster.rights import may
 from tests.xds.parts import until_async
 
@@ -380,6 +381,31 @@ async def test_doctor_ingress_past_the_proxy_is_named(installed: Installed) -> N
     await installed.objects.make("networking.k8s.io/v1", "ingresses", ingress)
     finding = await installed.found()
     assert (finding["code"], finding["place"]) == ("RoutePastProxy", f"Ingress {installed.objects.namespace}/shop")
+
+
+async def test_doctor_exposed_service_is_named(installed: Installed) -> None:
+    await awake(installed)
+    await installed.objects.deployment("web", None)
+    spec = {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]}
+    await installed.objects.make("v1", "services", {"kind": "Service", "metadata": {"name": "web"}, "spec": spec})
+    finding = await installed.found()
+    assert (finding["code"], finding["place"]) == ("ServicePastProxy", f"Service {installed.objects.namespace}/web")
+
+
+async def test_doctor_second_installation_is_named(installed: Installed, api: Api) -> None:
+    await awake(installed)
+    await installed.objects.deployment("web", None)
+    async with new_namespace(api, "other") as other:
+        objects = Objects(api, other)
+        labels = {"app.kubernetes.io/component": "reconciler"}
+        container = {"name": "reconciler", "image": "example/zenvoy:1", "args": []}
+        await objects.pod({"metadata": {"name": "zenvoy-0", "labels": labels}, "spec": {"containers": [container]}})
+        ready = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}
+        await api.patch(path("v1", "pods", other, "zenvoy-0", "status"), {"status": ready}, MERGE_PATCH)
+        lease = {"kind": "Lease", "metadata": {"name": "zenvoy"}, "spec": {"holderIdentity": "zenvoy-0"}}
+        await objects.make("coordination.k8s.io/v1", "leases", lease)
+        finding = await installed.found()
+    assert (finding["code"], finding["place"]) == ("InstalledTwice", f"namespace {other}")
 
 
 async def made(installed: Installed, scaled: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from reconciler.doctor.findings import FindingCode, Severity
-from reconciler.doctor.routes import HttpRoute, Ingress, find_direct_routes
+from reconciler.doctor.route_kinds import KINDS, ForeignRoute
+from reconciler.doctor.routes import HttpRoute, Ingress, find_direct_routes, find_exposed_services
+from reconciler.kubernetes.types.builtin import Service, ServiceSpec
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceSpec
 
@@ -62,3 +64,47 @@ def test_route_to_one_service_twice_is_one_finding() -> None:
 )
 def test_route_elsewhere_is_no_finding(other: Ingress | HttpRoute) -> None:
     assert not [*find_direct_routes([WEB], *([[other], []] if isinstance(other, Ingress) else [[], [other]]))]
+
+
+FRONT = {"name": "front", "port": 80}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "services"),
+    [
+        ("GRPCRoute", {"rules": [{"backendRefs": [FRONT, {"name": "b", "kind": "Bucket", "group": "a"}]}]}, ["front"]),
+        ("TCPRoute", {"rules": [{"backendRefs": [{**FRONT, "namespace": "shop"}]}, {}]}, ["front"]),
+        ("TLSRoute", {"rules": None}, []),
+        (
+            "Route",
+            {"to": {"kind": "Service", **FRONT}, "alternateBackends": [{"kind": "Service", "name": "b"}]},
+            ["front", "b"],
+        ),
+        ("IngressRoute", {"routes": [{"services": [FRONT, {"name": "t", "kind": "TraefikService"}]}]}, ["front"]),
+        ("IngressRouteTCP", {"routes": [{"services": [FRONT]}, "nonsense", 5]}, ["front"]),
+        ("HTTPProxy", {"routes": [{"services": [FRONT]}], "tcpproxy": {"services": [{"name": "b"}]}}, ["front", "b"]),
+        (
+            "VirtualService",
+            {
+                "http": [
+                    {"route": [{"destination": {"host": "front"}}, {"destination": {"host": "b.shop.svc.c.local"}}]}
+                ],
+                "tcp": [{"route": [{"destination": {"host": "c.edge"}}, {"destination": None}]}],
+            },
+            ["front", "b", "edge/c"],
+        ),
+    ],
+)
+def test_route_of_other_project_names_its_services(kind: str, spec: dict[str, Any], services: list[str]) -> None:
+    [known] = [one for one in KINDS if one.kind == kind]
+    found = msgspec.convert({"metadata": {"name": "edge", "namespace": "shop"}, "spec": spec}, ForeignRoute)
+    assert [*found.services(known.keys)] == [name if "/" in name else f"shop/{name}" for name in services]
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"), [("LoadBalancer", Severity.PROBLEM), ("NodePort", Severity.NOTE), ("ClusterIP", None)]
+)
+def test_service_that_is_exposed_itself_is_found(kind: str, severity: Severity | None) -> None:
+    services = [Service(ObjectMeta(name, "shop"), ServiceSpec(type=kind)) for name in ("front", "other")]
+    found = [(one.place, one.severity) for one in find_exposed_services([WEB], services)]
+    assert found == ([("Service shop/front", severity)] if severity else [])
