@@ -138,9 +138,12 @@ async def test_envoy_rejects_own_port_others_are_served(stage: Stage) -> None:
         assert await http_get(good.listen.port, "any") == (200, "page for any")
 
 
-async def test_nack_message_omits_other_services_settings(stage: Stage) -> None:
-    """Envoy quotes the whole resource where a rule for one of its fields is broken."""
-    secret = ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a",), ignore=(ir.IgnoreMatch(("/secret",), body="secret"),))
+@pytest.mark.parametrize(
+    "body", ["secret", f"Proto constraint validation failed {'secret' * 600}"], ids=["short", "cut"]
+)
+async def test_nack_message_omits_other_services_settings(stage: Stage, body: str) -> None:
+    """Envoy quotes the resource where a rule for one of its fields is broken, and cuts a long message."""
+    secret = ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a",), ignore=(ir.IgnoreMatch(("/secret",), body=body),))
     async with upstream(pages("page")) as page:
         await stage.serve((secret, (page,)), (http("bad-field"), (page,)), (http("b"), (page,)))
         reported = await found(stage, "bad-field")

@@ -31,6 +31,7 @@ MAX_ERROR_BYTES = 4096
 """The part of a rejection's text that is kept."""
 _QUOTES, _QUOTED = b"goo.gle/debug", b"Proto constraint validation failed"
 """Between these, Envoy quotes a resource that violates a constraint of its fields."""
+_CUT = b"the error is not known, because Envoy cuts long messages"
 
 
 class MalformedError(ValueError):
@@ -170,8 +171,9 @@ def _error(message: Any) -> str | None:
         return None
     text: bytes = message.error_detail.message
     begin, end = text.find(_QUOTES), text.rfind(_QUOTED)
-    if 0 <= begin < end:  # the quoted resource contains other tenants' settings
-        text = text[:begin] + text[end:]
+    if begin >= 0:  # the quoted resource contains other tenants' settings, and a long one cuts the error off
+        rule = text[end:] if end > begin else b""
+        text = text[:begin] + (rule if rule and b"}" not in rule else _CUT)  # a brace: a setting has these words
     decoded = text[:MAX_ERROR_BYTES].decode(errors="replace")
     return "".join(char if char.isprintable() else " " for char in decoded)
 
