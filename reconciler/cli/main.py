@@ -17,6 +17,7 @@ from reconciler.cli.commands import controller, envoy, logs, maintenance, servic
 from reconciler.cli.completion import complete_service
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.help_text import PROGRAM_HELP, render_help
+from reconciler.local import environment
 
 app = typer.Typer(
     name="zenvoy",
@@ -72,7 +73,7 @@ def main(prog_name: str | None = None) -> None:
     """Run the console script."""
     # By default gRPC prints a line for each failed TLS handshake, which every process that reaches the port can cause.
     # It reads this when it is imported, which only commands do.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    environment.set_default("GRPC_VERBOSITY", "ERROR")
     open_missing_streams()
     restart_in_utf8()
     degrade_output()

@@ -100,9 +100,17 @@ def host_problem(place: str, host: str) -> Problem | None:
         return None
     wildcard = "*." if host.startswith("*.") else ""
     bare = re.sub(r"^[a-z]+://|[:/].*$", "", host.lower().removeprefix("*."), flags=re.DOTALL)
-    near = wildcard + re.sub(r"[^a-z0-9.-]+", "-", bare).strip("-.") if "*" not in bare else ""
+    near = wildcard + re.sub(r"[^a-z0-9.-]+", "-", _ascii_host(bare)).strip("-.") if "*" not in bare else ""
     valid = HOST_PATTERN.fullmatch(near) and len(near) <= MAX_HOST_LENGTH
     return _bad(place, f"{host!r} is not a valid host name", f"use {near if valid else 'for example shop.example.com'}")
+
+
+def _ascii_host(host: str) -> str:
+    """Return a host name as DNS has it; unchanged if it cannot be a name."""
+    try:
+        return host if host.isascii() or len(host) > MAX_HOST_LENGTH else host.encode("idna").decode()
+    except UnicodeError:
+        return host
 
 
 def path_problem(place: str, path: str) -> Problem | None:

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from reconciler.core.backoff import Backoff
-from reconciler.local import private_files
+from reconciler.local import environment, private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
 from reconciler.local.processes.log_file import LogFile
@@ -182,7 +182,7 @@ class ProcessSupervisor:
                 stdout=None if child.shares_stdout else descriptor,
                 stderr=descriptor,
                 cwd=self._cwd,
-                env={**os.environ, CHILD_MARK: f"{run_id(self._cwd)}/{child.name}"},
+                env={**environment.of_components(), CHILD_MARK: f"{run_id(self._cwd)}/{child.name}"},
                 start_new_session=True,
                 pass_fds=child.descriptors,
                 umask=child.umask,

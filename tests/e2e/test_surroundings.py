@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import Start
@@ -78,3 +79,19 @@ def test_up_reloads_and_stops_in_failing_surroundings(zenvoy: Start, failing: se
         assert z.stop() == 0
         assert not z.leftovers()
         assert all(map(is_free, (z.http_port, z.port("db"))))
+
+
+def test_program_inherits_only_the_environment_of_up(zenvoy: Start) -> None:
+    locale = {"LC_ALL": "", "LANG": "C", "PYTHONUTF8": "0"}  # Python sets LC_CTYPE of its own process then
+    z = zenvoy(web(), defaults=SLOW_TO_SLEEP, environment=locale)
+    for _ in range(2):
+        assert request(z.http_port, "web").status == 200
+        z.woken("web")
+        [program] = [psutil.Process(pid) for pid in z.service_pids("web")]
+        own = program.environ()
+        added = {name: own.pop(name) for name in ("PORT", "ZENVOY_SERVICE")}
+        assert added == {"PORT": str(program.net_connections()[0].laddr.port), "ZENVOY_SERVICE": "web"}
+        assert own == psutil.Process(z.pids()["up"]).environ()
+        z.sleep("web")
+        z.kill("reconciler")
+        until("the next reconciler is ready", lambda: z.cli("wait", "--timeout", "60s").returncode == 0)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from errno import EPERM
 
+from reconciler.local import environment
 from reconciler.local.account import AccountError, account_of
 from reconciler.local.open_files import restore_of
 from reconciler.local.processes.log_file import LogFile
@@ -46,7 +47,7 @@ def launch_probe(
 def _start(
     service: str, program: Program, words: list[str], port: int, run: str, output: int, umask: int
 ) -> WatchedProcess:
-    inherited = {name: value for name, value in os.environ.items() if name != CHILD_MARK}
+    inherited = {name: value for name, value in environment.of_programs().items() if name != CHILD_MARK}
     account = account_of(program.user, program.working_directory) if program.user is not None else None
     if account:
         inherited = account.environment(inherited)

@@ -31,6 +31,9 @@ def read_directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
     directory = Path(os.path.abspath(folder / (written or "")))
     if written is None or directory.is_dir():
         return directory, True
+    if written.startswith("~") or "$" in written:
+        value.missing(f"{directory} does not exist, because no shell replaces ~ and variables; write the full path")
+        return directory, False
     found = "is not a folder" if directory.exists() else "does not exist"
     value.missing(f"{directory} {found}; create it, or correct the path")
     return directory, False
@@ -59,7 +62,8 @@ def check_command(value: Value, name: str, directory: Path, path: str | None, ac
     if found:
         at.missing(f"{Path(found[0])} is not executable; run chmod +x, or put its interpreter before it")
     elif "/" in name:
-        at.missing(f"{Path(places[0])} does not exist; correct the path")
+        problem = "is a folder" if os.path.isdir(places[0]) else "does not exist"
+        at.missing(f"{Path(places[0])} {problem}; correct the path")
     else:
         which = "the service's own PATH" if path is not None else "PATH"
         at.missing(f"{name!r} not found on {which}; install it, or use its path: /path/to/{name}")

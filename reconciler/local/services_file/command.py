@@ -14,7 +14,7 @@ from reconciler.core.text import closest_match
 from reconciler.local.account import Account
 from reconciler.local.processes.program import PLACEHOLDER, Program
 from reconciler.local.services_file.availability import check_command, check_folder, read_directory, read_user
-from reconciler.local.services_file.shell_syntax import shell_syntax
+from reconciler.local.services_file.shell_syntax import is_script, shell_syntax
 from reconciler.local.services_file.values import Value
 
 KEYS = ("command", "env", "workingDirectory", "user", "port", "ready", "busy", "stopSignal")
@@ -24,6 +24,7 @@ BUSY_EXAMPLE = "{http: /busy} or {command: [pgrep, -f, worker]}"
 _NOT_IN_A_NAME = re.compile("[=\0\ud800-\udfff]")
 """Characters that no name of an environment variable has; the last ones are halves of characters."""
 _PORT_VARIABLE = re.compile(r"\bPORT\b")
+_SHELL_PORT = re.compile(r"\$(?:\{(?:PORT|port)(?:[^\w}][^}]*)?\}|(?:PORT|port)\b)")
 
 
 def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
@@ -112,7 +113,11 @@ def _probe_command(
 
 def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:
     texts = _places(value, command)
-    texts += [(place, place.as_written() or "") for place in environment.values()]
+    values = [(place, place.as_written() or "") for place in environment.values()]
+    for place, text in [] if is_script(command) else values:
+        if found := _SHELL_PORT.search(text):
+            place.wrong(f'{found[0]!r} is not replaced; use "{{port}}"')
+    texts += values
     _check_texts(texts)
     variable = "PORT" not in environment  # its own value replaces zenvoy's
     used = any(PLACEHOLDER.search(text) or (variable and _PORT_VARIABLE.search(text)) for _, text in texts)

@@ -12,7 +12,8 @@ SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "ash", "busybox")
 BUILTINS = ("cd", "export", "source", ".", "set", "ulimit", "umask", "eval")
 _OPERATOR = re.compile(r"&&|\|\||\||;|\d?>&\d|&>>?|\d?>>?|<<?|&")
 _REDIRECTION = re.compile(r"(?:\d?>>?|&>>?|<<?)(?:&\d|[\w./~-]*)")
-_VARIABLE = re.compile(r"(?<!\$)\$(?:\{([A-Z_][A-Z0-9_]*)\}|([A-Z_][A-Z0-9_]*))")
+_VARIABLE = re.compile(r"(?<!\$)\$(?:\{([A-Za-z_]\w*)(?:[^\w}][^}]*)?\}|([A-Za-z_]\w*))")
+_SUBSTITUTION = re.compile(r"`|\$\(")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 _SINGLE_QUOTED = re.compile(r"\\.|'[^']*'", re.DOTALL)
@@ -24,7 +25,7 @@ def shell_syntax(words: Sequence[str], text: str | None, variables: Collection[s
     `text` is the command as it was written, if it was not a list. In a list, only `variables` and `PORT` count as shell
     variables: other words with a `$` may be meant literally.
     """
-    if not words or _is_script(words):
+    if not words or is_script(words):
         return None
     if found := _ASSIGNMENT.fullmatch(words[0]):
         return f"{words[0]!r} is not a program; set the variable with env: {{{found[1]}: {found[2] or '...'}}}"
@@ -39,10 +40,12 @@ def shell_syntax(words: Sequence[str], text: str | None, variables: Collection[s
         return f"{operator!r} needs a shell, which does not run the command; {_remedy(operator, words, text)}"
     if home := next((word for word in words if word.startswith("~/")), None):
         return f"'~' in {home!r} needs a shell; write the full path"
+    if text is not None and (found := _SUBSTITUTION.search(_SINGLE_QUOTED.sub("", text))):
+        return f"{found[0]!r} needs a shell, which does not run the command; {_with_shell(words, text)}"
     return _variable(words, text, variables)
 
 
-def _is_script(words: Sequence[str]) -> bool:
+def is_script(words: Sequence[str]) -> bool:
     """Return whether a shell runs the command: `sh -c '...'`."""
     return PurePath(words[0]).name in SHELLS and any(re.fullmatch(r"-[a-z]*c", word) for word in words[1:4])
 
@@ -78,11 +81,11 @@ def _with_shell(words: Sequence[str], text: str | None) -> str:
 
 def _variable(words: Sequence[str], text: str | None, variables: Collection[str]) -> str | None:
     """Return the problem of the first shell variable outside single quotes."""
-    known = {"PORT", *variables}
+    known = {"PORT", "port", *variables}
     places = [_SINGLE_QUOTED.sub("", text)] if text is not None else [word for word in words if " " not in word]
     for found in (found for place in places for found in _VARIABLE.finditer(place)):
         name = found[1] or found[2]
-        if name == "PORT":
+        if name in ("PORT", "port"):
             return f'{found[0]!r} needs a shell; use "{{port}}"'
         if text is not None or name in known:
             return f"{found[0]!r} needs a shell; write its value, or {_with_shell(words, text)}"

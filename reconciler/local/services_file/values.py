@@ -24,8 +24,8 @@ from reconciler.local.services_file.problems import Problems
 _TAG = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a character, which UTF-8 cannot encode."""
-MAX_DIGITS = 18
-"""The longest number; Python refuses to read thousands of digits."""
+_WHOLE = re.compile("0|[1-9][0-9]{0,17}")
+"""A whole number. With leading zeros, it is octal for some readers of YAML. Python refuses thousands of digits."""
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -156,9 +156,12 @@ class Value:
     def whole(self, least: int, most: int) -> int | None:
         """Return a whole number within bounds."""
         written = str(self.node.value) if self._is("int") else ""
-        if written.isdecimal() and len(written) <= MAX_DIGITS and least <= int(written) <= most:
+        if _WHOLE.fullmatch(written) and least <= int(written) <= most:
             return int(written)
-        self.wrong(f"{self.shown} is not valid; use a number from {least} to {most}")
+        if self._is("str") and _WHOLE.fullmatch(str(self.node.value)):
+            self.wrong(f"{self.shown} is text in YAML; remove the quotes")
+        else:
+            self.wrong(f"{self.shown} is not valid; use a number from {least} to {most}")
         return None
 
     def seconds(self, least: float = MIN_SECONDS) -> float | None:
