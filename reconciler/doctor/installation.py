@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,6 +41,7 @@ APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade
 _OF_THIS_NAME = {"fieldSelector": name_selector("metadata.name", LEASE)}
 _DECODE_OBJECT = decoder(Object)
 VERSION_LABEL = "app.kubernetes.io/version"
+NO_LEADER_REMEDY = "docs/runbooks/NoLeader.md"
 OVERDUE = 5
 """Factor of the Lease's duration after which its holder is gone, even if the clocks differ."""
 
@@ -112,7 +115,9 @@ async def check_controller(cluster: ClusterClient, installed: Installation) -> C
     if pods:
         found += _check_policy(installed.host_policy)
     lease = await read_lease(cluster)
-    found += _check_lease(f"Lease {system}/{LEASE}", lease, {pod.name for pod in pods})
+    place = f"Lease {system}/{LEASE}"
+    found += _check_lease(place, lease, {pod.name for pod in pods})
+    found += await _check_renewal(cluster, place, lease)
     found += await _other_installations(cluster, installed)
     leader = lease and lease.spec.holder_identity
     role = f"{leader} leads" if leader else "no leader"
@@ -133,22 +138,31 @@ def _check_pod(system: str, pod: InstalledPod) -> Iterator[Finding]:
 
 
 def _check_lease(place: str, lease: Lease | None, pods: set[str]) -> Iterator[Finding]:
-    remedy = "docs/runbooks/NoLeader.md"
     if lease is None or not lease.spec.holder_identity:
         message = "there is no leader: no service sleeps, and no status is written"
-        yield Finding(FindingCode.NO_LEADER, place, message, remedy)
+        yield Finding(FindingCode.NO_LEADER, place, message, NO_LEADER_REMEDY)
         return
     if lease.spec.holder_identity not in pods:
         message = f"its holder {lease.spec.holder_identity} is not a pod of the controller"
-        wait = f"wait until another pod becomes the leader; if none does, {remedy}"
+        wait = f"wait until another pod becomes the leader; if none does, {NO_LEADER_REMEDY}"
         yield Finding(FindingCode.LEADER_UNKNOWN, place, message, wait)
+
+
+async def _check_renewal(cluster: ClusterClient, place: str, lease: Lease | None) -> Iterable[Finding]:
+    """Check that the Lease is renewed. A clock that differs does not matter: what counts is that its time changes."""
+    if lease is None or not lease.spec.holder_identity or lease.spec.renew_time is None:
+        return ()
     renewed, duration = lease.spec.renew_time, lease.spec.lease_duration_seconds or 15
-    if renewed is None:
-        return
     age = (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
-    if age > OVERDUE * duration:
-        message = f"it was renewed {age:.0f} s ago and is valid for {duration} s: there is no leader"
-        yield Finding(FindingCode.LEASE_EXPIRED, place, message, remedy)
+    if age <= OVERDUE * duration:
+        return ()
+    last = time.monotonic() + duration
+    while time.monotonic() < last:
+        await asyncio.sleep(min(1.0, duration))
+        if (now := await read_lease(cluster)) is None or now.spec.renew_time != renewed:
+            return ()
+    message = f"it was renewed {age:.0f} s ago and is valid for {duration} s: there is no leader"
+    return (Finding(FindingCode.LEASE_EXPIRED, place, message, NO_LEADER_REMEDY),)
 
 
 async def _other_installations(cluster: ClusterClient, installed: Installation) -> list[Finding]:

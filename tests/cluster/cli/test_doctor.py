@@ -280,12 +280,33 @@ async def test_doctor_without_host_policy_notes_it(installed: Installed, argumen
 
 async def test_doctor_expired_lease_is_reported(installed: Installed) -> None:
     where = path("coordination.k8s.io/v1", "leases", installed.objects.namespace, "zenvoy")
-    await installed.objects.api.patch(where, {"spec": {"renewTime": micro_time(1e9)}}, MERGE_PATCH)
+    change: dict[str, Any] = {"spec": {"renewTime": micro_time(1e9), "leaseDurationSeconds": 1}}
+    await installed.objects.api.patch(where, change, MERGE_PATCH)
     assert (await installed.found())["code"] == "LeaseExpired"
     change = {"spec": {"renewTime": micro_time(4e9), "holderIdentity": "zenvoy-gone"}}
     await installed.objects.api.patch(where, change, MERGE_PATCH)
     finding = await installed.found()
     assert finding["code"] == "LeaderUnknown" and "zenvoy-gone" in finding["message"]
+
+
+async def test_doctor_with_another_clock_finds_the_leader(installed: Installed) -> None:
+    """The Lease has the time of the leader's clock, which may be behind."""
+    where = path("coordination.k8s.io/v1", "leases", installed.objects.namespace, "zenvoy")
+
+    async def renew() -> None:
+        at = 1e9
+        while True:
+            at += 1
+            change = {"spec": {"renewTime": micro_time(at), "leaseDurationSeconds": 60}}
+            await installed.objects.api.patch(where, change, MERGE_PATCH)
+            await asyncio.sleep(0.1)
+
+    renewals = asyncio.create_task(renew())
+    try:
+        done = await installed.doctor()
+    finally:
+        renewals.cancel()
+    assert "zenvoy-0 leads" in done.out
 
 
 async def test_doctor_shows_the_controllers_findings(installed: Installed) -> None:
