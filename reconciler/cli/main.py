@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
+from reconciler import environment
 from reconciler.app.encoding import degrade_output, open_missing_streams, restart_in_utf8
 from reconciler.cli import options, output
 from reconciler.cli.commands import controller, envoy, logs, maintenance, services, up
 from reconciler.cli.completion import complete_service
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.help_text import PROGRAM_HELP, render_help
-from reconciler.local import environment
 
 app = typer.Typer(
     name="zenvoy",

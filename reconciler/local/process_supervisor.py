@@ -18,8 +18,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from reconciler import environment
 from reconciler.core.backoff import Backoff
-from reconciler.local import environment, private_files
+from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
 from reconciler.local.processes.log_file import LogFile

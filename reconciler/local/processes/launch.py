@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from errno import EPERM
 
-from reconciler.local import environment
+from reconciler import environment
 from reconciler.local.account import AccountError, account_of
 from reconciler.local.open_files import restore_of
 from reconciler.local.processes.log_file import LogFile
