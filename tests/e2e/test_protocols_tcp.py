@@ -177,7 +177,12 @@ def trusting(color: str) -> ssl.SSLContext:
 
 def tls(color: str) -> dict[str, object]:
     command = server("tcp", "greet", str(SERVERS / f"{color}.pem"))
-    return {"name": color, "protocol": "tls", "hosts": [f"{color}.localhost"], "command": command}
+    return {
+        "name": color,
+        "protocol": "tls",
+        "hosts": [f"{color}.localhost", f"*.{color}.example.com"],
+        "command": command,
+    }
 
 
 def speak(z: Zenvoy, color: str, name: str) -> bytes:
@@ -210,6 +215,14 @@ def test_tls_server_name_selects_the_service(z: Zenvoy) -> None:
         assert connection.recv(1000) == b"220 green is ready\r\n"
         client = "{}:{}".format(*connection.getsockname())
     assert z.woken("green")["lastWake"]["peer"] == client, "the client itself, and not Envoy"
+
+
+@pytest.mark.parametrize("name", ["Blue.LocalHost", "blue.localhost.", "a.blue.example.com", "a.blue.example.com."])
+def test_tls_server_name_in_another_form_selects_the_service(z: Zenvoy, name: str) -> None:
+    context = trusting("blue")
+    context.check_hostname = False
+    with dial(z.tls_port) as plain, context.wrap_socket(plain, server_hostname=name) as connection:
+        assert connection.recv(1000) == b"220 blue is ready\r\n"
 
 
 def test_tls_unknown_server_name_is_closed(z: Zenvoy) -> None:

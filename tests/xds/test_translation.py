@@ -186,7 +186,8 @@ def test_parts_stream_service_have_its_filter_chains(service: ir.Upstream) -> No
     assert [proxied(chain) for chain in chains] == names
     if is_tls:
         assert [chain.name for chain in chains] == names
-        assert all(chain.filter_chain_match.server_names == lower(service) for chain in chains)
+        written = [name for domain in lower(service) for name in (domain, f"{domain}.")]
+        assert all(chain.filter_chain_match.server_names == written for chain in chains)
     if sources(service):
         assert chains[-1].filter_chain_match.source_prefix_ranges
 

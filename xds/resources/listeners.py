@@ -78,10 +78,12 @@ def tls_listener(address: ir.SocketAddress, chains: Iterable[bytes], options: ir
 
 def tls_filter_chains(service: ir.Upstream) -> bytes:
     """Encode a TLS service's filter chains: its server names, passed through undecrypted."""
-    name, domains = service.name, service.distinct_domains
-    chains = [_tls_filter_chain(name, {"server_names": domains})]
+    name = service.name
+    # Some clients send the dot that ends a full name of DNS.
+    server_names = [written for domain in service.distinct_domains for written in (domain, f"{domain}.")]
+    chains = [_tls_filter_chain(name, {"server_names": server_names})]
     if ranges := source_ranges(service.ignore):
-        match = {"server_names": domains, "source_prefix_ranges": ranges}
+        match = {"server_names": server_names, "source_prefix_ranges": ranges}
         chains.append(_tls_filter_chain(ignored(name), match))
     return encode(Listener(filter_chains=chains))
 
