@@ -1,6 +1,6 @@
-"""TCP sockets of this machine that listen, and the processes that have them.
+"""Sockets of this machine that listen, and the processes that have them.
 
-Source: https://docs.kernel.org/networking/proc_net_tcp.html
+Sources: https://docs.kernel.org/networking/proc_net_tcp.html, unix(7)
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.core.address import join_address
+
 LISTEN = "0A"
+_ACCEPTS = 0x10000
+"""The flag of a Unix socket that listens."""
 _TABLES = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6}
 
 
 @dataclass(frozen=True, slots=True)
 class ListeningSocket:
-    """One socket that listens."""
+    """One TCP socket that listens."""
 
     host: str
     port: int
@@ -49,6 +53,19 @@ def sockets_of(pids: Iterable[int]) -> list[ListeningSocket]:
     """Return the sockets on which one of these processes listens, by port."""
     inodes = {inode for pid in pids for inode in _sockets(Path(f"/proc/{pid}"))}
     return sorted((one for one in listening_sockets() if one.inode in inodes), key=lambda one: (one.port, one.host))
+
+
+def other_sockets_of(pids: Iterable[int]) -> list[str]:
+    """Return the Unix sockets on which one of these processes listens, and its UDP sockets, in words for people."""
+    inodes = {inode for pid in pids for inode in _sockets(Path(f"/proc/{pid}"))}
+    unix = [row for row in _rows("unix") if len(row) > 7 and int(row[3], 16) & _ACCEPTS]
+    found = {f"the Unix socket {' '.join(row[7:])}" for row in unix if row[6] in inodes}
+    for table, family in (("udp", socket.AF_INET), ("udp6", socket.AF_INET6)):
+        for row in _rows(table):
+            if row[9] in inodes:
+                host, _, port = row[1].rpartition(":")
+                found.add(f"UDP {join_address(_host(host, family), int(port, 16))}")
+    return sorted(found)
 
 
 def command_of(port: int) -> str | None:

@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
-from reconciler.local.listening import ListeningSocket, command_of, sockets_of
+from reconciler.local.listening import ListeningSocket, command_of, other_sockets_of, sockets_of
 from reconciler.local.processes.launch import LaunchError, launch
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
@@ -307,7 +307,7 @@ class ServiceProcess:
         began, pause = ticks(), min(LOOK_SECONDS, program.slow_after / 2)
         while True:
             await asyncio.sleep(pause if ticks() - began < OFTEN_SECONDS else LATER_LOOK_SECONDS)
-            found = unreadiness(port, program, accepts(port), last, await self._sockets(process))
+            found = unreadiness(port, program, accepts(port), last, *await self._sockets(process))
             is_due = ticks() - began >= program.slow_after or (found.lasts and found == before)
             if is_due and found != reported and not self._running.endpoints:
                 message = f"started {ticks() - began:.0f} s ago, but {found.message}"
@@ -315,15 +315,15 @@ class ServiceProcess:
                 reported = found
             before = found
 
-    async def _sockets(self, process: WatchedProcess) -> list[ListeningSocket]:
-        """Return the sockets on which the program listens; empty if they cannot be read."""
+    async def _sockets(self, process: WatchedProcess) -> tuple[list[ListeningSocket], list[str]]:
+        """Return the TCP sockets on which the program listens, and the others; empty if they cannot be read."""
         try:
             census = await self._shared.censuses.take()
         except OSError as error:
             log.error("failed to list processes", service=self.service, error=str(error))
-            return []
+            return [], []
         pids = [seen.pid for seen in census.family(self._mark, process.seen)]
-        return await in_thread(lambda: sockets_of(pids), "listening sockets")
+        return await in_thread(lambda: (sockets_of(pids), other_sockets_of(pids)), "listening sockets")
 
     def _write(self, note: ProcessNote) -> None:
         self._note = note

@@ -15,6 +15,8 @@ LOOK_SECONDS = 1.0
 LATER_LOOK_SECONDS = 10.0
 OFTEN_SECONDS = 60.0
 """A program that takes longer is looked at less often."""
+MOST_OTHERS = 3
+"""Sockets in one message that are not TCP."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -28,14 +30,20 @@ class Unreadiness:
 
 
 def unreadiness(
-    port: int, program: Program, is_accepted: bool, probe: LastProbe, sockets: Sequence[ListeningSocket]
+    port: int,
+    program: Program,
+    is_accepted: bool,
+    probe: LastProbe,
+    sockets: Sequence[ListeningSocket],
+    others: Sequence[str] = (),
 ) -> Unreadiness:
-    """Return the reason; `sockets` are those on which its processes listen."""
+    """Return the reason; `sockets` are those on which its processes listen, and `others` those that are not TCP."""
     if is_accepted:
         return Unreadiness(probe.message or "its readiness probe has not answered yet", probe.lasts)
     target = join_address(LOOPBACK, port)
     if not sockets:
-        return Unreadiness(f"nothing listens on {target} yet", lasts=False)
+        instead = f"; it listens on {', '.join(others[:MOST_OTHERS])}" if others else ""
+        return Unreadiness(f"nothing listens on {target} yet{instead}", lasts=False)
     at = ", ".join(join_address(one.host, one.port) for one in sockets)
     if any(one.port == port for one in sockets):
         return Unreadiness(f"it listens on {at} and not on {target}; let it listen on {LOOPBACK}", lasts=True)

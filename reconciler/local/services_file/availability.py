@@ -10,6 +10,9 @@ from reconciler.core import validation
 from reconciler.local.account import Account, find_account
 from reconciler.local.services_file.values import Value
 
+LONGEST_FIRST_LINE = 256
+"""As much of a script's first line as Linux reads, in bytes."""
+
 
 def read_user(value: Value) -> tuple[str | None, Account | None]:
     """Return the user as it is written, and its account if a program can run as it."""
@@ -56,7 +59,9 @@ def check_command(value: Value, name: str, directory: Path, path: str | None, ac
         places = [os.path.join(directory, part, name) for part in searched.split(os.pathsep)]
     found = [place for place in places if os.path.isfile(place)]
     if executable := [Path(place) for place in found if os.access(place, os.X_OK)]:
-        if account:
+        if problem := _interpreter_problem(executable[0]):
+            at.missing(problem)
+        elif account:
             _check_access(at, account, executable)
         return
     if found:
@@ -67,6 +72,27 @@ def check_command(value: Value, name: str, directory: Path, path: str | None, ac
     else:
         which = "the service's own PATH" if path is not None else "PATH"
         at.missing(f"{name!r} not found on {which}; install it, or use its path: /path/to/{name}")
+
+
+def _interpreter_problem(program: Path) -> str | None:
+    """Return why Linux cannot execute a script; its own error is a missing file, or a wrong format."""
+    try:
+        with program.open("rb") as file:
+            line = file.readline(LONGEST_FIRST_LINE)
+    except OSError:
+        return None  # it can be executable without being readable
+    if not line.startswith(b"#!"):
+        is_text = line.strip() and line.isascii() and b"\0" not in line
+        return (
+            f"{program} has no #! line; begin it with #!/bin/sh, or put its interpreter before it" if is_text else None
+        )
+    if line.endswith(b"\r\n"):
+        return f"{program} has the line ends of Windows; save it with those of Unix"
+    words = line[2:].split()
+    interpreter = os.fsdecode(words[0]) if words else ""
+    if not interpreter.startswith("/") or os.path.exists(interpreter):
+        return None
+    return f"{program} begins with #!{interpreter}, which does not exist; correct it"
 
 
 def _check_access(place: Value, account: Account, paths: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.listening import ListeningSocket, command_of, listeners, sockets_of
+from reconciler.local.listening import ListeningSocket, command_of, listeners, other_sockets_of, sockets_of
 from reconciler.local.processes.probes import LastProbe
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.slow_start import unreadiness
@@ -21,6 +21,20 @@ def test_sockets_of_process_have_their_address(family: socket.AddressFamily, hos
         assert (host, port) in [(one.host, one.port) for one in sockets_of([os.getpid()])]
         assert os.getpid() in listeners(port)
         assert (command_of(port) or "").startswith(f"process {os.getpid()}: ")
+
+
+def test_other_sockets_of_process_are_unix_and_udp(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        server.bind(str(tmp_path / "s p"))
+        assert not any("s p" in name for name in other_sockets_of([os.getpid()]))
+        server.listen()
+        udp.bind(("127.0.0.1", 0))
+        found = other_sockets_of([os.getpid()])
+        assert f"the Unix socket {tmp_path}/s p" in found
+        assert f"UDP 127.0.0.1:{udp.getsockname()[1]}" in found
+    program = Program(command=("serve",), working_directory=Path("/"))
+    seen = unreadiness(20000, program, False, LastProbe(), [], ["the Unix socket /run/app.sock"])
+    assert seen.message == "nothing listens on 127.0.0.1:20000 yet; it listens on the Unix socket /run/app.sock"
 
 
 @pytest.mark.parametrize(

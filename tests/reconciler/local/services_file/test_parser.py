@@ -179,6 +179,31 @@ def test_parser_command_is_found_by_service_path(tmp_path: Path) -> None:
     assert "not found on PATH" in str(read(file))
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("#!/bin/sh\n", None),
+        ("#! /usr/bin/env sh\n", None),
+        ("#!/bin/sh\r\n", "has the line ends of Windows"),
+        ("#!/usr/bin/env python3\r\n", "has the line ends of Windows"),
+        ("#!/nowhere/python\n", "begins with #!/nowhere/python, which does not exist"),
+        ("exec serve\n", "has no #! line"),
+        ("\x7fELF\0", None),
+    ],
+)
+def test_parser_script_without_its_interpreter_is_reported(tmp_path: Path, content: str, problem: str | None) -> None:
+    script = tmp_path / "script"
+    script.write_text(content)
+    script.chmod(0o755)
+    file = tmp_path / "services.yaml"
+    file.write_text('listen: {http: "127.0.0.1:1"}\nservices:\n  - {name: a, command: [./script, "{port}"]}')
+    found = read(file)
+    if problem is None:
+        assert isinstance(found, ServicesFile)
+    else:
+        assert f"{script} {problem}" in str(found)
+
+
 def test_parser_unreadable_file_is_reported(tmp_path: Path) -> None:
     missing = read(tmp_path / "none.yaml")
     assert list(map(str, missing)) == [f"{tmp_path}/none.yaml: cannot be read: No such file or directory"]
