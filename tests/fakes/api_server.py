@@ -52,7 +52,7 @@ class ApiServer:
     lists: int = 0
     watches: list[str] = field(default_factory=list)
     """First version of each watch."""
-    open: set[web.StreamResponse] = field(default_factory=set)
+    open: dict[web.StreamResponse, asyncio.Event] = field(default_factory=dict)
 
     def put(self, name: str, namespace: str = "shop", metadata: Object | None = None, **rest: Any) -> None:
         """Create or replace an object."""
@@ -79,7 +79,7 @@ class ApiServer:
 
     async def tell(self, line: bytes) -> None:
         """Write raw text to every open watch."""
-        for stream in self.open:
+        for stream in list(self.open):
             await stream.write(line)
 
     def cut(self) -> None:
@@ -90,8 +90,8 @@ class ApiServer:
 
     def _say(self, kind: str, object_: Object) -> None:
         self.log.append({"type": kind, "object": object_, "version": self.version})
-        for stream in self.open:
-            stream["moved"].set()
+        for moved in self.open.values():
+            moved.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if self.faults.silent:
@@ -136,8 +136,7 @@ class ApiServer:
         return stream
 
     async def _tell_from(self, version: int, stream: web.StreamResponse) -> None:
-        stream["moved"] = moved = asyncio.Event()
-        self.open.add(stream)
+        self.open[stream] = moved = asyncio.Event()
         try:
             while True:
                 for change in [change for change in self.log if change["version"] > version]:
@@ -146,7 +145,7 @@ class ApiServer:
                 await moved.wait()
                 moved.clear()
         finally:
-            self.open.discard(stream)
+            del self.open[stream]
 
 
 @asynccontextmanager

@@ -291,7 +291,13 @@ async def _configure(configuration: Configuration, chosen: kubeconfigs.Chosen) -
             f"no cluster found: context {chosen.name!r} of the kubeconfig is not valid ({error}); "
             "set --kubeconfig or --context"
         ) from None
-    configuration.proxy = configuration.proxy or proxy_for(configuration.host, os.environ)
+    origin, proxy = "proxy-url of the kubeconfig", configuration.proxy
+    if not proxy:
+        origin, proxy = "proxy of the environment", proxy_for(configuration.host, os.environ)
+    scheme = proxy.partition(":")[0] if proxy else ""
+    if scheme not in ("", "http", "https"):
+        raise NoCluster(f"no cluster found: the {origin} is a {scheme} proxy; use an http or https proxy")
+    configuration.proxy = proxy
 
 
 def _credentials_of(configuration: Configuration) -> Credentials:

@@ -19,7 +19,6 @@ from reconciler.kubernetes.client.errors import NoCluster
 
 DEFAULT_FILE = "~/.kube/config"
 _PATHS = {"clusters": ("certificate-authority",), "users": ("client-certificate", "client-key", "tokenFile")}
-_PROXY_SCHEMES = ("http://", "https://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +120,7 @@ def _quoted(names: Iterable[str]) -> Iterator[str]:
 
 def _checked(cluster: dict[str, Any]) -> dict[str, Any]:
     """Return the cluster with a whole URL; like kubectl, `http` if it has no scheme."""
-    server, proxy = str(cluster["server"]), str(cluster.get("proxy-url") or "")
-    if proxy and not proxy.startswith(_PROXY_SCHEMES):
-        raise NoCluster(f"proxy-url: {proxy} is not supported; use an http or https proxy")
+    server = str(cluster["server"])
     return cluster if "://" in server else {**cluster, "server": f"http://{server}"}
 
 

@@ -237,7 +237,7 @@ async def test_plugin_that_fails_is_explained(tmp_path: Path, script: str | None
         ({}, {"certificate-authority-data": "bm8="}, "no cluster found"),
         ({}, {"certificate-authority-data": "&"}, "no cluster found"),
         ({}, {"certificate-authority": "missing"}, "missing"),
-        ({}, {"proxy-url": "socks5://127.0.0.1:1080"}, "proxy-url: socks5://127.0.0.1:1080 is not supported"),
+        ({}, {"proxy-url": "socks5://127.0.0.1:1080"}, "the proxy-url of the kubeconfig is a socks5 proxy"),
         ({}, {"server": ""}, "cluster 'ours' of context 'ours' has no server"),
         ({"exec": {"args": ["token"]}}, {}, "is not a valid kubeconfig"),
     ],
@@ -254,3 +254,10 @@ async def test_unknown_context_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(NoCluster) as refused:
         await connect(written(tmp_path, "http://a"), "theirs")
     assert "context 'theirs' does not exist; the kubeconfig has 'ours'" in str(refused.value)
+
+
+async def test_socks_proxy_of_the_environment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://me:secret@127.0.0.1:1080")
+    with pytest.raises(NoCluster, match="the proxy of the environment is a socks5 proxy") as refused:
+        await connect(written(tmp_path, "https://a"))
+    assert "secret" not in str(refused.value)
