@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -407,6 +408,15 @@ def installed(chart: Chart):
 
     yield install
     chart.uninstall()
+
+
+def test_chart_second_release_in_a_namespace_is_refused(
+    control_plane: Cluster, chart: Chart, tmp_path: Path, installed: Callable[..., str]
+) -> None:
+    installed()
+    with pytest.raises(ToolFailed, match=f"namespace {chart.namespace} has the release zenvoy of zenvoy already"):
+        Chart(control_plane, chart.namespace, tmp_path, "other").install()
+    chart.upgrade()
 
 
 ALLOWED = (

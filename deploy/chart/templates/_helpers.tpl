@@ -160,6 +160,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- $nodes = compact $nodes }}
 {{- if ne (len $nodes) (len (uniq $nodes)) }}{{ fail "proxy: the node ports of http, tls, and tcp must differ" }}{{ end }}
 {{- include "zenvoy.checkName" . }}
+{{- include "zenvoy.checkAlone" . }}
 {{- include "zenvoy.checkHoldPorts" (dict "values" .Values "ports" $ports) }}
 {{- include "zenvoy.checkService" (dict "service" .Values.proxy.service "nodes" $nodes) }}
 {{- $parts := dict "reconciler" .Values.reconciler "proxy.envoy" .Values.proxy.envoy "proxy.holder" .Values.proxy.holder "proxy.keeper" .Values.proxy.keeper }}
@@ -171,6 +172,17 @@ seccompProfile: {type: RuntimeDefault}
 {{- $name := include "zenvoy.fullname" . }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
 {{- fail (printf "the release name: %s cannot begin the name of a Service; set fullnameOverride to a name that begins with a letter, and has only a-z, 0-9, and -" $name) }}
+{{- end }}
+{{- end -}}
+
+{{/* Two releases in one namespace would share the Lease of their leaders. `helm template` has no cluster to look at. */}}
+{{- define "zenvoy.checkAlone" -}}
+{{- range (lookup "v1" "Service" .Release.Namespace "").items }}
+{{- $labels := .metadata.labels | default dict }}
+{{- $release := get $labels "app.kubernetes.io/instance" }}
+{{- if and (hasPrefix "zenvoy-" (get $labels "helm.sh/chart")) (eq (get $labels "app.kubernetes.io/component") "reconciler") (ne $release $.Release.Name) }}
+{{- fail (printf "namespace %s has the release %s of zenvoy already; upgrade that one, or install this one in another namespace, each with its own namespaces" $.Release.Namespace $release) }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
