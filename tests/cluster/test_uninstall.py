@@ -7,15 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import FINALIZER
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects, entered
 from tests.cluster.harness import Cluster
 from tests.cluster.rights import PROGRAM, controller, kubeconfig_of
 from tests.xds.parts import until_async
 
-ACCOUNT = "zenvoy-reconciler"
+ACCOUNT, ADMISSION = "zenvoy-reconciler", "admissionregistration.k8s.io/v1"
 FORBIDDEN = {"apiVersion": "v1", "kind": "ReplicationController"}
 """A kind that has a scale, and is not among the chart's `scaleTargets`."""
 
@@ -87,6 +89,52 @@ async def test_uninstall_with_an_untouchable_target_restores_the_rest(
     assert [one["involvedObject"]["name"] for one in failed] == ["old"] and remedy in failed[0]["message"]
     code, said = await uninstalled(identity, system.namespace, namespace)
     assert code == 1, "without --best-effort it is a failure"
+
+
+async def test_uninstall_is_not_blocked_by_a_webhook_that_is_gone(
+    control_plane: Cluster, api: Api, namespace: str, system: Chart, tmp_path: Path
+) -> None:
+    objects = Objects(api, namespace)
+    await objects.deployment("web", 0)
+    await objects.make("v1", "services", service("web"))
+    await objects.scaled_service("web", **entered("ScaledToZero", replicas=2))
+    await objects.change("web", {"metadata": {"finalizers": [FINALIZER]}})
+    identity = kubeconfig_of(control_plane, system.namespace, ACCOUNT, tmp_path)
+    webhooks, scale = "validatingwebhookconfigurations", path("apps/v1", "deployments", namespace, "web", "scale")
+    webhook = {
+        "name": "scale.example.com",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "rules": [
+            {
+                "apiGroups": ["apps"],
+                "apiVersions": ["v1"],
+                "operations": ["UPDATE"],
+                "resources": ["deployments/scale"],
+            }
+        ],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    kind = {"kind": "ValidatingWebhookConfiguration", "metadata": {"name": namespace}, "webhooks": [webhook]}
+    await objects.make(ADMISSION, webhooks, kind, namespace=None)
+    try:
+
+        async def is_in_force() -> bool:
+            try:
+                await api.patch(scale, {"spec": {"replicas": 0}}, MERGE_PATCH)
+            except ApiError as error:
+                return "webhook" in error.message
+            return False
+
+        await until_async(is_in_force, "the webhook is called")
+        code, said = await uninstalled(identity, system.namespace, namespace, "--best-effort")
+    finally:
+        await api.call("DELETE", path(ADMISSION, webhooks, name=namespace))
+    assert code == 0, said
+    assert f"{namespace}/web: failed to restore" in said and "failed calling webhook" in said
+    assert f"scale it by hand: kubectl -n {namespace} scale Deployment web --replicas=2" in said
+    assert "finalizers" not in (await objects.get("web"))["metadata"]
 
 
 async def test_hook_that_was_applied_changes_nothing(

@@ -33,6 +33,15 @@ def is_transient_or_conflict(error: Exception) -> bool:
     return is_transient(error) or (isinstance(error, ApiError) and error.status == CONFLICT)
 
 
+def is_of_a_webhook(error: Exception) -> bool:
+    """Return whether a webhook of the cluster, for admission or conversion, does not answer the API server.
+
+    The API server gives this error no code of its own; its message is the only sign. It lasts until somebody repairs
+    the webhook.
+    """
+    return isinstance(error, ApiError) and error.status >= 500 and "webhook" in error.message
+
+
 def error_key(error: Exception) -> str:
     """Return a text that is equal for errors with the same remedy, whichever object they are about."""
     return f"{error.status} {error.reason}" if isinstance(error, ApiError) else type(error).__name__

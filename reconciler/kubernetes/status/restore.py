@@ -25,6 +25,7 @@ from reconciler.kubernetes.client.errors import (
     NOT_FOUND,
     ApiError,
     Unreachable,
+    is_of_a_webhook,
     is_transient,
     is_transient_or_conflict,
 )
@@ -191,7 +192,8 @@ async def _restore_one(api: Api, discovery: Discovery, raw: msgspec.Raw, landing
             done = await retries(restore, api, discovery, item, landing)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             done, failed = f"failed to restore {target_of(item)}: {error}; {_manual_command(item)}", True
-            if is_transient(error):
+            # A webhook that is gone, as its own installation may be, must not block the uninstallation.
+            if is_transient(error) and not is_of_a_webhook(error):
                 return RestoreOutcome(name, done, failed, retry=True)
     try:
         if await retries(remove_finalizer, api, object_):
