@@ -39,15 +39,16 @@ async def credentials(plugin: Mapping[str, Any], cluster: Mapping[str, Any]) -> 
             *(plugin.get("args") or ()),
             env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": info},
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            # On a terminal, a plugin asks the user to log in.
+            stderr=None if sys.stderr.isatty() else asyncio.subprocess.PIPE,
         )
     except OSError as error:
         hint = str(plugin.get("installHint") or "").strip()
         raise NoCluster(f"the exec plugin {command} cannot be run: {error.strerror}{hint and f'; {hint}'}") from None
     output, errors = await process.communicate()
     if process.returncode:
-        said = errors.decode(errors="replace").strip()[-MAX_ERROR_LENGTH:]
-        raise NoCluster(f"the exec plugin {command} failed with exit code {process.returncode}: {said}")
+        said = (errors or b"").decode(errors="replace").strip()[-MAX_ERROR_LENGTH:]
+        raise NoCluster(f"the exec plugin {command} failed with exit code {process.returncode}{said and f': {said}'}")
     try:
         status = json.loads(output)["status"]
         return _user(status)

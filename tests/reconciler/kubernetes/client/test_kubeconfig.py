@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -226,6 +229,21 @@ async def test_plugin_that_fails_is_explained(tmp_path: Path, script: str | None
     with pytest.raises(NoCluster) as refused:
         await connect(written(tmp_path, "http://a", user))
     assert f"{tmp_path}/plugin" in str(refused.value) and words in str(refused.value)
+
+
+async def test_plugin_shows_its_login_on_a_terminal(server: Recorder, tmp_path: Path) -> None:
+    script = f"echo 'log in at login.example' >&2; echo '{credential(token='t')}'"
+    file = written(tmp_path, server.url, plugin(tmp_path, script))
+    terminal, theirs = os.openpty()
+    command = (Path(sys.executable).parent / "zenvoy", "status", "--kubeconfig", file)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    async with asyncio.timeout(60):
+        await process.wait()
+    try:
+        assert b"log in at login.example" in os.read(terminal, 4096)
+    finally:
+        os.close(terminal)
 
 
 @pytest.mark.parametrize(
