@@ -52,6 +52,9 @@ log = structlog.get_logger()
 
 HOLDER_DRAIN_SECONDS = 0.3
 """Short, since the holder ends after all services."""
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR)
+UNUSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""By default these would end `up` without its processes. They are not ignored, since programs would inherit that."""
 SAME_SIGNAL_SECONDS = 0.5
 """A second signal within this time is ignored: Ctrl-C may arrive from the terminal and from a wrapper."""
 RECONCILER_SECONDS = 15.0
@@ -242,15 +245,17 @@ def longest_drain(state_dir: StateDir) -> float:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT: the first stops `up`, each further one shortens the shutdown."""
+    """Signals that stop `up`: the first one does, each further one shortens the shutdown."""
 
     def __init__(self) -> None:
         self.count = 0
         self.again = asyncio.Event()
         self._last = float("-inf")
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING_SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        for number in UNUSED_SIGNALS:
+            loop.add_signal_handler(number, _log_unused, number)
 
     async def next(self) -> None:
         """Wait for the next signal."""
@@ -263,6 +268,10 @@ class StopSignals:
             self.count += 1
             self.again.set()
         self._last = now
+
+
+def _log_unused(number: signal.Signals) -> None:
+    log.warning("a signal without effect; SIGTERM stops zenvoy, SIGHUP applies the file", signal=number.name)
 
 
 def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[ChildProcess]]:

@@ -70,6 +70,17 @@ def test_up_end_lets_a_request_in_flight_finish(zenvoy: Start, tmp_path: Path, p
     assert not z.leftovers()
 
 
+def test_up_end_signals_leave_no_process(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
+    assert z.process
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        z.process.send_signal(number)
+        z.wait_line("it continues", lambda entry, name=number.name: entry.get("signal") == name)
+    assert request(z.http_port, "web").status == 200
+    assert z.stop(signal.SIGQUIT) == 0
+    assert not z.leftovers()
+
+
 def test_up_end_lets_a_held_request_finish(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     gate = tmp_path / "gate"
     z = zenvoy({"name": "web", "command": quick("http", f"gate={gate}")}, defaults=STAYS)
