@@ -63,7 +63,6 @@ from reconciler.server.http import Http, report_exhaustion
 
 log = structlog.get_logger()
 
-ANY = "0.0.0.0"
 FORGET_AT_ONCE = 0.0
 """A disconnected Envoy or holder may be connected to another replica: the leader decides when it is gone."""
 GRPC_GRACE_SECONDS = 0.5
@@ -123,7 +122,7 @@ class ClusterRuntime:
             self._configure,
             self._saw_object,
             self.engine.set_busy_until,
-            ClusterConfig(policy=settings.policy),
+            ClusterConfig(settings.listen_host, settings.policy),
             namespaces=settings.namespaces,
             reserved=reserved_ports(settings.http_port, settings.tls_port, settings.hold.diverted),
         )
@@ -322,7 +321,8 @@ class ClusterRuntime:
         self._writers.problems.configured(problems)
 
     def _served(self, specs: Sequence[Spec]) -> Served:
-        http, tls = f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}"
+        host = self._settings.listen_host
+        http, tls = f"{host}:{self._settings.http_port}", f"{host}:{self._settings.tls_port}"
         return Served(http, tls, specs, proxy=self._settings.proxy)
 
     def _saw_object(self, name: str, item: ScaledService | None) -> None:

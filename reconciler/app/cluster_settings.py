@@ -22,6 +22,9 @@ class SelfIssue:
     """The Secret that the proxy's pods mount; empty: the chart has no proxy."""
 
 
+ANY_IPV4, ANY_IPV6 = "0.0.0.0", "[::]"
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
     """The settings of one replica. The CLI makes them from its options."""
@@ -68,3 +71,8 @@ class ReplicaSettings:
         """The address of this replica for other replicas."""
         host = f"[{self.pod_ip}]" if ":" in self.pod_ip else self.pod_ip
         return f"{host}:{self.grpc.rpartition(':')[2]}"
+
+    @property
+    def listen_host(self) -> str:
+        """The IP address of Envoy's listeners, of the same family as that of the gRPC port; IPv6 in brackets."""
+        return ANY_IPV6 if self.grpc.startswith("[") else ANY_IPV4

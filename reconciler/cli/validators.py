@@ -27,6 +27,14 @@ def address(text: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from None
 
 
+def pod_address(text: str | None) -> str | None:
+    """Validate `ip:port`, whose IPv6 address may lack its brackets, as in `$(POD_IP):9902` of a pod."""
+    if text is not None and text.count(":") > 1 and "[" not in text:
+        host, _, port = text.rpartition(":")
+        text = f"[{host}]:{port}"
+    return address(text)
+
+
 def goal(text: str) -> str:
     """Validate a state, in any case, or `ready`."""
     from reconciler.core.record import State

@@ -40,7 +40,7 @@ StatsAddress = Annotated[
         help="Serve this Envoy's /stats/prometheus and /ready at this address, without its other admin endpoints, "
         "and report the address to the reconciler.",
         metavar="IP:PORT",
-        callback=validators.address,
+        callback=validators.pod_address,
     ),
 ]
 Directory = Annotated[

@@ -35,6 +35,17 @@ def test_bootstrap_directory_receives_all_files(tmp_path: Path) -> None:
     assert len(written) == 4
 
 
+@pytest.mark.parametrize("text", ["fd00::7:9902", "[fd00::7]:9902"])
+def test_bootstrap_statistics_at_an_ipv6_address(text: str, tmp_path: Path) -> None:
+    """A pod's manifest can only write `$(POD_IP):9902`."""
+    code, said = zenvoy("bootstrap", f"--stats-address={text}", "--directory", str(tmp_path))
+    assert code == 0, said
+    made = yaml.safe_load((tmp_path / "envoy.yaml").read_text())
+    assert made["node"]["metadata"] == {"zenvoy": {"stats": "[fd00::7]:9902"}}
+    listeners = [one["address"]["socket_address"] for one in made["static_resources"]["listeners"]]
+    assert ("fd00::7", 9902) in [(one["address"], one["port_value"]) for one in listeners]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
