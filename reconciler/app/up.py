@@ -295,7 +295,11 @@ def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[ChildP
 def _write_bootstrap(path: Path, join: Join) -> None:
     """Write Envoy's bootstrap document. Raises `CannotStart`."""
     try:
-        private_files.update(path, as_json(join).encode())
+        document = as_json(join)
+    except ValueError as error:
+        raise CannotStart(str(error)) from None
+    try:
+        private_files.update(path, document.encode())
     except OSError as error:
         remedy = "make it writable or free space, or choose another state directory with --state-dir"
         raise CannotStart(f"cannot write {path}: {error.strerror}; {remedy}") from None

@@ -203,6 +203,14 @@ def test_up_second_in_state_directory_is_refused(zenvoy: Start) -> None:
     ends_in_order(first, signal.SIGTERM)
 
 
+def test_up_with_few_open_files_reports_the_limit(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, start=False)
+    started = f"ulimit -n 100; exec {ZENVOY} up {z.file} --state-dir {z.state_dir}"
+    done = subprocess.run(["sh", "-c", started], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "zenvoy: open files 100: Envoy requires at least 256; raise `ulimit -n`\n"
+
+
 def test_up_unwritable_state_directory_is_reported(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, start=False)
     z.state_dir.write_text("a file is in the way")
