@@ -84,6 +84,7 @@ MESSAGES = {
     "envoy.extensions.filters.common.set_filter_state.v3": ("FilterStateValue",),
     "envoy.extensions.filters.http.health_check.v3": ("HealthCheck",),
     "envoy.extensions.filters.http.router.v3": ("Router",),
+    "envoy.extensions.filters.http.set_filter_state.v3": ("Config",),
     "envoy.extensions.filters.listener.proxy_protocol.v3": ("ProxyProtocol",),
     "envoy.extensions.filters.listener.tls_inspector.v3": ("TlsInspector",),
     "envoy.extensions.filters.network.http_connection_manager.v3": (

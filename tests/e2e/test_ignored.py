@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
+from tests.ports import free_port
 
 ELSEWHERE = "127.0.0.77"
 """Another address of this machine, for clients that are recognized by their address."""
@@ -22,18 +23,24 @@ PROBES = [
 @pytest.fixture(scope="module")
 def z(shared_zenvoy: Start) -> Zenvoy:
     only_elsewhere = [{"sources": [ELSEWHERE]}]
+    untrusted = {"protocol": "http", "listen": f"{LOCAL}:{free_port()}", "http": {"trustedHops": 0}}
     return shared_zenvoy(
         {"name": "web", "command": quick("http"), "ignore": PROBES},
         {"name": "busy", "command": quick("http"), "ignore": PROBES, "idleAfter": "1s"},
+        {"name": "edge", "command": quick("http"), "ignore": PROBES},
+        {"name": "direct", "command": quick("http"), "ignore": PROBES, **untrusted},
         {"name": "db", "protocol": "tcp", "command": quick("tcp"), "ignore": only_elsewhere},
         defaults=SLOW_TO_SLEEP,
     )
 
 
-def ask(z: Zenvoy, name: str, path: str, agent: str = "curl/8", source: str = LOCAL) -> tuple[int, str]:
-    connection = HTTPConnection(LOCAL, z.http_port, timeout=60, source_address=(source, 0))
+def ask(
+    z: Zenvoy, name: str, path: str, agent: str = "curl/8", source: str = LOCAL, forwarded: str = "", port: int = 0
+) -> tuple[int, str]:
+    connection = HTTPConnection(LOCAL, port or z.http_port, timeout=60, source_address=(source, 0))
+    headers = {"Host": name, "User-Agent": agent, **({"X-Forwarded-For": forwarded} if forwarded else {})}
     try:
-        connection.request("GET", path, headers={"Host": name, "User-Agent": agent})
+        connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         return response.status, response.read().decode()
     finally:
@@ -51,6 +58,19 @@ def test_ignore_asleep_answers_without_a_wake(z: Zenvoy) -> None:
     assert (view["state"], view["requests"], view["held"]) == ("ScaledToZero", 0, 0)
     assert ask(z, "web", "/ready") == (200, "web /ready\n"), "another user agent wakes it"
     assert z.wakes("web") == 1
+
+
+def test_ignore_source_behind_a_trusted_proxy_is_its_client(z: Zenvoy) -> None:
+    z.asleep("edge")
+    assert ask(z, "edge", "/", forwarded=f"192.0.2.9, {ELSEWHERE}") == (202, "")
+    assert ask(z, "edge", "/", forwarded=f"{ELSEWHERE}, 192.0.2.9") == (200, "edge /\n"), (
+        "a client can forge the first one"
+    )
+    assert z.wakes("edge") == 1
+    z.asleep("direct")
+    assert ask(z, "direct", "/", forwarded=ELSEWHERE, port=z.port("direct")) == (200, "direct /\n"), (
+        "no proxy is trusted"
+    )
 
 
 def test_ignore_awake_requests_reach_the_service(z: Zenvoy) -> None:

@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     for extension in (
         "filters.http.health_check",
         "filters.http.router",
+        "filters.http.set_filter_state",
         "filters.listener.proxy_protocol",
         "filters.listener.tls_inspector",
         "filters.network.http_connection_manager",

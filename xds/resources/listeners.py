@@ -37,6 +37,7 @@ from xds.resources.proto import (
     ProxyProtocol,
     Router,
     SetFilterState,
+    SetFilterStateOfRequest,
     TcpProxy,
     TlsInspector,
     encode,
@@ -66,7 +67,11 @@ _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(su
 def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all HTTP services share."""
     manager = _connection_manager(HTTP_LISTENER, ROUTES, options)
-    own = {"name": HTTP_LISTENER, "filter_chains": [_http_chain(manager)], **_sockets(address, options)}
+    own = {
+        "name": HTTP_LISTENER,
+        "filter_chains": [_http_chain(manager, options.trusted_hops)],
+        **_sockets(address, options),
+    }
     return encode(Listener(listener_filters=_proxy_protocol(options.http_proxy_protocol), **own))
 
 
@@ -132,7 +137,7 @@ def _own_http_chain(service: ir.Upstream, options: ir.ListenerOptions) -> dict[s
     Its routes are a resource of their own: Envoy's rejection names one service, and a change closes no connection.
     """
     own = replace(options, trusted_hops=service.trusted_hops)
-    return _http_chain(_connection_manager(HTTP_LISTENER, own_routes_name(service.name), own))
+    return _http_chain(_connection_manager(HTTP_LISTENER, own_routes_name(service.name), own), own.trusted_hops)
 
 
 def _tcp_chains(service: ir.Upstream) -> list[dict[str, Any]]:
@@ -171,23 +176,34 @@ def _tcp_proxy(cluster: str) -> dict[str, Any]:
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 
 
-def _http_chain(manager: Any) -> dict[str, Any]:
-    return {"filters": [_source_filter(), _http_filter(manager)]}
+def _http_chain(manager: Any, trusted_hops: int) -> dict[str, Any]:
+    return {"filters": [_address_filter(trusted_hops), _http_filter(manager)]}
 
 
 def _http_filter(manager: Any) -> dict[str, Any]:
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": packed(manager)}
 
 
-def _source_filter() -> dict[str, Any]:
-    """Return the filter that keeps the client's address for routes. A client could forge a header."""
-    address = {"text_format_source": {"inline_string": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}
-    values = [
-        {"object_key": SOURCE, "factory_key": "envoy.network.ip", "format_string": address},
-        {"object_key": CLIENT, "factory_key": "envoy.string", "format_string": address},
-    ]
-    config = SetFilterState(on_new_connection=values)
+def _address_filter(trusted_hops: int) -> dict[str, Any]:
+    """Return the filter that keeps the address of the peer, which is the client unless proxies in front are trusted."""
+    source = [] if trusted_hops else [_address_as(SOURCE, "envoy.network.ip")]
+    config = SetFilterState(on_new_connection=[*source, _address_as(CLIENT, "envoy.string")])
     return {"name": "envoy.filters.network.set_filter_state", "typed_config": packed(config)}
+
+
+def _source_filters(trusted_hops: int) -> list[dict[str, Any]]:
+    """Return the filter that keeps the client's address, as trusted proxies have reported it, for the routes."""
+    if not trusted_hops:
+        return []
+    config = SetFilterStateOfRequest(
+        on_request_headers=[_address_as(SOURCE, "envoy.network.ip")], clear_route_cache=True
+    )
+    return [{"name": "envoy.filters.http.set_filter_state", "typed_config": packed(config)}]
+
+
+def _address_as(key: str, factory: str) -> dict[str, Any]:
+    address = {"text_format_source": {"inline_string": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}
+    return {"object_key": key, "factory_key": factory, "format_string": address}
 
 
 def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptions) -> Any:
@@ -195,7 +211,7 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
         stat_prefix=stat_prefix,
         codec_type="AUTO",
         rds={"config_source": ads(UNLIMITED), "route_config_name": routes},
-        http_filters=[*_health_check(options.health_path), _ROUTER],
+        http_filters=[*_health_check(options.health_path), *_source_filters(options.trusted_hops), _ROUTER],
         upgrade_configs=[{"upgrade_type": one} for one in PASSED_UPGRADES],
         http_protocol_options={
             **http1_options(),

@@ -48,6 +48,7 @@ HttpConnectionManager = message_class(
 ProxyProtocol = message_class("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol")
 Router = message_class("envoy.extensions.filters.http.router.v3.Router")
 SetFilterState = message_class("envoy.extensions.filters.network.set_filter_state.v3.Config")
+SetFilterStateOfRequest = message_class("envoy.extensions.filters.http.set_filter_state.v3.Config")
 TcpProxy = message_class("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")
 TlsInspector = message_class("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector")
 
