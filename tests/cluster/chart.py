@@ -26,8 +26,8 @@ class Chart:
         self._cluster, self.namespace, self.release = cluster, namespace, release
         self._values = folder / f"{release}-values.yaml"
 
-    def render(self, values: Mapping[str, Any] | None = None) -> str:
-        return self._helm("template", values, "--kube-version", "1.34.0")
+    def render(self, values: Mapping[str, Any] | None = None, kubernetes: str = "1.34.0") -> str:
+        return self._helm("template", values, "--kube-version", kubernetes)
 
     def install(self, values: Mapping[str, Any] | None = None) -> str:
         """Install the chart and return its notes. No hook is run: it needs a node.

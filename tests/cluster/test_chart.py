@@ -321,6 +321,12 @@ def test_chart_values_that_kubernetes_refuses_are_all_named(chart: Chart) -> Non
     assert not [place for place in REFUSED_AT if f"at '{place}': " not in str(failed.value)], failed.value
 
 
+def test_chart_admission_policy_needs_a_newer_kubernetes(chart: Chart) -> None:
+    with pytest.raises(ToolFailed, match=r"needs Kubernetes 1\.30, and this is v1\.29\.0"):
+        chart.render({"admissionPolicy": {"enabled": True}}, "1.29.0")
+    assert chart.render({"admissionPolicy": {"enabled": True}}, "1.30.0-gke.100")
+
+
 def test_chart_release_that_cannot_name_a_service_is_refused(chart: Chart) -> None:
     chart.release = "2nd.try"
     with pytest.raises(ToolFailed, match=r"2nd\.try-zenvoy cannot begin the name of a Service; set fullnameOverride"):

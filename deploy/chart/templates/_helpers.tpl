@@ -166,6 +166,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- $parts := dict "reconciler" .Values.reconciler "proxy.envoy" .Values.proxy.envoy "proxy.holder" .Values.proxy.holder "proxy.keeper" .Values.proxy.keeper }}
 {{- range $part, $values := $parts }}{{ include "zenvoy.checkResources" (dict "part" $part "resources" ($values.resources | default dict)) }}{{ end }}
 {{- include "zenvoy.checkDurations" . }}
+{{- include "zenvoy.checkVersion" . }}
 {{- end -}}
 
 {{- define "zenvoy.checkName" -}}
@@ -235,6 +236,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- $text := toString . }}
 {{- $unit := regexFind "[A-Za-z]+$" $text }}
 {{- mulf (trimSuffix $unit $text | float64) (ternary (get $factors $unit) 1.0 (hasKey $factors $unit)) }}
+{{- end -}}
+
+{{- define "zenvoy.checkVersion" -}}
+{{- if and .Values.admissionPolicy.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
+{{- fail (printf "admissionPolicy.enabled: needs Kubernetes 1.30, and this is %s; set it to false" .Capabilities.KubeVersion.Version) }}
+{{- end }}
 {{- end -}}
 
 {{/* Conditions of cert-manager and of the Prometheus operator. */}}
