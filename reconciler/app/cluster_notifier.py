@@ -143,6 +143,9 @@ class ServiceOwner(Protocol):
     def needed(self, name: str) -> str | None:
         """Return why a service that is being deleted is still needed; None when it may go."""
 
+    async def release(self, item: ScaledService) -> None:
+        """Give a captured Service back to its pods, because its ScaledService goes."""
+
 
 class ObjectWriters:
     """The writers of status, Events, finalizers, and the results of commands. Only the leader writes."""
@@ -154,7 +157,9 @@ class ObjectWriters:
         self._leads = leads
         self.store = StatusWriter(api, items, leads, elector.next_index)
         self._events = EventRecorder(api, items, sources, leads, pod_name)
-        self.finalizers = FinalizerController(api, items, leads, self._events.left, needed_for=owner.needed)
+        self.finalizers = FinalizerController(
+            api, items, leads, self._events.left, needed_for=owner.needed, release=owner.release
+        )
         self.commands = CommandController(items, leads, owner.obey, self.store.set_command)
         self.transitions = EventNotifier(owner.services, self._events)
         self.problems = ProblemNotifier(items, self.store, self._events, self.commands)

@@ -40,10 +40,13 @@ from reconciler.engine.service import ManagedService
 from reconciler.engine.view import moment
 from reconciler.envoy.admin_stats import AdminStats
 from reconciler.envoy.xds_router import service_of_stat
+from reconciler.kubernetes.capture.controller import CaptureController
+from reconciler.kubernetes.capture.observer import CaptureSources
 from reconciler.kubernetes.client.api import Api, connect
 from reconciler.kubernetes.client.leader_election import FIRST_INDEX, LeaderElection, LeaseTiming
 from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks
 from reconciler.kubernetes.client.pod_list import PodList
+from reconciler.kubernetes.config.busy import BusyReasons
 from reconciler.kubernetes.config.conflicts import reserved_ports
 from reconciler.kubernetes.config.provider import KubernetesProvider, Problems, ServiceConfigs
 from reconciler.kubernetes.config.resolve import ClusterConfig
@@ -92,6 +95,7 @@ class ClusterRuntime:
         self._certificates = certificates(settings, api)
         self._admission = Admission({**STREAM_CLAIMS, **PEER_CLAIMS}, self._listed)
         self._watch_own_endpoints()
+        self._busy = BusyReasons(self.engine.set_busy_until)
         self._catalogue = self._make_catalogue()
         self._elector = self._make_elector()
         self._replicate()
@@ -100,6 +104,7 @@ class ClusterRuntime:
         self._backend = KubernetesBackend(
             api, wake_api, self._ran, lambda: members.unknown() is None, namespaces, self._leads
         )
+        self._capture = self._make_capture()
         self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
         self._sampler = self._make_sampler()
         operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
@@ -116,16 +121,24 @@ class ClusterRuntime:
 
     def _make_catalogue(self) -> KubernetesProvider:
         settings = self._settings
+        ports = settings.http_port, settings.tls_port, settings.hold.diverted, settings.capture_ports
         return KubernetesProvider(
             self._api,
             self._leads,
             self._configure,
             self._saw_object,
-            self.engine.set_busy_until,
-            ClusterConfig(settings.listen_host, settings.policy),
+            self._busy.called_busy,
+            ClusterConfig(settings.listen_host, settings.policy, settings.capture_ports),
             namespaces=settings.namespaces,
-            reserved=reserved_ports(settings.http_port, settings.tls_port, settings.hold.diverted),
+            reserved=reserved_ports(*ports),
+            on_service=lambda key, service: self._capture.saw_service(key, service),
         )
+
+    def _make_capture(self) -> CaptureController:
+        ports, service = self._settings.capture_ports, self._settings.proxies_service
+        proxies = (self._settings.lease_namespace, service) if ports and service else None
+        sources = CaptureSources(self._catalogue, self._backend.endpoint_slices, proxies, ports)
+        return CaptureController(self._api, sources, self._leads, self._writers.store.set_capture, self._busy.bypassed)
 
     def _make_elector(self) -> LeaderElector:
         settings = self._settings
@@ -196,7 +209,7 @@ class ClusterRuntime:
         except OSError:
             await self._backend.close()
             raise
-        parts = (self._catalogue, self._replicas, self._peers, *self._writers.parts)
+        parts = (self._catalogue, self._replicas, self._peers, self._capture, *self._writers.parts)
         optional = [part for part in (self._proxies, self._certificates) if part]
         tasks.start(*(part.run() for part in (*parts, *optional)), self._sampler.run(), self._begin())
         electing = tasks.start_one(self._elect())
@@ -277,6 +290,7 @@ class ClusterRuntime:
         self._backend.lead(True)
         self._writers.lead()
         self._catalogue.lead()
+        self._capture.lead()
         self._runtime.metrics.lead()
         self._writers.transitions.repeat(self.engine.leadership.unreported())
 
@@ -317,6 +331,7 @@ class ClusterRuntime:
             log.error("failed to apply services; keeping the previous ones", problems=str(error).splitlines())
             return
         self._backend.configure(entries)
+        self._capture.configure(entries)
         self._writers.finalizers.configure(entries.keys())
         self._writers.problems.configured(problems)
 
@@ -326,6 +341,7 @@ class ClusterRuntime:
         return Served(http, tls, specs, proxy=self._settings.proxy)
 
     def _saw_object(self, name: str, item: ScaledService | None) -> None:
+        self._capture.saw(name, item)
         self._writers.saw(name, item)
 
     def services(self) -> Mapping[str, ManagedService]:
@@ -342,7 +358,12 @@ class ClusterRuntime:
     def needed(self, name: str) -> str | None:
         """Return why a service that is being deleted is still needed; None when it may go."""
         is_missing = self._backend.is_missing(name)
-        return self._runtime.lifecycles.deletion_blocker(name, self._peers.members, is_missing)
+        blocker = self._runtime.lifecycles.deletion_blocker(name, self._peers.members, is_missing)
+        return blocker or (None if is_missing else self._capture.blocker(name))
+
+    async def release(self, item: ScaledService) -> None:
+        """Give a captured Service back to its pods, because its ScaledService goes."""
+        await self._capture.release(item)
 
     def _listed(self) -> Listed:
         """Return the endpoints that decide what streams are accepted."""

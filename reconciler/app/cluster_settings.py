@@ -44,6 +44,8 @@ class ReplicaSettings:
     """The port of Envoy's listener for TLS."""
     proxy: ProxySettings = field(default_factory=ProxySettings)
     """The settings of Envoy's listeners."""
+    capture_ports: range = range(0)
+    """The ports of Envoys for captured Services; empty: no Service is captured."""
     namespaces: tuple[str, ...] = ()
     """The namespaces of services; empty: all."""
     policy: HostPolicy = field(default_factory=HostPolicy)

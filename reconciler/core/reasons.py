@@ -83,6 +83,7 @@ class Reason(StrEnum):
     BUSY = "Busy"
     BUSY_UNTIL = "BusyUntil"
     BUSY_CHECK_FAILED = "BusyCheckFailed"
+    BYPASSED = "Bypassed"
 
     # Wakes that serve nothing: the idle time grows.
     WAKES_UNSERVED = "WakesUnserved"
@@ -108,6 +109,9 @@ class Reason(StrEnum):
     BAD_LABEL = "BadLabel"
     BAD_COMMAND = "BadCommand"
     NAME_TAKEN = "NameTaken"
+    CAPTURE_DISABLED = "CaptureDisabled"
+    CAPTURE_NOT_POSSIBLE = "CaptureNotPossible"
+    CAPTURE_TAKEN = "CaptureTaken"
     REFUSED = "Refused"
     REJECTED_BY_ENVOY = "RejectedByEnvoy"
 

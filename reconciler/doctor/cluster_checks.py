@@ -20,7 +20,7 @@ from reconciler.doctor.connections import Overview
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.doctor.installation import Installation
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
+from reconciler.kubernetes.types.scaled_service import CAPTURED, KIND, ScaledService
 
 STALLED = "Stalled"
 ASK_FOR_PERMISSION = "ask an administrator for the permission, or to run the check"
@@ -113,6 +113,11 @@ def check_services(items: list[ScaledService]) -> CheckResult:
 def _check_service(item: ScaledService) -> Iterator[Finding]:
     place, controller = f"{KIND} {item.metadata.key}", "see the findings about the controller"
     stalled, ready = condition(item, STALLED), condition(item, READY)
+    captured = condition(item, CAPTURED)
+    if captured and captured.status == "False":
+        message = f"its Service is not captured, so it stays awake: {captured.message}"
+        remedy = f"docs/how-to/capture.md; zenvoy explain {item.metadata.key}"
+        yield Finding(FindingCode.NOT_CAPTURED, place, message, remedy, reason=captured.reason)
     if stalled and stalled.status == "True":
         message, remedy = f"its wake is stalled: {stalled.message}", "docs/runbooks/ServiceStuckWaking.md"
         yield Finding(FindingCode.WAKE_STALLED, place, message, remedy, reason=stalled.reason)

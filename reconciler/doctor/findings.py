@@ -62,6 +62,8 @@ class FindingCode(StrEnum):
     """The last wake ended without a ready service; the `reason` of the finding is that of the stall."""
     SERVICE_NOT_SEEN = "ServiceNotSeen"
     SPEC_NOT_APPLIED = "SpecNotApplied"
+    NOT_CAPTURED = "NotCaptured"
+    """Callers of a Service that is to be captured reach its pods; the `reason` is that of the condition Captured."""
     BUSY_CHECK_FAILED = "BusyCheckFailed"
     """A busy check has no valid answer again and again, so its service never sleeps."""
 

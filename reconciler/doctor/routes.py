@@ -18,8 +18,8 @@ from reconciler.kubernetes.types.objects import ObjectMeta, api_path, decoder, p
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
 REMEDY = (
-    "lead it to zenvoy's Service zenvoy-proxy, and add its host to the hosts of {service} "
-    "(docs/how-to/front-ends-and-networks.md)"
+    "capture the Service (docs/how-to/capture.md), or lead it to zenvoy's Service zenvoy-proxy and add its host to the "
+    "hosts of {service} (docs/how-to/front-ends-and-networks.md)"
 )
 LOAD_BALANCER = "LoadBalancer"
 EXPOSED = {LOAD_BALANCER: "clients outside of the cluster", "NodePort": "connections to the ports of the nodes"}
@@ -126,7 +126,8 @@ class HttpRoute(msgspec.Struct):
 
 
 async def check_routes(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:
-    """Find the routes past the proxy. Raises `ApiError`."""
+    """Find the routes past the proxy. No route leads past it to a captured Service. Raises `ApiError`."""
+    items = [item for item in items if not item.is_captured]
     ingresses = await _read(cluster, path("networking.k8s.io/v1", "ingresses", cluster.namespace), Ingress)
     routes = await _read(cluster, path("gateway.networking.k8s.io/v1", "httproutes", cluster.namespace), HttpRoute)
     found = [*find_direct_routes(items, ingresses, routes)]
@@ -158,7 +159,10 @@ def find_exposed_services(items: Iterable[ScaledService], services: Iterable[Ser
             message = (
                 f"its {EXPOSED[kind]} lead to the pods past the proxy: they do not wake {ours[name]}, or keep it awake"
             )
-            remedy = "use type ClusterIP, and expose zenvoy's Service instead (proxy.service in the chart's values)"
+            remedy = (
+                "capture the Service (docs/how-to/capture.md), or use type ClusterIP and expose zenvoy's Service "
+                "instead (proxy.service in the chart's values)"
+            )
             severity = Severity.PROBLEM if kind == LOAD_BALANCER else Severity.NOTE
             yield Finding(FindingCode.SERVICE_PAST_PROXY, f"Service {name}", message, remedy, severity)
 

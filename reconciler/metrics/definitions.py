@@ -101,7 +101,7 @@ STALLED_INFO = _a_service(
 BUSY_INFO = _a_service(
     "busy_info",
     "gauge",
-    "1 for the reason to stay awake without a client: Busy, BusyUntil, BusyCheckFailed, or BadAnnotation.",
+    "1 for the reason to stay awake without a client: Busy, BusyUntil, BusyCheckFailed, Bypassed, or BadAnnotation.",
     "reason",
     series="1 a service that is busy",
 )

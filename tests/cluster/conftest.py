@@ -23,7 +23,8 @@ NODE_TEST_SECONDS = 1800
 """The first test may build Kubernetes and the images."""
 CONTROL_PLANE_TEST_SECONDS = 900
 """The first test starts the control plane, and may build it."""
-TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
+COMMON = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432", "capture.enabled": "true"}
+"""Values of every release."""
 OPENSHIFT = "openshift"
 RELEASES = {
     "anyip": {"holdMode": "anyip"},
@@ -59,7 +60,7 @@ def loaded(node: Cluster) -> Cluster:
 @pytest.fixture(scope="session", params=["anyip"])
 def zenvoy(request: pytest.FixtureRequest, loaded: Cluster) -> Iterator[Release]:
     """Provide zenvoy as its chart installs it; the parameter is its hold mode, or OpenShift."""
-    release = Release(loaded, {**RELEASES[request.param], **TCP})
+    release = Release(loaded, {**RELEASES[request.param], **COMMON})
     request.session.stash[_RELEASE] = release
     with ExitStack() as system:
         if request.param == OPENSHIFT:

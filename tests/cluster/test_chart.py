@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": [{"name": "registry"}],
     "hostPolicy": [{"namespaces": ["team-*"], "hosts": ["*.shop.example.com", "*"], "ports": ["5432", "5400-5499"]}],
     "bareNames": True,
+    "capture": {"enabled": True},
     "clusterDomain": "corp.example",
     "scaleTargets": [
         {"apiGroup": "apps", "resources": ["deployments"]},
@@ -252,6 +254,15 @@ def test_chart_tproxy_adds_its_capability_only(chart: Chart) -> None:
             "holdPorts: 9000-12000 has port 10000, which proxy pods use; choose another range",
         ),
         ({"holdMode": "tproxy", "holdPorts": "20000-20000"}, "holdPorts: 20000-20000 is one port"),
+        (
+            {"capture": {"enabled": True, "ports": "9000-12000"}},
+            "capture.ports: 9000-12000 has port 10000, which proxy pods use; choose another range",
+        ),
+        ({"capture": {"enabled": True, "ports": "13000-12000"}}, "capture.ports"),
+        (
+            {"holdMode": "tproxy", "capture": {"enabled": True, "ports": "19000-20001"}},
+            "capture.ports: 19000-20001 overlaps holdPorts, 20000-32767; choose another range",
+        ),
         (
             {"mtls": {"source": "cert-manager", "certManager": {"duration": "90m", "renewBefore": "1h30m"}}},
             "mtls.certManager.renewBefore: 1h30m is not less than duration, 90m; lower it",
@@ -489,6 +500,17 @@ async def test_chart_permissions_are_minimal(api: Api, chart: Chart, installed: 
     assert not await may(api, ACCOUNT, own, f"create secrets in {own}")
     for request in (*ALLOWED, *REFUSED):
         assert not await may(api, "zenvoy-proxy", own, f"{request} in {own}"), request
+
+
+async def test_chart_permissions_for_captures_follow_the_value(api: Api, chart: Chart, installed: Any) -> None:
+    kinds = ("services", "endpointslices.discovery.k8s.io")
+    requests = [f"{verb} {kind} in shop" for verb in ("create", "patch", "delete") for kind in kinds]
+    installed()
+    for request in requests:
+        assert not await may(api, ACCOUNT, chart.namespace, request), request
+    chart.upgrade({"capture": {"enabled": True}})
+    for request in requests:
+        await until_async(partial(may, api, ACCOUNT, chart.namespace, request), request)
 
 
 async def test_chart_permissions_are_in_the_named_namespaces(

@@ -68,6 +68,7 @@ async def test_crd_defaults_equal_those_of_the_code(api: Api, namespace: str) ->
         "drainTimeout": "30s",
         "maxHeld": 1024,
         "readiness": "probes",
+        "capture": "none",
         "refusalDetails": False,
         "paused": False,
     }
@@ -90,6 +91,8 @@ async def test_crd_defaults_equal_those_of_the_code(api: Api, namespace: str) ->
         "{protocol: tls, wake: {by: bytes}}",
         "{protocol: tls, hosts: [shop.example.com], idle: {by: connections}, replicas: last, paused: true}",
         "{listen: 5432}",
+        "{protocol: tcp, capture: proxy}",
+        "{capture: proxy, http: {trustedHops: 1}}",
         "{protocol: tcp, listen: 1, hosts: []}",
         "{protocol: http, listen: 8100, hosts: [a.example], http: {trustedHops: 0}}",
         "{protocol: auto, listen: 8100, http: {}, ignore: [{paths: [/]}]}",
@@ -193,6 +196,8 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ("{listen: 1, http: {trustedHops: -1}}", "spec.http.trustedHops", "should be greater than or equal to 0"),
         ("{listen: 1, http: {trustedHops: 101}}", "spec.http.trustedHops", "should be less than or equal to 100"),
         ("{protocol: tls, listen: 5432}", "spec.listen", LISTEN),
+        ("{capture: proxy, protocol: tls}", "spec.capture", "not available for tls services; set protocol: tcp"),
+        ("{capture: always}", "spec.capture", 'Unsupported value: "always": supported values: "none", "proxy"'),
         (
             "{protocol: tcp, listen: 5432, hosts: [a.example]}",
             "spec.hosts",

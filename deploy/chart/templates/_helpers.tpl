@@ -132,7 +132,7 @@ seccompProfile: {type: RuntimeDefault}
 
 {{/* Checks that a schema cannot express: values that depend on each other. */}}
 {{- define "zenvoy.checkValues" -}}
-{{- $ranges := dict "holdPorts" .Values.holdPorts "reconciler.statsPorts" .Values.reconciler.statsPorts }}
+{{- $ranges := dict "holdPorts" .Values.holdPorts "capture.ports" .Values.capture.ports "reconciler.statsPorts" .Values.reconciler.statsPorts }}
 {{- range $i, $rule := .Values.hostPolicy }}
 {{- range $j, $range := $rule.ports }}{{ $_ := set $ranges (printf "hostPolicy[%d].ports[%d]" $i $j) $range }}{{ end }}
 {{- end }}
@@ -161,7 +161,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- if ne (len $nodes) (len (uniq $nodes)) }}{{ fail "proxy: the node ports of http, tls, and tcp must differ" }}{{ end }}
 {{- include "zenvoy.checkName" . }}
 {{- include "zenvoy.checkAlone" . }}
-{{- include "zenvoy.checkHoldPorts" (dict "values" .Values "ports" $ports) }}
+{{- include "zenvoy.checkPortRanges" (dict "values" .Values "ports" $ports) }}
 {{- include "zenvoy.checkService" (dict "service" .Values.proxy.service "nodes" $nodes) }}
 {{- $parts := dict "reconciler" .Values.reconciler "proxy.envoy" .Values.proxy.envoy "proxy.holder" .Values.proxy.holder "proxy.keeper" .Values.proxy.keeper }}
 {{- range $part, $values := $parts }}{{ include "zenvoy.checkResources" (dict "part" $part "resources" ($values.resources | default dict)) }}{{ end }}
@@ -187,17 +187,29 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end -}}
 
-{{/* In holdMode tproxy, connections to the pod's own ports would be diverted too. */}}
-{{- define "zenvoy.checkHoldPorts" -}}
-{{- $ends := splitList "-" .values.holdPorts }}
+{{/* In holdMode tproxy, connections to the pod's own ports would be diverted too; captured Services get ports of their own. */}}
+{{- define "zenvoy.checkPortRanges" -}}
+{{- $values := .values }}
+{{- $ranges := dict }}
+{{- if eq $values.holdMode "tproxy" }}{{ $_ := set $ranges "holdPorts" $values.holdPorts }}{{ end }}
+{{- if $values.capture.enabled }}{{ $_ := set $ranges "capture.ports" $values.capture.ports }}{{ end }}
+{{- $ports := concat .ports (list 9901 9902 18001 18081) }}
+{{- range $place, $range := $ranges }}
+{{- $ends := splitList "-" $range }}
 {{- $first := int (first $ends) }}
 {{- $last := int (last $ends) }}
-{{- if eq .values.holdMode "tproxy" }}
-{{- if eq $first $last }}{{ fail (printf "holdPorts: %s is one port; each service needs one, so use a range" .values.holdPorts) }}{{ end }}
-{{- range concat .ports (list 9901 9902 18001 18081) }}
+{{- if eq $first $last }}{{ fail (printf "%s: %s is one port; each service needs one, so use a range" $place $range) }}{{ end }}
+{{- range $ports }}
 {{- if and (ge . $first) (le . $last) }}
-{{- fail (printf "holdPorts: %s has port %d, which proxy pods use; choose another range, or another port" $.values.holdPorts .) }}
+{{- fail (printf "%s: %s has port %d, which proxy pods use; choose another range, or another port" $place $range .) }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if eq (len $ranges) 2 }}
+{{- $hold := splitList "-" $values.holdPorts }}
+{{- $capture := splitList "-" $values.capture.ports }}
+{{- if and (le (int (first $hold)) (int (last $capture))) (le (int (first $capture)) (int (last $hold))) }}
+{{- fail (printf "capture.ports: %s overlaps holdPorts, %s; choose another range" $values.capture.ports $values.holdPorts) }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -87,6 +87,14 @@ def controller(
     hold_ports: Annotated[
         str, typer.Option(help="Ports of hold addresses, in mode tproxy.", metavar="FIRST-LAST", rich_help_panel=ENVOY)
     ] = "20000-32767",
+    capture_ports: Annotated[
+        str,
+        typer.Option(
+            help="Ports of Envoys for captured Services; empty: no Service is captured.",
+            metavar="FIRST-LAST",
+            rich_help_panel=ENVOY,
+        ),
+    ] = "",
     namespaces: Annotated[
         str, _identity("Watch only these namespaces; default: all.", validators.comma_separated, metavar="A,B")
     ] = "",
@@ -196,6 +204,7 @@ def controller(
         http_port=http_port,
         tls_port=tls_port,
         proxy=_proxy(proxy),
+        capture_ports=_port_range(capture_ports, "--capture-ports", "12000-15999") if capture_ports else range(0),
         namespaces=tuple(name for name in namespaces.replace(" ", "").split(",") if name),
         policy=_policy(host_policy, bare_names, cluster_domain),
         lease_namespace=lease_namespace,
@@ -241,12 +250,15 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
 
     if mode is HoldMode.anyip:
         return AnyIp(port)
-    first, _, last = ports.partition("-")
+    found = _port_range(ports, "--hold-ports", "20000-32767")
+    return Tproxy(found.start, found.stop - 1)
+
+
+def _port_range(text: str, flag: str, example: str) -> range:
+    first, _, last = text.partition("-")
     if not (first.isdecimal() and last.isdecimal() and 0 < int(first) < int(last) < 65536):
-        raise typer.BadParameter(
-            f"'{ports}' is not a range of ports; use for example 20000-32767", param_hint="--hold-ports"
-        )
-    return Tproxy(int(first), int(last))
+        raise typer.BadParameter(f"'{text}' is not a range of ports; use for example {example}", param_hint=flag)
+    return range(int(first), int(last) + 1)
 
 
 def _proxy(text: str) -> ProxySettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from reconciler.core.spec import IdleBy, Protocol, WakeBy
 from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, Notation
 from reconciler.kubernetes.config import busy, ignore_rules
+from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
@@ -159,7 +161,7 @@ def _port(text: str) -> int | str:
     return text
 
 
-def _word(known: type[Protocol] | type[IdleBy] | type[WakeBy] | type[Readiness]) -> Callable[[str], str]:
+def _word(known: type[StrEnum]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         _check(validation.choice_problem("", text, known))
         return text
@@ -268,6 +270,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "ignore-answer": Field("ignore.answer", _answer, "200 asleep"),
     "readiness": Field("readiness", _word(Readiness), "kubernetes"),
+    "capture": Field("capture", _word(CaptureMode), "proxy"),
     "refusal-details": Field("refusalDetails", _yes_no, "true"),
     "paused": Field("paused", _yes_no, "true"),
 }

@@ -1,10 +1,10 @@
-"""The busy check of a ScaledService, and the annotation with which an application calls itself busy. Pure."""
+"""Reasons to keep a service awake without a client: its busy check, its annotation, and bypassed proxies. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from reconciler.core import validation
@@ -51,6 +51,30 @@ def busy_until(item: ScaledService | None, service: Service | None) -> BusyUntil
     metas = [one.metadata for one in (item, service) if item is not None and one is not None]
     texts = [meta.annotations[BUSY_UNTIL_ANNOTATION] for meta in metas if BUSY_UNTIL_ANNOTATION in meta.annotations]
     return max((_parse(text) for text in texts), key=lambda until: until.at, default=None)
+
+
+class BusyReasons:
+    """The reasons to keep services awake without a client; `on_busy_until` is called with one of each service."""
+
+    def __init__(self, on_busy_until: Callable[[str, BusyUntil | None], None]) -> None:
+        self._on_busy_until = on_busy_until
+        self._busy: dict[str, BusyUntil] = {}
+        self._bypassed: dict[str, BusyUntil] = {}
+
+    def called_busy(self, service: str, until: BusyUntil | None) -> None:
+        """Set the time until which an application calls itself busy."""
+        self._set(self._busy, service, until)
+
+    def bypassed(self, service: str, blocker: Blocker | None) -> None:
+        """Set the reason why callers may reach a service without the proxy."""
+        self._set(self._bypassed, service, BusyUntil(math.inf, blocker) if blocker else None)
+
+    def _set(self, reasons: dict[str, BusyUntil], service: str, until: BusyUntil | None) -> None:
+        if until:
+            reasons[service] = until
+        else:
+            reasons.pop(service, None)
+        self._on_busy_until(service, self._bypassed.get(service) or self._busy.get(service))
 
 
 def _parse(text: str) -> BusyUntil:

@@ -18,12 +18,16 @@ from reconciler.kubernetes.config.host_policy import HostPolicy, normalize_host
 from reconciler.kubernetes.config.service_config import ServiceConfig
 
 
-def reserved_ports(http: int = 10000, tls: int = 10443, diverted: range = range(0)) -> Mapping[int, str]:
+def reserved_ports(
+    http: int = 10000, tls: int = 10443, diverted: range = range(0), captured: range = range(0)
+) -> Mapping[int, str]:
     """Return the ports that no service may listen on, with what they are.
 
-    `http` and `tls` are those of the shared listeners; `diverted` are those that a rule of mode tproxy diverts.
+    `http` and `tls` are those of the shared listeners; `diverted` are those that a rule of mode tproxy diverts, and
+    `captured` those that are assigned to captured Services.
     """
     return {
+        **dict.fromkeys(captured, "captured Services"),
         **dict.fromkeys(diverted, "the hold addresses"),
         http: "the listener that http, h2c, and auto services share",
         tls: "the listener that tls services share",
@@ -120,11 +124,12 @@ class _Owners:
 
     def _port(self, entry: ServiceConfig, problems: list[Problem]) -> bool:
         port, where = listen_port(entry.spec), "spec.listen"
-        if port in self._reserved:
+        is_claimed = port != entry.capture.port
+        if is_claimed and port in self._reserved:
             what = f"{port} is the port of {self._reserved[port]}"
             problems.append(Problem(Reason.LISTEN_RESERVED, where, what, "give it another port"))
             return False
-        if refusal := self._allowed.port(entry, port):
+        if is_claimed and (refusal := self._allowed.port(entry, port)):
             problems.append(refusal)
             return False
         owner = self._ports.setdefault(port, entry.spec.name)

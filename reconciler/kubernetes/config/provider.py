@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.core.busy import BusyUntil
@@ -39,13 +39,14 @@ Problems = Mapping[str, tuple[Problem, ...]]
 OnConfigs = Callable[[ServiceConfigs, Problems], None]
 OnBusyUntil = Callable[[str, BusyUntil | None], None]
 OnScaledService = Callable[[str, ScaledService | None], None]
+OnService = Callable[[str, Service | None], None]
 
 
 class KubernetesProvider:
     """The services configured in a cluster. Keys are `namespace/name`, of a ScaledService or of a labeled Service.
 
     `on_entries` is called with all configurations in effect and all problems when any of them changes;
-    `on_scaled_service` is called for each added, changed, or removed ScaledService,
+    `on_scaled_service` and `on_service` are called for each added, changed, or removed object,
     and `on_busy_until` with the time until which its application calls itself busy. `leads` returns whether this
     replica writes the ScaledServices of labeled Services.
     """
@@ -62,8 +63,10 @@ class KubernetesProvider:
         reserved: Mapping[int, str] = RESERVED_PORTS,
         anew_seconds: float = ANEW_SECONDS,
         gone_seconds: float = GONE_SECONDS,
+        on_service: OnService = lambda key, service: None,
     ) -> None:
         self._on_entries, self._on_scaled_service, self._on_busy_until = on_entries, on_scaled_service, on_busy_until
+        self._on_service = on_service
         self._cluster, self._anew_seconds = cluster or ClusterConfig(), anew_seconds
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
@@ -127,12 +130,13 @@ class KubernetesProvider:
     def _look_again(self, key: str) -> None:
         self._judge(key, self.scaled_services.items.get(key))
 
-    def _saw_service(self, key: str, _: Service | None) -> None:
+    def _saw_service(self, key: str, service: Service | None) -> None:
         for user in self._users.get(key, ()):
             item = self.scaled_services.items.get(user)
             self._read_busy_until(user, item)
             self._judge(user, item)
         self._owned.look(key)
+        self._on_service(key, service)
 
     def _saw_namespace(self, name: str, item: Object | None) -> None:
         """Update the namespaces: a host such as `web.shop` belongs to namespace `shop` as soon as that exists."""
@@ -143,6 +147,10 @@ class KubernetesProvider:
 
     def _read_busy_until(self, key: str, item: ScaledService | None) -> None:
         self._on_busy_until(key, busy_until(item, self.services.items.get(service_of(item)) if item else None))
+
+    def users(self, service: str) -> Collection[str]:
+        """Return the ScaledServices that name a Service."""
+        return self._users.get(service, ())
 
     def _index(self, key: str, item: ScaledService | None) -> None:
         used = service_of(item) if item else None
@@ -168,7 +176,8 @@ class KubernetesProvider:
         else:
             service = self.services.items.get(service_of(item))
             found = resolve(item, service, self._cluster)
-            asked_now = found if isinstance(found, ServiceConfig) else _as_before(asked, item)
+            is_whole = isinstance(found, ServiceConfig) and not found.awaits_port
+            asked_now = found if isinstance(found, ServiceConfig) and is_whole else _as_before(asked, item)
         if asked_now and service is None:
             asked_now = self._deleted_services.apply(key, asked_now)
         else:

@@ -7,7 +7,7 @@ validated again, because the schema may be older than this module. `conflicts.py
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
@@ -15,6 +15,7 @@ from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
 from reconciler.core.text import parse_duration
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, WAKE_BY, Notation
 from reconciler.kubernetes.config import busy, ignore_rules, service_ports
+from reconciler.kubernetes.config.capture import NO_CAPTURE, Capture, CaptureMode, capture_of
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
@@ -41,6 +42,8 @@ class ClusterConfig:
     listen_host: str = ANY_ADDRESS
     """IP address of the listeners of single services; IPv6 in brackets."""
     policy: HostPolicy = field(default_factory=HostPolicy)
+    capture_ports: range = range(0)
+    """Ports of the proxy for captured Services; empty: no Service is captured."""
 
 
 def service_of(item: ScaledService) -> str:
@@ -71,28 +74,31 @@ def resolve(
     item: ScaledService, service: Service | None, cluster: ClusterConfig, names: Notation = SPEC
 ) -> ServiceConfig | tuple[Problem, ...]:
     """Return the configuration, or all problems, whose fields are named as in `names`."""
-    port = _port(item, service, names)
+    port, capture = _port(item, service, names), capture_of(item, service, cluster.capture_ports, names)
     problems = [port] if isinstance(port, Problem) else []
     seconds = {name: _seconds(item.spec, name, names) for name in DURATIONS}
     problems += [found for found in seconds.values() if isinstance(found, Problem)]
     problems += [*_name_problems(item.metadata.key), *_target_problems(item, names), *_value_problems(item.spec, names)]
     if not isinstance(port, Problem):
-        problems += _protocol_problems(_protocol(item.spec, port), item.spec, port, names)
+        problems += _protocol_problems(_protocol(item.spec, port), item.spec, port, names, capture)
     if problems or isinstance(port, Problem):
         return tuple(problems)
     times = [value for value in seconds.values() if not isinstance(value, Problem)]
-    return _entry(item, port, times, cluster)
+    return _entry(item, port, times, cluster, capture)
 
 
-def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: ClusterConfig) -> ServiceConfig:
+def _entry(
+    item: ScaledService, port: ServicePort, times: list[float], cluster: ClusterConfig, capture: Capture
+) -> ServiceConfig:
     meta, said = item.metadata, item.spec
     protocol, service = _protocol(said, port), service_of(item).partition("/")[2]
+    listen = said.listen or capture.port
     own = () if protocol is Protocol.TCP else host_names(service, meta.namespace, cluster.policy)
     spec = Spec(
         name=meta.key,
         protocol=protocol,
         hosts=tuple(dict.fromkeys((*own, *said.hosts))),
-        listen=f"{cluster.listen_host}:{said.listen}" if said.listen is not None else None,
+        listen=f"{cluster.listen_host}:{listen}" if listen else None,
         trusted_hops=said.http.trusted_hops,
         replicas=said.replicas if isinstance(said.replicas, int) else None,
         idle_after=times[0],
@@ -109,7 +115,10 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
     readiness = Readiness(said.readiness or Readiness.PROBES)
-    return ServiceConfig(spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness, said.busy)
+    config = ServiceConfig(
+        spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness, said.busy
+    )
+    return config if capture is NO_CAPTURE else replace(config, capture=capture)
 
 
 def _port(item: ScaledService, service: Service | None, names: Notation) -> ServicePort | Problem:
@@ -184,22 +193,30 @@ def _value_problems(said: ScaledServiceSpec, names: Notation) -> Iterator[Proble
         found.append(validation.choice_problem(place("wake.by"), said.wake.by, WakeBy))
     if said.readiness:
         found.append(validation.choice_problem(place("readiness"), said.readiness, Readiness))
+    if said.capture:
+        found.append(validation.choice_problem(place("capture"), said.capture, CaptureMode))
     yield from filter(None, found)
     yield from busy.check_problems(said.busy, names)
     yield from ignore_rules.rule_problems(said.ignore, names)
 
 
 def _protocol_problems(
-    protocol: Protocol, said: ScaledServiceSpec, port: ServicePort, names: Notation
+    protocol: Protocol, said: ScaledServiceSpec, port: ServicePort, names: Notation, capture: Capture
 ) -> Iterator[Problem]:
     """Return the fields that do not fit the protocol, which the schema cannot detect if it comes from the Service."""
     origin = "" if said.protocol else f" ({_origin(said, port, names)})"
+    listens = said.listen is not None or capture.is_due or bool(capture.port)
+    if capture.is_due and protocol is Protocol.TLS:
+        what = f"not available for tls services{origin}"
+        place, remedy = names.place("capture"), f"set {names.key('protocol')}: tcp"
+        yield Problem(Reason.CAPTURE_NOT_POSSIBLE, place, what, remedy)
+        listens = said.listen is not None
     found = [
-        validation.listen_problem(protocol, said.listen is not None, names, "5432", origin),
+        validation.listen_problem(protocol, listens, names, "5432", origin),
         validation.hosts_problem(protocol, bool(said.hosts), names, origin),
     ]
     if said.http.trusted_hops is not None:
-        found.append(validation.trusted_hops_problem(protocol, said.listen is not None, names, "8100", origin))
+        found.append(validation.trusted_hops_problem(protocol, listens, names, "8100", origin))
     if said.idle.by in _IDLE_BYS:
         found.append(validation.idle_by_problem(protocol, IdleBy(said.idle.by), names, origin))
     if said.wake.by in _WAKE_BYS:

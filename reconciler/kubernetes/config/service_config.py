@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Spec
+from reconciler.kubernetes.config.capture import NO_CAPTURE, Capture
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.types.target import Target
@@ -41,6 +42,9 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         Reason.NAME_TAKEN: "The Service is labeled, but a ScaledService with its name was created "
         "by hand. Only an Event.",
         Reason.BAD_COMMAND: "The annotation of a command is invalid. Only an Event.",
+        Reason.CAPTURE_DISABLED: "capture is requested, and the installation captures no Service. In Captured.",
+        Reason.CAPTURE_NOT_POSSIBLE: "capture is requested for a Service that cannot be captured. In Captured.",
+        Reason.CAPTURE_TAKEN: "An older ScaledService captures the same Service. In Captured.",
         Reason.REFUSED: "The API server refused the ScaledService that zenvoy created from the annotations.",
     }
 )
@@ -81,8 +85,14 @@ class ServiceConfig:
     """The busy check; None: the service is not asked."""
     has_service: bool = True
     """False if the Service was deleted since."""
+    capture: Capture = NO_CAPTURE
 
     @property
     def service_key(self) -> str:
         """`namespace/name` of the Service."""
         return f"{self.target.namespace}/{self.service}"
+
+    @property
+    def awaits_port(self) -> bool:
+        """True if its Service is to be captured, and has no port of the proxy yet."""
+        return self.capture.is_due and self.spec.listen is None

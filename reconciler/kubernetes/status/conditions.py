@@ -17,8 +17,9 @@ import msgspec
 
 from reconciler.core.reasons import Diagnosis, Problem, Reason
 from reconciler.core.record import Record, State
+from reconciler.kubernetes.config.capture import CaptureStatus
 from reconciler.kubernetes.types.objects import Condition
-from reconciler.kubernetes.types.scaled_service import ScaledServiceStatus
+from reconciler.kubernetes.types.scaled_service import CAPTURED, ScaledServiceStatus
 
 READY, AWAKE, STALLED = "Ready", "Awake", "Stalled"
 AWAKE_STATES = (State.Active, State.Idle)
@@ -41,6 +42,8 @@ class StatusInputs:
     """Reason why the target cannot be observed or scaled, or does not become ready."""
     command: str = ""
     """Last executed command, as in the annotation."""
+    capture: CaptureStatus | None = None
+    """The capture of its Service; None while it is not reported: the stored one stays."""
     current: bool = False
     """True once anything was reported by this process; before, the stored status stays."""
 
@@ -53,14 +56,17 @@ def compute_status(
 ) -> ScaledServiceStatus:
     """Return the new status; unchanged parts are those of `before`. `target` is the scaled object."""
     generation = inputs.generation or max(0, before.observed_generation)
-    found = (_ready(inputs), _awake(inputs.record), _stalled(inputs.record))
-    others = tuple(one for one in before.conditions if one.type not in (READY, AWAKE, STALLED))
+    capture = inputs.capture
+    found = (_ready(inputs), _awake(inputs.record), _stalled(inputs.record), *_captured(capture))
+    replaced = {one.type for one in found} | ({CAPTURED} if capture else set())
+    others = tuple(one for one in before.conditions if one.type not in replaced)
     conditions = tuple(_timed(one, before.conditions, generation, now) for one in found)
     kept = msgspec.structs.replace(
         before,
         target=target,
         observed_generation=generation,
         observed_command=inputs.command or before.observed_command,
+        capture_port=before.capture_port if capture is None else capture.port,
         conditions=(*conditions, *others),
     )
     return _with_record(kept, inputs.record) if inputs.record else kept
@@ -135,6 +141,12 @@ def _stalled(record: Record | None) -> Condition:
     if record and record.stalled:
         return _stall(STALLED, "True", record.stalled)
     return Condition(STALLED, "False", AS_EXPECTED, "")
+
+
+def _captured(capture: CaptureStatus | None) -> tuple[Condition, ...]:
+    if capture is None or not capture.reason:
+        return ()
+    return (Condition(CAPTURED, "True" if capture.is_captured else "False", capture.reason, capture.message),)
 
 
 def _stall(type: str, status: str, stalled: str) -> Condition:

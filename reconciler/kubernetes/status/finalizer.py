@@ -8,12 +8,13 @@ waits until the service is not needed, for at most its `wakeTimeout`, because no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
+from reconciler.kubernetes.capture.release import release_command
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.discovery import Discovery
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable, is_transient
@@ -35,6 +36,12 @@ OnRestored = Callable[[str, str, bool], None]
 """Called with the service, a description of the result, and whether it failed, before the object is gone."""
 NeededFor = Callable[[str], str | None]
 """Returns why a service is still needed, for people; None if it is not."""
+Release = Callable[[ScaledService], Awaitable[None]]
+"""Gives a captured Service back to its pods before the ScaledService goes, whatever it was needed for."""
+
+
+async def _nothing(_: ScaledService) -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -50,7 +57,8 @@ class _Deletion:
 class FinalizerController:
     """Adds and removes the finalizers of ScaledServices.
 
-    `items` are the objects of an informer. `needed_for` is called for services whose replicas are restored.
+    `items` are the objects of an informer. `needed_for` is called for services whose replicas are restored, and
+    `release` before their finalizer is removed.
     """
 
     def __init__(
@@ -63,9 +71,11 @@ class FinalizerController:
         retry_timeout: float = RETRY_TIMEOUT_SECONDS,
         landing: float = LANDING_SECONDS,
         needed_for: NeededFor = lambda service: None,
+        release: Release = _nothing,
     ) -> None:
         self._api, self._items, self._leads, self._on_restored = api, items, leads, on_restored
-        self._retry_timeout, self._landing, self._needed_for = retry_timeout, landing, needed_for
+        self._retry_timeout, self._landing = retry_timeout, landing
+        self._needed_for, self._release = needed_for, release
         self._discovery = Discovery(api)
         self._in_effect: frozenset[str] = frozenset()
         self._deletions: dict[str, _Deletion] = {}
@@ -140,8 +150,18 @@ class FinalizerController:
             text = f"still needed after its wakeTimeout, deleting anyway: {reason}"
             log.warning("deletion timed out, continuing", service=service, reason=reason)
             self._on_restored(service, text, True)
+        await self._release_service(service, item)
         await remove_finalizer(self._api, item)
         del self._deletions[uid]
+
+    async def _release_service(self, service: str, item: ScaledService) -> None:
+        """Release its Service. A refusal does not block the deletion, and the Event says what is left to do by hand."""
+        try:
+            await self._release(item)
+        except ApiError as error:
+            if is_transient(error):
+                raise
+            self._on_restored(service, f"failed to release its Service: {error.message}; {release_command(item)}", True)
 
     async def _restore(self, item: ScaledService, since: float) -> tuple[str, bool]:
         """Return a description of the result and whether it failed. Raises transient errors until the retry timeout."""

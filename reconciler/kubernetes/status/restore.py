@@ -17,6 +17,7 @@ import structlog
 
 from reconciler.core.record import State
 from reconciler.core.text import pluralize
+from reconciler.kubernetes.capture.release import release_all, release_command
 from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.client.errors import (
@@ -30,7 +31,8 @@ from reconciler.kubernetes.client.errors import (
     is_transient_or_conflict,
 )
 from reconciler.kubernetes.client.leader_election import ADDRESS, UNINSTALLER
-from reconciler.kubernetes.config.resolve import target_of
+from reconciler.kubernetes.config.capture import CaptureMode
+from reconciler.kubernetes.config.resolve import service_of, target_of
 from reconciler.kubernetes.status.event_messages import deletion_message, shorten
 from reconciler.kubernetes.status.event_recorder import EVENTS, MAX_NAME_LENGTH, REPORTER
 from reconciler.kubernetes.types.builtin import Lease
@@ -41,6 +43,8 @@ from reconciler.kubernetes.workloads import scale
 PAGE = "500"
 LANDING_SECONDS = 1.0
 """A patch to zero that was in flight has arrived after this time, or never will."""
+RELEASE_SECONDS = 60.0
+"""Longest time that the release of captured Services waits for restored pods."""
 FENCE_SECONDS = 600
 """Time after an uninstallation during which no running controller leads; a newly started one may."""
 log = structlog.get_logger(__name__)
@@ -126,7 +130,7 @@ async def restore_all(
     lease: tuple[str, str] | None = None,
     on_outcome: Callable[[RestoreOutcome], None] = lambda _: None,
 ) -> list[RestoreOutcome]:
-    """Restore every service of a namespace, or of all, and remove the finalizers.
+    """Restore every service of a namespace, or of all, remove the finalizers, and release captured Services.
 
     `on_outcome` is called with each result. Errors of one service do not affect others, and the call can be repeated.
     `lease` (namespace and name) is acquired first, so that no running controller scales anything to zero. Raises
@@ -135,13 +139,22 @@ async def restore_all(
     if lease:
         await take_lease(api, *lease)
     landing = 0.0 if lease else LANDING_SECONDS  # the previous leader's term has ended
-    discovery, outcomes = Discovery(api), []
+    discovery, outcomes, captured = Discovery(api), list[RestoreOutcome](), dict[str, ScaledService]()
     async for raw in _listed(api, namespace):
         outcome = await _restore_one(api, discovery, raw, landing)
         outcomes.append(outcome)
         on_outcome(outcome)
         if outcome.failed:
             await _warn(api, _OBJECT(raw).metadata, outcome.text)
+        if item := _captured(raw):
+            captured[service_of(item)] = item
+    failed = await release_all(api, list(captured), RELEASE_SECONDS)
+    for key, item in captured.items():
+        outcome = _release_outcome(item, key, failed.get(key))
+        outcomes.append(outcome)
+        on_outcome(outcome)
+        if outcome.failed:
+            await _warn(api, item.metadata, outcome.text)
     return outcomes
 
 
@@ -201,6 +214,22 @@ async def _restore_one(api: Api, discovery: Discovery, raw: msgspec.Raw, landing
     except (ApiError, Unreachable, msgspec.DecodeError) as error:
         return RestoreOutcome(name, f"{done}; failed to remove the finalizer: {error}", True, retry=is_transient(error))
     return RestoreOutcome(name, done, failed)
+
+
+def _captured(raw: msgspec.Raw) -> ScaledService | None:
+    """Return the ScaledService if its Service may be captured."""
+    try:
+        item = _ITEM(raw)
+    except msgspec.DecodeError:
+        return None
+    return item if item.spec.capture == CaptureMode.PROXY or item.status.capture_port else None
+
+
+def _release_outcome(item: ScaledService, key: str, error: Exception | None) -> RestoreOutcome:
+    if error is None:
+        return RestoreOutcome(item.metadata.key, f"Service {key} leads to its pods")
+    text = f"failed to release Service {key}: {error}; {release_command(item)}"
+    return RestoreOutcome(item.metadata.key, text, failed=True, retry=is_transient(error))
 
 
 async def _warn(api: Api, meta: ObjectMeta, text: str) -> None:

@@ -17,6 +17,7 @@ from reconciler.core.record import Record
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
+from reconciler.kubernetes.config.capture import CaptureStatus
 from reconciler.kubernetes.config.resolve import target_of
 from reconciler.kubernetes.status.conditions import NO_INPUTS, StatusInputs, compute_status, record_of, status_patch
 from reconciler.kubernetes.types.objects import decoder, path
@@ -101,6 +102,10 @@ class StatusWriter:
     def set_command(self, service: str, command: str) -> None:
         """Set the last executed command, as in the annotation."""
         self._set(service, replace(self._inputs_of(service), command=command, current=True))
+
+    def set_capture(self, service: str, capture: CaptureStatus) -> None:
+        """Set the capture of its Service."""
+        self._set(service, replace(self._inputs_of(service), capture=capture, current=True))
 
     def saw(self, service: str, item: ScaledService | None) -> None:
         """Handle a new version of the object, or None if it is gone: someone else may have changed its status."""

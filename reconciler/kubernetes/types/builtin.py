@@ -14,6 +14,14 @@ from reconciler.kubernetes.types.objects import Condition, ObjectMeta, ObjectRef
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """Label of an EndpointSlice with the name of its Service."""
+SLICE_MANAGER_LABEL = "endpointslice.kubernetes.io/managed-by"
+"""Label of an EndpointSlice with the controller that writes it."""
+SLICE_MANAGER = "zenvoy.dev"
+"""Its value in the EndpointSlices that zenvoy writes."""
+CAPTURE_LABEL = "zenvoy.dev/capture"
+"""Label of a companion and of EndpointSlices with the name of the captured Service."""
+CAPTURED = "zenvoy.dev/captured"
+"""A key in the selector of a captured Service. No pod has it, so Kubernetes publishes no endpoint of the Service."""
 
 
 class ServicePort(Struct, frozen=True):
@@ -31,11 +39,26 @@ class ServiceSpec(Struct, frozen=True):
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
     ports: tuple[ServicePort, ...] = ()
     selector: dict[str, str] = msgspec.field(default_factory=dict)
+    ip_families: tuple[str, ...] = msgspec.field(default=(), name="ipFamilies")
+    internal_traffic_policy: str = "Cluster"
+    external_traffic_policy: str = "Cluster"
+    session_affinity: str = "None"
+    publish_not_ready_addresses: bool = False
 
 
 class Service(Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
     spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def pod_selector(self) -> dict[str, str]:
+        """The labels of its pods, without the key by which zenvoy keeps them out of its endpoints."""
+        return {key: value for key, value in self.spec.selector.items() if key != CAPTURED}
+
+    @property
+    def is_captured(self) -> bool:
+        """True if its selector has that key."""
+        return CAPTURED in self.spec.selector
 
 
 class EndpointConditions(Struct, frozen=True):
@@ -51,6 +74,7 @@ class Endpoint(Struct, frozen=True):
     conditions: EndpointConditions = EndpointConditions()
     target_ref: ObjectRef | None = None
     node_name: str = ""
+    zone: str = ""
 
 
 def canonical(address: str) -> str:
@@ -67,6 +91,7 @@ class EndpointPort(Struct, frozen=True):
     name: str = ""
     port: int | None = None
     protocol: str = "TCP"
+    app_protocol: str = ""
 
 
 class EndpointSlice(Struct, frozen=True):
@@ -77,9 +102,20 @@ class EndpointSlice(Struct, frozen=True):
 
     @property
     def service(self) -> str:
-        """`namespace/name` of its Service; empty if it has none."""
-        name = self.metadata.labels.get(SERVICE_NAME_LABEL, "")
+        """`namespace/name` of its Service, for a companion that of the captured one; empty if it has none."""
+        labels = self.metadata.labels
+        name = labels.get(CAPTURE_LABEL) or labels.get(SERVICE_NAME_LABEL, "")
         return f"{self.metadata.namespace}/{name}" if name else ""
+
+    @property
+    def has_proxies(self) -> bool:
+        """True if zenvoy wrote it: its endpoints are proxies, and not pods of the Service."""
+        return self.metadata.labels.get(SLICE_MANAGER_LABEL) == SLICE_MANAGER
+
+    @property
+    def is_companion(self) -> bool:
+        """True if Kubernetes wrote it for the companion of a captured Service, whose labels it copies."""
+        return CAPTURE_LABEL in self.metadata.labels and not self.has_proxies
 
 
 class Waiting(Struct, frozen=True):

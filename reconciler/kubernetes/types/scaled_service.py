@@ -25,6 +25,8 @@ COMMAND_ANNOTATION = f"{PREFIX}command"
 BUSY_UNTIL_ANNOTATION = f"{PREFIX}busy-until"
 """The RFC 3339 time until which an application calls itself busy, on a ScaledService or on its Service."""
 FINALIZER = f"{PREFIX}restore-replicas"
+CAPTURED = "Captured"
+"""The type of the condition, and its reason while the Service is captured."""
 
 
 class TargetRef(Struct, frozen=True):
@@ -97,6 +99,7 @@ class ScaledServiceSpec(Struct, frozen=True):
     busy: BusyCheck | None = None
     ignore: tuple[IgnoreRule, ...] = ()
     readiness: str = ""
+    capture: str = ""
     refusal_details: bool = False
     paused: bool = False
 
@@ -115,6 +118,8 @@ class ScaledServiceStatus(Struct, frozen=True):
     zeroed: bool = False
     observed_generation: int = 0
     observed_command: str = ""
+    capture_port: int = 0
+    """The port of the proxy to which its Service leads; 0 if none is assigned."""
     conditions: tuple[Condition, ...] = ()
 
 
@@ -122,3 +127,8 @@ class ScaledService(Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
     spec: ScaledServiceSpec = ScaledServiceSpec()
     status: ScaledServiceStatus = ScaledServiceStatus()
+
+    @property
+    def is_captured(self) -> bool:
+        """True if new connections to its Service reach a proxy, as its condition says."""
+        return any((one.type, one.status) == (CAPTURED, "True") for one in self.status.conditions)

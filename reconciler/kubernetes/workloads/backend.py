@@ -78,8 +78,8 @@ class KubernetesBackend:
         self._early_endpoints = EarlyEndpoints(self._refresh_soon, self.spawn)
         self._busy_check = PodBusyCheck(api)
         self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
-        self._endpoint_slices = EndpointSlices(api, within, self._endpoints_changed, self._all_changed)
-        for work in self._endpoint_slices.run():
+        self.endpoint_slices = EndpointSlices(api, within, self._endpoints_changed, self._all_changed)
+        for work in self.endpoint_slices.run():
             self.spawn(work, "endpoint slices")
         self.spawn(self.wake_client.keep_warm(), "warm connections")
         self.spawn(self._wake_monitor.run(), "wake monitor")
@@ -266,7 +266,7 @@ class KubernetesBackend:
             scaler.observer.expect(watch.resource)
 
     def _endpoints(self, workload: Workload) -> tuple[PodEndpoint, ...]:
-        return self._endpoint_slices.pod_endpoints(workload.config.service_key, workload.config.port.name)
+        return self.endpoint_slices.pod_endpoints(workload.config.service_key, workload.config.port.name)
 
     # Reports
 
@@ -286,7 +286,7 @@ class KubernetesBackend:
         scaler = workload.scaler
         observer = scaler.observer
         current, known = observer.current, observer.current is not None or observer.is_missing
-        if self._closing or not self._endpoint_slices.synced or not (known or workload.reported):
+        if self._closing or not self.endpoint_slices.synced or not (known or workload.reported):
             return
         endpoints = self._endpoints(workload)
         usable = workload.routable(endpoints)

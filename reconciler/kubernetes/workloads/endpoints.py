@@ -102,7 +102,8 @@ class EndpointSlices:
 
         `changed` is called with the Service (`namespace/name`), `synced` after each first complete list.
         """
-        self._changed = changed
+        self.listeners = [changed]
+        """Called with the Service when any of its EndpointSlices changes."""
         self._of: dict[str, tuple[str, ...]] = {}
         self._service: dict[str, str] = {}
         self._informers = [endpoint_slices(api, one, self._change, synced=synced) for one in namespaces]
@@ -118,8 +119,12 @@ class EndpointSlices:
 
     def pod_endpoints(self, service: str, port: str) -> tuple[PodEndpoint, ...]:
         """Return the endpoints of a Service port, best rank first."""
+        return pod_endpoints((each for each in self.slices(service) if not each.has_proxies), port)
+
+    def slices(self, service: str) -> list[EndpointSlice]:
+        """Return the EndpointSlices of a Service; of a captured one, also those of its companion and of the proxies."""
         found = (informer.items.get(key) for key in self._of.get(service, ()) for informer in self._informers)
-        return pod_endpoints((one for one in found if one is not None), port)
+        return [each for each in found if each is not None]
 
     def _change(self, key: str, item: EndpointSlice | None) -> None:
         before, after = self._service.get(key), item.service if item else ""
@@ -130,9 +135,13 @@ class EndpointSlices:
                 self._of[before] = rest
             else:
                 del self._of[before]
-            self._changed(before)
+            self._notify(before)
         if after:
             if before != after:
                 self._service[key] = after
                 self._of[after] = (*self._of.get(after, ()), key)
-            self._changed(after)
+            self._notify(after)
+
+    def _notify(self, service: str) -> None:
+        for changed in self.listeners:
+            changed(service)

@@ -42,6 +42,7 @@ WRONG = {
     "--hold-mode": ("nonsense",),
     "--holder-port": ("0", "65536", "nonsense"),
     "--hold-ports": ("nonsense", "2-1", "1-65536"),
+    "--capture-ports": ("nonsense", "2-1", "1-65536"),
     "--namespaces": ("a,B", "a/b"),
     "--proxy": ("", "nonsense", "[]", '{"https":{}}', '{"http":{"maxHeaders":0}}'),
     "--host-policy": ("", "nonsense", "{}", '[{"namespaces":["a"]}]', '[{"namespaces":["a"],"hosts":["a.*"]}]'),

@@ -123,7 +123,7 @@ BAD = [
         "y",
         "unknown annotation; use target, port, protocol, hosts, listen, http-trusted-hops, replicas, idle-after, "
         "wake-timeout, hold-timeout, drain-timeout, max-held, idle-by, wake-by, busy-http, busy-port, ignore-paths, "
-        "ignore-user-agents, ignore-sources, ignore-answer, readiness, refusal-details or paused",
+        "ignore-user-agents, ignore-sources, ignore-answer, readiness, capture, refusal-details or paused",
     ),
 ]
 """By annotation and its value, what is said of it."""
@@ -168,6 +168,7 @@ def test_annotation_valid_sets_its_field() -> None:
         "ignore-sources": "10.1.2.3/16",
         "ignore-answer": "503 it is  asleep",
         "readiness": "kubernetes",
+        "capture": "proxy",
         "refusal-details": "true",
         "paused": "true",
     }
@@ -192,6 +193,7 @@ def test_annotation_valid_sets_its_field() -> None:
                 {"userAgents": ["kube-probe/", "Prometheus/2"], "answer": {"status": 503, "body": "it is  asleep"}},
             ],
             "readiness": "kubernetes",
+            "capture": "proxy",
             "refusalDetails": True,
             "paused": True,
         },

@@ -1,0 +1,1 @@
+"""Capture of Services: callers of a Service reach the proxy."""

@@ -1,0 +1,285 @@
+"""A controller that captures Services: new connections to a captured Service reach a proxy.
+
+Every replica observes, and keeps a service awake while callers may reach its pods without the proxy. Only the leader
+writes, one step of `plan.py` at a time; the informers report its result, which leads to the next step. Counterparts:
+`config/capture.py`, which decides what can be captured; `status/finalizer.py`, which waits for the release of a Service
+before its ScaledService goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from reconciler.core.reasons import Blocker, Problem, Reason
+from reconciler.kubernetes.capture.observer import CaptureObserver, CaptureSources
+from reconciler.kubernetes.capture.plan import Action, Wait, next_to_capture, next_to_release
+from reconciler.kubernetes.capture.ports import PortAssignments
+from reconciler.kubernetes.capture.release import set_hidden
+from reconciler.kubernetes.capture.writer import CaptureWriter, silent_proxy
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
+from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
+from reconciler.kubernetes.config.capture import NO_CAPTURE, CaptureStatus, companion_of
+from reconciler.kubernetes.config.conflicts import listen_port
+from reconciler.kubernetes.config.resolve import service_of
+from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, Service
+from reconciler.kubernetes.types.scaled_service import CAPTURED, ScaledService
+
+log = structlog.get_logger(__name__)
+
+SETTLE_SECONDS = 10.0
+"""Time until every node has applied a change of EndpointSlices."""
+POLL_SECONDS = 0.05
+TRY_AGAIN_SECONDS = 1.0
+"""Delay before the proxies are dialed again, or a changed object is read again."""
+IN_PROGRESS = "InProgress"
+"""The reason of the condition while a Service is not captured yet."""
+OnStatus = Callable[[str, CaptureStatus], None]
+OnBlocker = Callable[[str, Blocker | None], None]
+
+
+class CaptureController:
+    """Captures Services and releases them. Keys are those of Services, as `namespace/name`.
+
+    `on_status` is called with a ScaledService and its status, `on_blocker` with the reason to keep it awake, or None.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        sources: CaptureSources,
+        leads: Callable[[], bool],
+        on_status: OnStatus,
+        on_blocker: OnBlocker,
+        timing: WorkQueueTiming = DEFAULT_TIMING,
+        settle: float = SETTLE_SECONDS,
+    ) -> None:
+        self._api, self._sources, self._leads = api, sources, leads
+        self._on_status, self._on_blocker, self._settle = on_status, on_blocker, settle
+        self._observer, self._writer = CaptureObserver(api, sources, self._look_at_all), CaptureWriter(api)
+        self._ports = PortAssignments(sources.ports)
+        self._concerned: dict[str, str] = {}
+        """The Service of each ScaledService that wants a capture, or did."""
+        self._listens: dict[str, int] = {}
+        """The port at which the proxies listen for a ScaledService, by the configuration in effect."""
+        self._hidden_since: dict[str, float] = {}
+        """Time since which no pod is an endpoint of a captured Service, by a monotonic clock."""
+        self._released_since: dict[str, float] = {}
+        """Time since which only pods are endpoints of a Service that was captured, by the same clock."""
+        self._refused: dict[str, str] = {}
+        """The message of the API server's refusal, by Service."""
+        self._silent: dict[str, str] = {}
+        """A proxy that did not answer a dial, by Service."""
+        self._queue = WorkQueue(self._bring_about, "failed to capture or release a Service, retrying", timing)
+        sources.slices.listeners.append(self.look)
+
+    # Inputs
+
+    def saw(self, name: str, item: ScaledService | None) -> None:
+        """Handle a new version of a ScaledService; None if it is gone."""
+        self._ports.saw(name, item)
+        before = self._concerned.pop(name, "")
+        if item and (item.spec.capture or before):
+            self._concerned[name] = service_of(item)
+        for key in filter(None, {before, self._concerned.get(name)}):
+            self.look(key)
+
+    def saw_service(self, key: str, service: Service | None) -> None:
+        """Handle a new version of a Service; None if it is gone."""
+        captured = service.metadata.labels.get(CAPTURE_LABEL) if service else None
+        self.look(f"{key.partition('/')[0]}/{captured}" if captured else key)
+
+    def configure(self, configs: Mapping[str, ServiceConfig]) -> None:
+        """Set the configurations in effect."""
+        captured = {name: config.spec for name, config in configs.items() if config.capture is not NO_CAPTURE}
+        listens = {name: listen_port(spec) for name, spec in captured.items() if spec.listen}
+        changed = {name for name in listens.keys() | self._listens if listens.get(name) != self._listens.get(name)}
+        self._listens = listens
+        for name in changed & self._concerned.keys():
+            self.look(self._concerned[name])
+
+    def lead(self) -> None:
+        """Handle all Services, because this replica leads now."""
+        self._look_at_all()
+
+    async def run(self) -> None:
+        """Watch the proxies, and write, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._observer.run())
+            while not self._observer.synced:
+                await asyncio.sleep(POLL_SECONDS)
+            self._look_at_all()
+            await self._queue.run()
+
+    def look(self, key: str) -> None:
+        """Observe a Service, report, and queue the next step."""
+        service = self._sources.services.get(key)
+        if service is None or not self._concerns(key, service):
+            return
+        owner = self._observer.owner(key)
+        if owner and self._leads():
+            self._ports.assign(owner)
+        step = self._next(service, owner) if self._observer.synced else Wait("not observed yet")
+        self._note_hidden(key, service)
+        self._note_released(key, is_released=owner is None and step is None)
+        for name in self._sources.catalogue.users(key):
+            self._report(name, service, owner, step)
+        if isinstance(step, Action) and self._leads():
+            self._queue.add(key)
+
+    # Deletion of a ScaledService
+
+    def blocker(self, name: str) -> str | None:
+        """Return why a ScaledService that is being deleted may not go yet, for people; None if it may."""
+        key = self._concerned.get(name, "")
+        service = self._sources.services.get(key)
+        if service is None:
+            return None
+        step = self._next(service, self._observer.owner(key))
+        if step is not None:
+            return f"Service {key} is captured: {step.reason if isinstance(step, Wait) else step}"
+        return "nodes may still lead callers of its Service to the proxies" if self._ports.assigned(name) else None
+
+    async def release(self, item: ScaledService) -> None:
+        """Give the pods back to the Service of a ScaledService that goes now. Raises `ApiError` and `Unreachable`."""
+        service = self._sources.services.get(service_of(item))
+        if service and service.is_captured and self._observer.owner(service.metadata.key) is None:
+            await set_hidden(self._api, service, hidden=False)
+
+    # Decisions
+
+    def _concerns(self, key: str, service: Service) -> bool:
+        """Return whether a Service is captured, was, or is to be. Most are not, and their endpoints change often."""
+        if CAPTURE_LABEL in service.metadata.labels:
+            return False  # a companion
+        return service.is_captured or any(name in self._concerned for name in self._sources.catalogue.users(key))
+
+    def _next(self, service: Service, owner: ScaledService | None) -> Action | Wait | None:
+        key, seen = service.metadata.key, self._observer.observe(service)
+        if owner is None:
+            return next_to_release(seen, may_wait=self._observer.is_deleting(key))
+        if self._observer.has_foreign_companion(key):
+            return Wait(f"Service {companion_of(key)} exists, and zenvoy did not create it; rename it")
+        port = self._ports.port(owner)
+        if port == 0:
+            return Wait("every port of the proxy for captured Services is in use")
+        if self._listens.get(owner.metadata.key) != port:
+            return Wait(f"the proxies do not listen on port {port} yet")
+        return next_to_capture(seen, self._observer.required(owner, service, port))
+
+    def _note_hidden(self, key: str, service: Service) -> None:
+        """Note since when new connections cannot reach the pods without the proxy."""
+        if not (self._observer.synced and service.is_captured and not self._observer.observe(service).pods):
+            self._hidden_since.pop(key, None)
+        elif key not in self._hidden_since:
+            self._hidden_since[key] = time.monotonic()
+            asyncio.get_running_loop().call_later(self._settle, self.look, key)
+
+    def _note_released(self, key: str, is_released: bool) -> None:
+        """Note since when callers reach the pods again. The port is free once every node has applied that."""
+        assigned = [name for name in self._sources.catalogue.users(key) if self._ports.assigned(name)]
+        if not (is_released and assigned):
+            self._released_since.pop(key, None)
+            return
+        since = self._released_since.setdefault(key, time.monotonic())
+        if (left := since + self._settle - time.monotonic()) > 0:
+            asyncio.get_running_loop().call_later(left, self.look, key)
+            return
+        for name in assigned:
+            self._ports.free(name)
+
+    # Reports
+
+    def _report(self, name: str, service: Service, owner: ScaledService | None, step: Action | Wait | None) -> None:
+        """Report the capture of a Service to one of the ScaledServices that name it."""
+        key, item = service.metadata.key, self._sources.scaled[name]
+        capture, port = self._observer.capture(item), self._ports.assigned(name)
+        if not capture.wanted:
+            self._on_status(name, CaptureStatus(port=port))
+            self._on_blocker(name, None)
+            return
+        problem = capture.problem
+        if problem is None and owner is not None and owner.metadata.key != name:
+            what = f"{owner.metadata.key}, which is older, captures the same Service"
+            problem = Problem(Reason.CAPTURE_TAKEN, "spec.capture", what, "set capture: none")
+        self._on_status(name, self._status(key, port, problem, step))
+        since = self._hidden_since.get(key)
+        is_settled = since is not None and time.monotonic() - since >= self._settle
+        message = f"callers of Service {key} may reach its pods without the proxy"
+        self._on_blocker(name, None if is_settled else Blocker(Reason.BYPASSED, message))
+
+    def _status(self, key: str, port: int, problem: Problem | None, step: Action | Wait | None) -> CaptureStatus:
+        if problem:
+            return CaptureStatus(False, problem.reason, f"{problem.message}; {problem.remedy}", port)
+        if refused := self._refused.get(key):
+            return CaptureStatus(False, Reason.REFUSED, f"the API server says: {refused}", port)
+        if key in self._hidden_since and not isinstance(step, Wait):
+            return CaptureStatus(True, CAPTURED, f"new connections to Service {key} reach a proxy", port)
+        text = self._silent.get(key) or (step.reason if isinstance(step, Wait) else f"next: {step}")
+        return CaptureStatus(False, IN_PROGRESS, text, port)
+
+    def _look_at_all(self) -> None:
+        hidden = {key for key, service in self._sources.services.items() if service.is_captured}
+        for key in hidden | set(self._concerned.values()):
+            self.look(key)
+
+    # Writes
+
+    async def _bring_about(self, key: str) -> None:
+        """Make the next step for one Service."""
+        service = self._sources.services.get(key)
+        if service is None:
+            return
+        owner = self._observer.owner(key)
+        step = self._next(service, owner)
+        if not isinstance(step, Action):
+            return
+        if not self._leads():
+            self._queue.add_after(key)
+            return
+        try:
+            await self._write(step, service, owner)
+        except ApiError as error:
+            if error.status in (NOT_FOUND, CONFLICT) or is_namespace_terminating(error):
+                self._queue.add_after(key, TRY_AGAIN_SECONDS)  # the informers are about to report that change
+                return
+            if not is_transient(error):
+                self._refused[key] = error.message
+                self.look(key)
+            raise
+        if self._refused.pop(key, None):
+            self.look(key)
+
+    async def _write(self, step: Action, service: Service, owner: ScaledService | None) -> None:
+        key, namespace = service.metadata.key, service.metadata.namespace
+        companion = self._observer.companion(key)
+        match step:
+            case Action.WRITE_COMPANION if owner:
+                body = self._observer.required(owner, service, self._ports.port(owner)).companion
+                await self._writer.write_companion(namespace, body, companion)
+            case Action.WRITE_SLICES if owner:
+                await self._write_slices(owner, service)
+            case Action.HIDE_PODS | Action.SHOW_PODS:
+                await set_hidden(self._api, service, hidden=step is Action.HIDE_PODS)
+                log.info(str(step), service=key)
+            case Action.DELETE_SLICES:
+                await self._writer.delete_slices(self._observer.proxy_slices(key))
+            case Action.DELETE_COMPANION if companion:
+                await self._writer.delete_companion(companion)
+
+    async def _write_slices(self, owner: ScaledService, service: Service) -> None:
+        """Write the EndpointSlices of the proxies, once each of these listens: from then on, callers reach them."""
+        key = service.metadata.key
+        slices = self._observer.required(owner, service, self._ports.port(owner)).slices
+        if not service.is_captured and (silent := await silent_proxy(slices)):
+            self._silent[key] = f"no answer from {silent}"
+            self.look(key)
+            self._queue.add_after(key, TRY_AGAIN_SECONDS)
+            return
+        self._silent.pop(key, None)
+        await self._writer.write_slices(service.metadata.namespace, slices, self._observer.proxy_slices(key))

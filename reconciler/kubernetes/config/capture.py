@@ -1,0 +1,103 @@
+"""Capture of a Service: the Services that can be captured, and the names of zenvoy's objects for them. Pure.
+
+Counterpart: `reconciler/kubernetes/capture`, which does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2s
+
+from reconciler.core.reasons import Problem, Reason
+from reconciler.core.validation import Notation
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.names import LONGEST_LABEL
+from reconciler.kubernetes.types.scaled_service import ScaledService
+
+SUFFIX = "-zenvoy-pods"
+HEADLESS, IPV4 = "None", "IPv4"
+
+
+class CaptureMode(StrEnum):
+    """The endpoints of a Service for its callers; the first value is the default."""
+
+    NONE = "none"
+    """Its pods."""
+    PROXY = "proxy"
+    """The proxy, whether the service is awake or asleep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """The wish to capture a Service, and its port."""
+
+    wanted: bool = False
+    problem: Problem | None = None
+    """The reason why a wanted capture is not possible."""
+    port: int = 0
+    """The assigned port of the proxy, which it keeps until its callers reach the pods again; 0 if none is assigned."""
+
+    @property
+    def is_due(self) -> bool:
+        """True if it is wanted and possible."""
+        return self.wanted and self.problem is None
+
+
+NO_CAPTURE = Capture()
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureStatus:
+    """The capture in the status of a ScaledService; an empty reason: no capture is wanted."""
+
+    is_captured: bool = False
+    reason: str = ""
+    message: str = ""
+    port: int = 0
+    """The assigned port of the proxy; 0 if none is."""
+
+
+def capture_of(item: ScaledService, service: Service | None, ports: range, names: Notation) -> Capture:
+    """Return whether the Service of a ScaledService is to be captured; `ports` are those of the installation."""
+    port = item.status.capture_port if item.status.capture_port in ports and not item.spec.listen else 0
+    if item.spec.capture != CaptureMode.PROXY or service is None:
+        return Capture(port=port) if port else NO_CAPTURE
+    place = names.place("capture")
+    if not ports:
+        what = "this installation of zenvoy captures no Service"
+        return Capture(
+            True, Problem(Reason.CAPTURE_DISABLED, place, what, "install the chart with capture.enabled=true")
+        )
+    for what, remedy in _obstacles(service):
+        message = f"Service {service.metadata.key} {what}"
+        return Capture(True, Problem(Reason.CAPTURE_NOT_POSSIBLE, place, message, remedy), port)
+    return Capture(True, port=port)
+
+
+def companion_of(service: str) -> str:
+    """Return the `namespace/name` of the Service that selects the pods of a captured Service."""
+    namespace, _, name = service.partition("/")
+    if len(name) + len(SUFFIX) > LONGEST_LABEL:
+        digest = blake2s(name.encode(), digest_size=4).hexdigest()
+        name = f"{name[: LONGEST_LABEL - len(SUFFIX) - len(digest) - 1].rstrip('-')}-{digest}"
+    return f"{namespace}/{name}{SUFFIX}"
+
+
+def _obstacles(service: Service) -> Iterator[tuple[str, str]]:
+    """Return why a Service cannot be captured, each with a remedy."""
+    spec = service.spec
+    none = "or set capture: none"
+    if spec.cluster_ip == HEADLESS:
+        yield "is headless: clients connect to the pods' own ports", f"give it a cluster IP, {none}"
+    if any(family != IPV4 for family in spec.ip_families):
+        yield "has IPv6 addresses, which are not supported", f"use ipFamilies [IPv4], {none}"
+    if len(spec.ports) != 1:
+        yield f"has {len(spec.ports)} ports", f"move all but one to another Service, {none}"
+    if spec.session_affinity != "None":
+        yield f"has sessionAffinity {spec.session_affinity}, which the proxy does not keep", f"remove it, {none}"
+    for field, policy in (("internal", spec.internal_traffic_policy), ("external", spec.external_traffic_policy)):
+        if policy == "Local":
+            what = f"has {field}TrafficPolicy Local, and not every node has a proxy"
+            yield what, f"use Cluster, {none}"

@@ -1,0 +1,135 @@
+"""The steps of a capture: from every state, alone, to the end, and at no time without an endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from reconciler.kubernetes.capture.plan import (
+    Action,
+    CaptureObjects,
+    RequiredObjects,
+    Wait,
+    next_to_capture,
+    next_to_release,
+)
+
+PODS = frozenset({"10.0.0.1", "10.0.0.2"})
+NONE = frozenset[str]()
+COMPANION: dict[str, Any] = {"kind": "Service"}
+SLICES: dict[str, Any] = {"web-ipv4": {"endpoints": ["proxy"]}}
+WANTED = RequiredObjects(COMPANION, SLICES, has_proxy=True)
+NO_PROXY = RequiredObjects(COMPANION, {"web-ipv4": {"endpoints": []}}, has_proxy=False)
+
+
+def done(seen: CaptureObjects, action: Action, wanted: RequiredObjects) -> CaptureObjects:
+    """Return what is observed after an action."""
+    match action:
+        case Action.WRITE_COMPANION:
+            return replace(seen, companion=wanted.companion)
+        case Action.WRITE_SLICES:
+            return replace(seen, slices=wanted.slices)
+        case Action.HIDE_PODS:
+            return replace(seen, is_hidden=True)
+        case Action.SHOW_PODS:
+            return replace(seen, is_hidden=False)
+        case Action.DELETE_SLICES:
+            return replace(seen, slices=None)
+        case Action.DELETE_COMPANION:
+            return replace(seen, companion=None, companion_pods=NONE)
+
+
+def settled(seen: CaptureObjects, pods: frozenset[str]) -> CaptureObjects:
+    """Return what is observed once Kubernetes has listed the pods everywhere."""
+    return replace(
+        seen,
+        pods=NONE if seen.is_hidden else pods,
+        companion_pods=pods if seen.companion is not None else NONE,
+    )
+
+
+def endpoints(seen: CaptureObjects, pods: frozenset[str]) -> set[str]:
+    """Return what a caller of the Service can reach: by the slices that are in force, whether new or old."""
+    proxies = {each for body in (seen.slices or {}).values() for each in body["endpoints"]}
+    return proxies | set(seen.pods & pods)
+
+
+states = st.builds(
+    CaptureObjects,
+    is_hidden=st.booleans(),
+    companion=st.sampled_from([None, COMPANION, {"kind": "Service", "old": True}]),
+    slices=st.sampled_from([None, SLICES, {"web-ipv4": {"endpoints": ["gone"]}}]),
+)
+
+
+@given(states, st.booleans(), st.booleans())
+def test_capture_from_any_state_ends_and_always_has_an_endpoint(
+    seen: CaptureObjects, awake: bool, captured: bool
+) -> None:
+    # Without the companion, which somebody deleted, its pods are not known before they are shown.
+    assume(captured or not seen.is_hidden or seen.companion is not None)
+    pods = PODS if awake else NONE
+    seen = settled(seen, pods)
+    steps: list[Action] = []
+    while step := next_to_capture(seen, WANTED) if captured else next_to_release(seen, may_wait=False):
+        had = endpoints(seen, pods)
+        if isinstance(step, Wait):
+            after = settled(seen, pods)
+            assert after != seen, f"it waits for nothing: {step.reason}"
+        else:
+            steps.append(step)
+            after = done(seen, step, WANTED)
+        assert len(steps) < 10, steps
+        if had and awake:
+            assert endpoints(after, pods), f"{step} leaves a caller without an endpoint"
+        seen = after
+    assert seen.is_hidden is captured
+    assert endpoints(seen, pods) == ({"proxy"} if captured else set(pods))
+    assert (seen.companion is not None) is captured
+
+
+def test_capture_of_an_awake_service_makes_before_it_breaks() -> None:
+    seen, steps = CaptureObjects(is_hidden=False, pods=PODS), list[str]()
+    while step := next_to_capture(seen, WANTED):
+        steps.append(step.reason if isinstance(step, Wait) else step)
+        seen = settled(seen, PODS) if isinstance(step, Wait) else done(seen, step, WANTED)
+    assert steps == [
+        Action.WRITE_COMPANION,
+        "Kubernetes has not listed its pods for the companion Service yet",
+        Action.WRITE_SLICES,
+        Action.HIDE_PODS,
+        "Kubernetes has not taken its pods out of the Service yet",
+    ]
+
+
+def test_release_of_an_awake_service_makes_before_it_breaks() -> None:
+    seen, steps = CaptureObjects(True, NONE, PODS, COMPANION, SLICES), list[str]()
+    while step := next_to_release(seen, may_wait=True):
+        steps.append(step.reason if isinstance(step, Wait) else step)
+        seen = settled(seen, PODS) if isinstance(step, Wait) else done(seen, step, WANTED)
+    assert steps == [
+        Action.SHOW_PODS,
+        "Kubernetes has not listed its pods for the Service yet",
+        Action.DELETE_SLICES,
+        Action.DELETE_COMPANION,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pods", "step"), [(PODS, Action.SHOW_PODS), (NONE, Action.WRITE_SLICES)], ids=["awake", "asleep"]
+)
+def test_capture_without_ready_proxy_gives_pods_back(pods: frozenset[str], step: Action) -> None:
+    seen = CaptureObjects(True, NONE, pods, COMPANION, SLICES)
+    assert next_to_capture(seen, NO_PROXY) is step
+    after = replace(seen, is_hidden=not pods, pods=pods, slices=NO_PROXY.slices)
+    assert isinstance(next_to_capture(after, NO_PROXY), Wait)
+
+
+def test_release_asleep_waits_for_pods_that_are_expected() -> None:
+    seen = CaptureObjects(True, NONE, NONE, COMPANION, SLICES)
+    assert next_to_release(seen, may_wait=True) == Wait("no pod is ready yet")
+    assert next_to_release(seen, may_wait=False) is Action.SHOW_PODS
