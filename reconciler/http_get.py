@@ -29,16 +29,13 @@ async def get_status(host: str, port: int, path: str, seconds: float) -> int:
     """Return the status of `GET path`, asked at an IP address. Raises `NoStatus`."""
     try:
         async with asyncio.timeout(seconds):
-            line = await _status_line(host, port, path)
+            return await _status(host, port, path)
     except TimeoutError:
         raise NoStatus(f"is not answered within {seconds:g} s") from None
     except OSError as error:
         raise NoStatus(f"is not answered: {error.strerror or error}") from None
-    except ValueError:  # the line is too long
+    except ValueError:  # a line is too long
         raise NoStatus("is not answered with HTTP", is_not_http=True) from None
-    if (status := parse_status(line)) is None:
-        raise NoStatus("is not answered with HTTP", is_not_http=True)
-    return status
 
 
 def parse_status(line: bytes) -> int | None:
@@ -47,12 +44,21 @@ def parse_status(line: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-async def _status_line(host: str, port: int, path: str) -> bytes:
+async def _status(host: str, port: int, path: str) -> int:
     reader, writer = await asyncio.open_connection(host, port, limit=MAX_LINE_BYTES)
     try:
         head = f"GET {path} HTTP/1.1\r\nHost: {join_address(host, port)}\r\nUser-Agent: {USER_AGENT}\r\n"
         writer.write(f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode())
-        return await reader.readline()
+        while True:
+            line = await reader.readline()
+            if not line:
+                raise NoStatus("is not answered: the connection is closed")
+            if (status := parse_status(line)) is None:
+                raise NoStatus("is not answered with HTTP", is_not_http=True)
+            if status >= 200:
+                return status
+            while (await reader.readline()).strip():  # the head of an informational answer, such as 103
+                pass
     finally:
         writer.close()
         with suppress(OSError):

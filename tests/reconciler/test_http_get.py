@@ -42,6 +42,7 @@ async def answering(answer: bytes, host: str = "127.0.0.1") -> AsyncIterator[tup
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200),
         (b"HTTP/1.0 204\r\n\r\n", 204),
         (b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\n\r\n", 302),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 204 \r\n\r\n", 204),
         (b"HTTP/1.1 200 OK\nServer: bare line feeds\n\n", 200),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000, 200),
     ],
@@ -58,7 +59,6 @@ async def test_status_is_read_and_nothing_else(answer: bytes, status: int) -> No
 @pytest.mark.parametrize(
     "answer",
     [
-        b"",
         b"\r\n",
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"HTTP/1.1 2x0 OK\r\n\r\n",
@@ -74,6 +74,14 @@ async def test_answer_that_is_not_http_has_no_status(answer: bytes) -> None:
         with pytest.raises(NoStatus, match="is not answered") as raised:
             await get_status("127.0.0.1", port, "/busy", GENEROUS_SECONDS)
         assert raised.value.is_not_http or "reset" in str(raised.value)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+async def test_closed_connection_has_no_status(answer: bytes) -> None:
+    async with answering(answer) as (port, _):
+        with pytest.raises(NoStatus, match="is not answered: the connection is closed") as raised:
+            await get_status("127.0.0.1", port, "/busy", GENEROUS_SECONDS)
+        assert not raised.value.is_not_http, "a program that starts may do so"
 
 
 async def test_refused_connection_has_no_status() -> None:
