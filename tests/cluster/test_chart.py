@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.errors import ApiError
@@ -330,6 +332,36 @@ def test_chart_values_that_kubernetes_refuses_are_all_named(chart: Chart) -> Non
     with pytest.raises(ToolFailed) as failed:
         chart.render(REFUSED_BY_KUBERNETES)
     assert not [place for place in REFUSED_AT if f"at '{place}': " not in str(failed.value)], failed.value
+
+
+def test_chart_own_labels_replace_common_ones(chart: Chart) -> None:
+    """A key that is there twice is an error for kustomize."""
+    own, labelled = {"labels": {"team": "own"}}, {"podLabels": {"team": "own"}}
+    text = chart.render(
+        {
+            "commonLabels": {"team": "all", "tier": "edge"},
+            "reconciler": labelled,
+            "proxy": {**labelled, "service": own},
+            "monitoring": {
+                name: {"enabled": True, **own} for name in ("serviceMonitor", "prometheusRule", "dashboards")
+            },
+        }
+    )
+    for document in yaml.compose_all(text):
+        assert not [*repeated_keys(document)]
+    services = {one["metadata"]["name"]: one for one in documents(text) if one["kind"] == "Service"}
+    labels = [services[name]["metadata"]["labels"] for name in ("zenvoy-proxy", "zenvoy-reconciler")]
+    assert [(one["team"], one["tier"]) for one in labels] == [("own", "edge"), ("all", "edge")]
+
+
+def repeated_keys(node: yaml.Node | None) -> Iterator[str]:
+    """Yield the keys that a mapping of the document has more than once."""
+    if isinstance(node, yaml.MappingNode):
+        keys = Counter(key.value for key, _ in node.value)
+        yield from (key for key, times in keys.items() if times > 1)
+    for inner in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for one in inner if isinstance(inner, tuple) else (inner,):
+            yield from repeated_keys(one)
 
 
 def test_chart_admission_policy_needs_a_newer_kubernetes(chart: Chart) -> None:

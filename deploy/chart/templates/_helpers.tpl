@@ -23,24 +23,29 @@ app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component | quote }}
 {{- end -}}
 
+{{/* Labels. Arguments: {root, component}, and labels of the object itself. */}}
 {{- define "zenvoy.labels" -}}
 {{ include "zenvoy.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{- with include "zenvoy.addedLabels" (dict "root" .root "labels" .labels) }}
+{{ . }}
 {{- end }}
 {{- end -}}
 
 {{/* Labels of pods. They exclude the chart's version, so that a new version alone causes no rollout. */}}
 {{- define "zenvoy.podLabels" -}}
 {{ include "zenvoy.selector" . }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{- with include "zenvoy.addedLabels" (dict "root" .root "labels" .values.podLabels) }}
+{{ . }}
 {{- end }}
-{{- with .values.podLabels }}
-{{ toYaml . }}
+{{- end -}}
+
+{{/* Common labels and own ones, which take precedence: YAML allows a key only once. */}}
+{{- define "zenvoy.addedLabels" -}}
+{{- with merge (dict) (.labels | default dict) (.root.Values.commonLabels | default dict) }}
+{{- toYaml . }}
 {{- end }}
 {{- end -}}
 
