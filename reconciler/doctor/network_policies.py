@@ -105,9 +105,9 @@ def find_unadmitted(
 def destination(item: ScaledService, service: Service, template: Pod | None) -> Destination | None:
     """Return the pods of a ScaledService; None if no policy applies to them, or its condition names the problem."""
     port = select_port(service, item.spec.port, "spec.port")
-    if isinstance(port, Problem) or not service.spec.selector or (template and template.spec.host_network):
+    if isinstance(port, Problem) or not service.pod_selector or (template and template.spec.host_network):
         return None
-    labels, ports, probes = dict(service.spec.selector), dict[str, int](), list[Probe]()
+    labels, ports, probes = dict(service.pod_selector), dict[str, int](), list[Probe]()
     if template:
         labels |= template.metadata.labels
         for container in (*template.spec.init_containers, *template.spec.containers):

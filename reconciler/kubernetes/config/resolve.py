@@ -130,7 +130,7 @@ def _port(item: ScaledService, service: Service | None, names: Notation) -> Serv
     if service.spec.type == "ExternalName":
         what = f"Service {name} is an ExternalName, which has no pods"
         return Problem(Reason.SERVICE_UNUSABLE, place, what, "use a Service with a selector")
-    if not service.spec.selector:
+    if not service.pod_selector:
         what = f"Service {name} has no selector, so its pods are not known"
         return Problem(Reason.SERVICE_UNUSABLE, place, what, "add a selector, or use a Service that has one")
     return service_ports.select_port(service, item.spec.port, names.place("port"))

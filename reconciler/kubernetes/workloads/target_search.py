@@ -112,7 +112,7 @@ class TargetSearch:
         namespace = config.target.namespace
         query = {"fieldSelector": name_selector("metadata.name", config.service)}
         services = _DECODE_SERVICES(await self._api.get(path("v1", "services", namespace), query)).items
-        selector = services[0].spec.selector.items() if services else None
+        selector = services[0].pod_selector.items() if services else None
         found: list[str] = []
         for kind, plural in KINDS if selector else ():
             workloads = await self._listed(path(APPS, plural, namespace))

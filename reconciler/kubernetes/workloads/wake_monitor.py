@@ -126,5 +126,5 @@ class WakeMonitor:
             log.warning("failed to read a Service's selector", service=config.service_key, error=str(error))
         else:
             if services:
-                workload.selector = selector_of(services[0].spec.selector)
+                workload.selector = selector_of(services[0].pod_selector)
                 self._changed(workload.name)

@@ -103,6 +103,11 @@ def test_unknown_template_leaves_the_selector_of_the_service() -> None:
     assert findings(one, policy("edge", named)) == []
 
 
+def test_key_of_a_captured_service_is_no_label_of_its_pods() -> None:
+    one = web(None, {**SERVICE, "selector": {"app": "web", "zenvoy.dev/captured": "true"}})
+    assert one and one.pods.labels == {"app": "web"}
+
+
 def test_pods_in_the_network_of_the_node_are_left_out() -> None:
     assert web(template(hostNetwork=True)) is None
 

@@ -64,6 +64,14 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
     await made.backend.close()
 
 
+async def test_missing_target_of_a_captured_service_is_found_too(scene: Scene) -> None:
+    selector = {"app": "web", "zenvoy.dev/captured": "true"}
+    scene.api.say(SERVICES, "shop", "web", {"spec": {"selector": selector}})
+    scene.workload(DEPLOYMENTS, "mine-web", LABELS)
+    scene.backend.configure({"shop/web": CONFIG})
+    assert await scene.diagnosis(lambda message: "Deployment/mine-web" in message)
+
+
 @pytest.mark.parametrize(
     ("collection", "found"), [(DEPLOYMENTS, "Deployment/mine-web"), (STATEFUL_SETS, "StatefulSet/mine-web")]
 )
