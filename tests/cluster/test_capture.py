@@ -175,7 +175,7 @@ async def captured(scene: Scene) -> AsyncIterator[Scene]:
         await scene.service()
         await scene.pod()
         await scene.proxies()
-        await scene.make(capture="proxy")
+        await scene.make(capture="proxy", scaleTargetRef={"name": "web"})
         await scene.until_captured()
         yield scene
 
@@ -245,7 +245,7 @@ async def test_capture_turned_off_gives_the_pods_back(captured: Scene) -> None:
     await becomes(captured.status, lambda found: not found.get("capturePort"))
 
 
-async def test_proxies_that_are_not_ready_give_an_awake_service_back(captured: Scene) -> None:
+async def test_proxies_that_are_not_ready_give_the_pods_back(captured: Scene) -> None:
     await captured.proxies(serving=False)
     await becomes(captured.endpoints, lambda found: found == {f"{POD_IP}:8080"})
     await until(lambda: captured.blockers[captured.named()] is not None)
@@ -261,6 +261,33 @@ async def test_asleep_service_leads_to_the_proxies_only(captured: Scene) -> None
     await captured.pod()
     await becomes(lambda: captured.endpoints("web-zenvoy-pods"), lambda found: found == {f"{POD_IP}:8080"})
     assert await captured.endpoints() == {captured.proxy}, "a wake changes nothing that its callers see"
+
+
+async def test_capture_turned_off_asleep_still_wakes(captured: Scene) -> None:
+    """Its callers wake it at the proxies once more, and are led to its pods then."""
+    await captured.api.call("DELETE", path("v1", "pods", captured.namespace, "web"), {"gracePeriodSeconds": 0})
+    await becomes(lambda: captured.endpoints("web-zenvoy-pods"), lambda found: not found)
+    await captured.api.patch(captured.at(), {"spec": {"capture": "none"}}, MERGE_PATCH)
+    await becomes(captured.captured, lambda found: found == {})
+    assert await captured.endpoints() == {captured.proxy}
+    await captured.pod()
+    await becomes(captured.endpoints, lambda found: found == {f"{POD_IP}:8080"})
+
+
+async def test_proxies_that_no_longer_listen_give_the_pods_back(captured: Scene) -> None:
+    """Such as after a restart with a mistake in its configuration."""
+    captured.controller.configure({})
+    await becomes(captured.selector, lambda found: found == {"app": "web"})
+    blocker = captured.blockers[captured.named()]
+    assert blocker and blocker.code is Reason.BYPASSED
+
+
+async def test_service_that_is_no_longer_named_is_released(captured: Scene) -> None:
+    await captured.put("services", {"metadata": {"name": "other"}, "spec": {"clusterIP": "None"}})
+    await captured.api.patch(captured.at(), {"spec": {"service": "other"}}, MERGE_PATCH)
+    await becomes(captured.selector, lambda found: found == {"app": "web"})
+    await becomes(captured.endpoints, lambda found: found == {f"{POD_IP}:8080"})
+    await becomes(lambda: captured.names("services"), lambda found: found == {"web", "other"})
 
 
 async def test_deleted_scaled_service_waits_until_its_service_has_pods(captured: Scene) -> None:

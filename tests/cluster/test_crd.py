@@ -197,6 +197,11 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ("{listen: 1, http: {trustedHops: 101}}", "spec.http.trustedHops", "should be less than or equal to 100"),
         ("{protocol: tls, listen: 5432}", "spec.listen", LISTEN),
         ("{capture: proxy, protocol: tls}", "spec.capture", "not available for tls services; set protocol: tcp"),
+        (
+            "{capture: proxy, listen: 5432}",
+            "spec.listen",
+            "not available with capture, which assigns a port; remove listen",
+        ),
         ("{capture: always}", "spec.capture", 'Unsupported value: "always": supported values: "none", "proxy"'),
         (
             "{protocol: tcp, listen: 5432, hosts: [a.example]}",

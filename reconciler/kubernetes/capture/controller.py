@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.core.reasons import Blocker, Problem, Reason
 from reconciler.kubernetes.capture.observer import CaptureObserver, CaptureSources
-from reconciler.kubernetes.capture.plan import Action, Wait, next_to_capture, next_to_release
+from reconciler.kubernetes.capture.plan import Action, Wait, next_to_capture, next_to_release, without_proxy
 from reconciler.kubernetes.capture.ports import PortAssignments
 from reconciler.kubernetes.capture.release import set_hidden
 from reconciler.kubernetes.capture.writer import CaptureWriter, silent_proxy
@@ -27,7 +27,7 @@ from reconciler.kubernetes.config.capture import NO_CAPTURE, CaptureStatus, comp
 from reconciler.kubernetes.config.conflicts import listen_port
 from reconciler.kubernetes.config.resolve import service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
-from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, Service
+from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.scaled_service import CAPTURED, ScaledService
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,9 @@ SETTLE_SECONDS = 10.0
 """Time until every node has applied a change of EndpointSlices."""
 POLL_SECONDS = 0.05
 TRY_AGAIN_SECONDS = 1.0
-"""Delay before the proxies are dialed again, or a changed object is read again."""
+"""Delay before a step is made again after another program changed its object."""
+DIAL_AGAIN_SECONDS = 5.0
+"""Delay before a proxy that did not answer is dialed again."""
 IN_PROGRESS = "InProgress"
 """The reason of the condition while a Service is not captured yet."""
 OnStatus = Callable[[str, CaptureStatus], None]
@@ -65,8 +67,8 @@ class CaptureController:
         self._ports = PortAssignments(sources.ports)
         self._concerned: dict[str, str] = {}
         """The Service of each ScaledService that wants a capture, or did."""
-        self._listens: dict[str, int] = {}
-        """The port at which the proxies listen for a ScaledService, by the configuration in effect."""
+        self._listens: dict[str, int] | None = None
+        """The port of the proxies for a ScaledService in the configuration in effect; None before that is known."""
         self._hidden_since: dict[str, float] = {}
         """Time since which no pod is an endpoint of a captured Service, by a monotonic clock."""
         self._released_since: dict[str, float] = {}
@@ -84,22 +86,23 @@ class CaptureController:
         """Handle a new version of a ScaledService; None if it is gone."""
         self._ports.saw(name, item)
         before = self._concerned.pop(name, "")
-        if item and (item.spec.capture or before):
+        if item is None:
+            self._on_blocker(name, None)
+        elif item.spec.capture or item.status.capture_port or before:
             self._concerned[name] = service_of(item)
         for key in filter(None, {before, self._concerned.get(name)}):
             self.look(key)
 
     def saw_service(self, key: str, service: Service | None) -> None:
         """Handle a new version of a Service; None if it is gone."""
-        captured = service.metadata.labels.get(CAPTURE_LABEL) if service else None
-        self.look(f"{key.partition('/')[0]}/{captured}" if captured else key)
+        self.look((service.captured if service else "") or key)
 
     def configure(self, configs: Mapping[str, ServiceConfig]) -> None:
         """Set the configurations in effect."""
         captured = {name: config.spec for name, config in configs.items() if config.capture is not NO_CAPTURE}
         listens = {name: listen_port(spec) for name, spec in captured.items() if spec.listen}
-        changed = {name for name in listens.keys() | self._listens if listens.get(name) != self._listens.get(name)}
-        self._listens = listens
+        before, self._listens = self._listens or {}, listens
+        changed = {name for name in listens.keys() | before if listens.get(name) != before.get(name)}
         for name in changed & self._concerned.keys():
             self.look(self._concerned[name])
 
@@ -111,25 +114,14 @@ class CaptureController:
         """Watch the proxies, and write, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._observer.run())
-            while not self._observer.synced:
+            while not self._is_synced():
                 await asyncio.sleep(POLL_SECONDS)
             self._look_at_all()
             await self._queue.run()
 
     def look(self, key: str) -> None:
         """Observe a Service, report, and queue the next step."""
-        service = self._sources.services.get(key)
-        if service is None or not self._concerns(key, service):
-            return
-        owner = self._observer.owner(key)
-        if owner and self._leads():
-            self._ports.assign(owner)
-        step = self._next(service, owner) if self._observer.synced else Wait("not observed yet")
-        self._note_hidden(key, service)
-        self._note_released(key, is_released=owner is None and step is None)
-        for name in self._sources.catalogue.users(key):
-            self._report(name, service, owner, step)
-        if isinstance(step, Action) and self._leads():
+        if isinstance(self._report(key), Action) and self._leads():
             self._queue.add(key)
 
     # Deletion of a ScaledService
@@ -153,51 +145,77 @@ class CaptureController:
 
     # Decisions
 
+    def _is_synced(self) -> bool:
+        return self._listens is not None and self._observer.synced
+
     def _concerns(self, key: str, service: Service) -> bool:
         """Return whether a Service is captured, was, or is to be. Most are not, and their endpoints change often."""
-        if CAPTURE_LABEL in service.metadata.labels:
-            return False  # a companion
-        return service.is_captured or any(name in self._concerned for name in self._sources.catalogue.users(key))
+        users = self._sources.catalogue.users(key)
+        return (
+            service.is_captured
+            or any(name in self._concerned for name in users)
+            or bool(self._observer.companion(key) or self._observer.proxy_slices(key))
+        )
 
     def _next(self, service: Service, owner: ScaledService | None) -> Action | Wait | None:
         key, seen = service.metadata.key, self._observer.observe(service)
         if owner is None:
-            return next_to_release(seen, may_wait=self._observer.is_deleting(key))
+            # Until its pods are ready, callers wake it at the proxies.
+            return next_to_release(seen, may_wait=bool(self._sources.catalogue.users(key)))
         if self._observer.has_foreign_companion(key):
             return Wait(f"Service {companion_of(key)} exists, and zenvoy did not create it; rename it")
-        port = self._ports.port(owner)
+        port = self._ports.assigned(owner.metadata.key)
         if port == 0:
             return Wait("every port of the proxy for captured Services is in use")
-        if self._listens.get(owner.metadata.key) != port:
-            return Wait(f"the proxies do not listen on port {port} yet")
+        if (self._listens or {}).get(owner.metadata.key) != port:
+            return without_proxy(seen, f"the proxies do not listen on port {port}")
         return next_to_capture(seen, self._observer.required(owner, service, port))
 
     def _note_hidden(self, key: str, service: Service) -> None:
         """Note since when new connections cannot reach the pods without the proxy."""
-        if not (self._observer.synced and service.is_captured and not self._observer.observe(service).pods):
+        if not (self._is_synced() and service.is_captured and not self._observer.observe(service).pods):
             self._hidden_since.pop(key, None)
         elif key not in self._hidden_since:
             self._hidden_since[key] = time.monotonic()
             asyncio.get_running_loop().call_later(self._settle, self.look, key)
 
-    def _note_released(self, key: str, is_released: bool) -> None:
-        """Note since when callers reach the pods again. The port is free once every node has applied that."""
-        assigned = [name for name in self._sources.catalogue.users(key) if self._ports.assigned(name)]
-        if not (is_released and assigned):
+    def _note_released(self, key: str, owner: ScaledService | None, is_done: bool) -> None:
+        """Note since when no caller is led to the ports of ScaledServices for which a Service is not captured.
+
+        They are free once every node has applied that.
+        """
+        users = [name for name in self._sources.catalogue.users(key) if self._ports.assigned(name)]
+        freed = [name for name in users if owner is None or owner.metadata.key != name]
+        if not (is_done and freed):
             self._released_since.pop(key, None)
             return
         since = self._released_since.setdefault(key, time.monotonic())
         if (left := since + self._settle - time.monotonic()) > 0:
             asyncio.get_running_loop().call_later(left, self.look, key)
             return
-        for name in assigned:
+        for name in freed:
             self._ports.free(name)
 
     # Reports
 
-    def _report(self, name: str, service: Service, owner: ScaledService | None, step: Action | Wait | None) -> None:
+    def _report(self, key: str) -> Action | Wait | None:
+        """Observe a Service, report to the ScaledServices that name it, and return the next step."""
+        service = self._sources.services.get(key)
+        if service is None or not self._concerns(key, service):
+            return None
+        owner = self._observer.owner(key)
+        if owner and self._leads():
+            self._ports.assign(owner.metadata.key, frozenset((self._listens or {}).values()))
+        step = self._next(service, owner) if self._is_synced() else Wait("not observed yet")
+        self._note_hidden(key, service)
+        self._note_released(key, owner, is_done=step is None)
+        for name in self._sources.catalogue.users(key):
+            self._report_to(name, key, owner, step)
+        return step
+
+    def _report_to(self, name: str, key: str, owner: ScaledService | None, step: Action | Wait | None) -> None:
         """Report the capture of a Service to one of the ScaledServices that name it."""
-        key, item = service.metadata.key, self._sources.scaled[name]
+        item = self._sources.scaled[name]
         capture, port = self._observer.capture(item), self._ports.assigned(name)
         if not capture.wanted:
             self._on_status(name, CaptureStatus(port=port))
@@ -220,12 +238,14 @@ class CaptureController:
             return CaptureStatus(False, Reason.REFUSED, f"the API server says: {refused}", port)
         if key in self._hidden_since and not isinstance(step, Wait):
             return CaptureStatus(True, CAPTURED, f"new connections to Service {key} reach a proxy", port)
-        text = self._silent.get(key) or (step.reason if isinstance(step, Wait) else f"next: {step}")
+        silent = self._silent.get(key) if step is Action.WRITE_SLICES else None
+        text = silent or (step.reason if isinstance(step, Wait) else f"next: {step}")
         return CaptureStatus(False, IN_PROGRESS, text, port)
 
     def _look_at_all(self) -> None:
-        hidden = {key for key, service in self._sources.services.items() if service.is_captured}
-        for key in hidden | set(self._concerned.values()):
+        services = self._sources.services.items()
+        captured = {service.captured or key for key, service in services if service.captured or service.is_captured}
+        for key in captured | set(self._concerned.values()):
             self.look(key)
 
     # Writes
@@ -250,7 +270,7 @@ class CaptureController:
                 return
             if not is_transient(error):
                 self._refused[key] = error.message
-                self.look(key)
+                self._report(key)  # without queueing it: the queue waits before it tries again
             raise
         if self._refused.pop(key, None):
             self.look(key)
@@ -260,7 +280,7 @@ class CaptureController:
         companion = self._observer.companion(key)
         match step:
             case Action.WRITE_COMPANION if owner:
-                body = self._observer.required(owner, service, self._ports.port(owner)).companion
+                body = self._observer.required(owner, service, self._ports.assigned(owner.metadata.key)).companion
                 await self._writer.write_companion(namespace, body, companion)
             case Action.WRITE_SLICES if owner:
                 await self._write_slices(owner, service)
@@ -275,11 +295,11 @@ class CaptureController:
     async def _write_slices(self, owner: ScaledService, service: Service) -> None:
         """Write the EndpointSlices of the proxies, once each of these listens: from then on, callers reach them."""
         key = service.metadata.key
-        slices = self._observer.required(owner, service, self._ports.port(owner)).slices
+        slices = self._observer.required(owner, service, self._ports.assigned(owner.metadata.key)).slices
         if not service.is_captured and (silent := await silent_proxy(slices)):
             self._silent[key] = f"no answer from {silent}"
-            self.look(key)
-            self._queue.add_after(key, TRY_AGAIN_SECONDS)
+            self._report(key)
+            self._queue.add_after(key, DIAL_AGAIN_SECONDS)
             return
         self._silent.pop(key, None)
         await self._writer.write_slices(service.metadata.namespace, slices, self._observer.proxy_slices(key))

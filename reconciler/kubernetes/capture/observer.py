@@ -14,7 +14,7 @@ from reconciler.kubernetes.client.pod_list import endpoint_slices
 from reconciler.kubernetes.config.capture import IPV4, Capture, capture_of, companion_of
 from reconciler.kubernetes.config.provider import KubernetesProvider
 from reconciler.kubernetes.config.resolve import SPEC, service_of
-from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, SERVICE_NAME_LABEL, Endpoint, EndpointSlice, Service
+from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, Endpoint, EndpointSlice, Service
 from reconciler.kubernetes.types.objects import name_selector
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices
@@ -74,11 +74,6 @@ class CaptureObserver:
         wanting = [item for item in items if self.capture(item).is_due and not item.metadata.deletion_timestamp]
         return min(wanting, key=_age, default=None)
 
-    def is_deleting(self, key: str) -> bool:
-        """Return whether a ScaledService that names the Service is being deleted, which restores its replicas."""
-        items = [self._sources.scaled.get(name) for name in self._sources.catalogue.users(key)]
-        return any(item is not None and item.metadata.deletion_timestamp is not None for item in items)
-
     def observe(self, service: Service) -> CaptureObjects:
         """Return what exists for a Service."""
         slices = self._sources.slices.slices(service.metadata.key)
@@ -101,7 +96,7 @@ class CaptureObserver:
     def companion(self, key: str) -> Service | None:
         """Return the companion of a Service, if zenvoy created it."""
         found = self._sources.services.get(companion_of(key))
-        return found if found and CAPTURE_LABEL in found.metadata.labels else None
+        return found if found and found.captured == key else None
 
     def has_foreign_companion(self, key: str) -> bool:
         """Return whether another Service has the name of the companion."""

@@ -64,7 +64,9 @@ def next_to_capture(seen: CaptureObjects, required: RequiredObjects) -> Action |
     if seen.companion != required.companion:
         return Action.WRITE_COMPANION
     if not required.has_proxy:
-        return _without_proxy(seen, required)
+        if seen.slices is not None and seen.slices != required.slices and not (seen.is_hidden and seen.companion_pods):
+            return Action.WRITE_SLICES
+        return without_proxy(seen, "no proxy is ready for its connections")
     if not seen.is_hidden and not seen.pods <= seen.companion_pods:
         return Wait("Kubernetes has not listed its pods for the companion Service yet")
     if seen.slices != required.slices:
@@ -89,10 +91,6 @@ def next_to_release(seen: CaptureObjects, may_wait: bool) -> Action | Wait | Non
     return Action.DELETE_COMPANION if seen.companion is not None else None
 
 
-def _without_proxy(seen: CaptureObjects, required: RequiredObjects) -> Action | Wait:
-    """Give an awake Service back to its pods until a proxy is ready. One without pods can only wait."""
-    if seen.is_hidden and seen.companion_pods:
-        return Action.SHOW_PODS
-    if seen.slices is not None and seen.slices != required.slices:
-        return Action.WRITE_SLICES
-    return Wait("no proxy is ready for its connections")
+def without_proxy(seen: CaptureObjects, reason: str) -> Action | Wait:
+    """Give an awake Service back to its pods until a proxy accepts its connections. One without pods can only wait."""
+    return Action.SHOW_PODS if seen.is_hidden and seen.companion_pods else Wait(reason)

@@ -1,9 +1,12 @@
-"""Ports of the proxies for captured Services: one for each ScaledService that has no `listen`. Pure.
+"""Ports of the proxies for captured Services, one for each ScaledService. Pure.
 
-The status of a ScaledService keeps its port, so that all replicas configure the same listener.
+The status of a ScaledService keeps its port, so that all replicas configure the same listener. A port is reused as late
+as possible: nodes may still lead callers of its former Service to it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Container
 
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
@@ -13,23 +16,23 @@ class PortAssignments:
 
     def __init__(self, ports: range) -> None:
         self._range = ports
+        self._latest = ports.start - 1
         self._names: dict[int, str] = {}
         """The ScaledService of each assigned port."""
         self._ports: dict[str, int] = {}
         """The port of each ScaledService, also before its status shows it."""
 
     def assigned(self, name: str) -> int:
-        """Return the port that was assigned to a ScaledService; 0 if none was."""
+        """Return the port of a ScaledService; 0 if it has none."""
         return self._ports.get(name, 0)
 
-    def port(self, item: ScaledService) -> int:
-        """Return the port of the proxies for a ScaledService; 0 if it has none."""
-        return item.spec.listen or self.assigned(item.metadata.key)
-
-    def assign(self, item: ScaledService) -> None:
-        """Assign a free port to a ScaledService that needs one, if there is one."""
-        if not self.port(item) and (free := next((port for port in self._range if port not in self._names), 0)):
-            self._set(item.metadata.key, free)
+    def assign(self, name: str, in_use: Container[int] = ()) -> None:
+        """Assign a port that is neither assigned nor in use to a ScaledService that has none, if there is one."""
+        after = range(self._latest + 1, self._range.stop)
+        free = (port for port in (*after, *self._range) if port not in self._names and port not in in_use)
+        if not self.assigned(name) and (port := next(free, 0)):
+            self._set(name, port)
+            self._latest = port
 
     def saw(self, name: str, item: ScaledService | None) -> None:
         """Note the port in a status, or that its ScaledService is gone. The port of another one is not taken over."""
@@ -39,6 +42,7 @@ class PortAssignments:
         self.free(name)
         if port in self._range and port not in self._names:
             self._set(name, port)
+            self._latest = max(self._latest, port)
 
     def free(self, name: str) -> None:
         """Take its port from a ScaledService."""

@@ -97,7 +97,7 @@ async def _release(api: Api, key: str, end: float) -> None:
         if each.has_proxies:
             await delete(api, path(*SLICES, namespace, each.metadata.name), each.metadata.uid)
     companion = await _service(api, companion_of(key))
-    if companion and CAPTURE_LABEL in companion.metadata.labels:
+    if companion and companion.captured == key:
         await delete(api, path("v1", "services", namespace, companion.metadata.name), companion.metadata.uid)
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import blake2s
 
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.validation import Notation
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.names import LONGEST_LABEL
+from reconciler.kubernetes.types.names import companion_name
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
-SUFFIX = "-zenvoy-pods"
 HEADLESS, IPV4 = "None", "IPv4"
 
 
@@ -61,7 +59,7 @@ class CaptureStatus:
 
 def capture_of(item: ScaledService, service: Service | None, ports: range, names: Notation) -> Capture:
     """Return whether the Service of a ScaledService is to be captured; `ports` are those of the installation."""
-    port = item.status.capture_port if item.status.capture_port in ports and not item.spec.listen else 0
+    port = item.status.capture_port if item.status.capture_port in ports else 0
     if item.spec.capture != CaptureMode.PROXY or service is None:
         return Capture(port=port) if port else NO_CAPTURE
     place = names.place("capture")
@@ -79,22 +77,23 @@ def capture_of(item: ScaledService, service: Service | None, ports: range, names
 def companion_of(service: str) -> str:
     """Return the `namespace/name` of the Service that selects the pods of a captured Service."""
     namespace, _, name = service.partition("/")
-    if len(name) + len(SUFFIX) > LONGEST_LABEL:
-        digest = blake2s(name.encode(), digest_size=4).hexdigest()
-        name = f"{name[: LONGEST_LABEL - len(SUFFIX) - len(digest) - 1].rstrip('-')}-{digest}"
-    return f"{namespace}/{name}{SUFFIX}"
+    return f"{namespace}/{companion_name(name)}"
 
 
 def _obstacles(service: Service) -> Iterator[tuple[str, str]]:
     """Return why a Service cannot be captured, each with a remedy."""
     spec = service.spec
     none = "or set capture: none"
+    if spec.type == "ExternalName" or not service.pod_selector:
+        yield "has no selector, so its pods are not known", f"add a selector, {none}"
     if spec.cluster_ip == HEADLESS:
         yield "is headless: clients connect to the pods' own ports", f"give it a cluster IP, {none}"
     if any(family != IPV4 for family in spec.ip_families):
         yield "has IPv6 addresses, which are not supported", f"use ipFamilies [IPv4], {none}"
     if len(spec.ports) != 1:
         yield f"has {len(spec.ports)} ports", f"move all but one to another Service, {none}"
+    elif spec.ports[0].protocol != "TCP":
+        yield f"has a {spec.ports[0].protocol} port", f"use a TCP port, {none}"
     if spec.session_affinity != "None":
         yield f"has sessionAffinity {spec.session_affinity}, which the proxy does not keep", f"remove it, {none}"
     for field, policy in (("internal", spec.internal_traffic_policy), ("external", spec.external_traffic_policy)):

@@ -92,7 +92,7 @@ def _entry(
 ) -> ServiceConfig:
     meta, said = item.metadata, item.spec
     protocol, service = _protocol(said, port), service_of(item).partition("/")[2]
-    listen = said.listen or capture.port
+    listen = capture.port or said.listen
     own = () if protocol is Protocol.TCP else host_names(service, meta.namespace, cluster.policy)
     spec = Spec(
         name=meta.key,
@@ -206,6 +206,9 @@ def _protocol_problems(
     """Return the fields that do not fit the protocol, which the schema cannot detect if it comes from the Service."""
     origin = "" if said.protocol else f" ({_origin(said, port, names)})"
     listens = said.listen is not None or capture.is_due or bool(capture.port)
+    if capture.is_due and said.listen is not None:
+        what = "not available with capture, which assigns a port"
+        yield Problem(Reason.LISTEN_NOT_USED, names.place("listen"), what, f"remove {names.key('listen')}")
     if capture.is_due and protocol is Protocol.TLS:
         what = f"not available for tls services{origin}"
         place, remedy = names.place("capture"), f"set {names.key('protocol')}: tcp"

@@ -8,7 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import Spec
+from reconciler.core.spec import Protocol, Spec
 from reconciler.kubernetes.config.capture import NO_CAPTURE, Capture
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.scaled_service import BusyCheck
@@ -22,7 +22,7 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         Reason.PORT_NOT_FOUND: "The Service has no such TCP port.",
         Reason.PORT_AMBIGUOUS: "The Service has several ports, and none is chosen.",
         Reason.LISTEN_MISSING: "A tcp service needs a port of the proxy.",
-        Reason.LISTEN_NOT_USED: "A tls service has a port of the proxy.",
+        Reason.LISTEN_NOT_USED: "A tls service, or one with capture, has a port of the proxy.",
         Reason.TRUSTED_HOPS_NOT_USED: "A service without an HTTP port of its own has http.trustedHops.",
         Reason.HOSTS_NOT_USED: "A tcp service has hosts.",
         Reason.IDLE_BY_UNKNOWN: "idle.by is not available for this protocol.",
@@ -94,5 +94,5 @@ class ServiceConfig:
 
     @property
     def awaits_port(self) -> bool:
-        """True if its Service is to be captured, and has no port of the proxy yet."""
-        return self.capture.is_due and self.spec.listen is None
+        """True if nothing leads to it before its Service has a port of the proxy."""
+        return self.capture.is_due and self.spec.protocol is Protocol.TCP and self.spec.listen is None

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 import msgspec
 
+from reconciler.kubernetes.types.names import companion_name
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, ObjectRef, Struct
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -18,7 +19,7 @@ SLICE_MANAGER_LABEL = "endpointslice.kubernetes.io/managed-by"
 """Label of an EndpointSlice with the controller that writes it."""
 SLICE_MANAGER = "zenvoy.dev"
 """Its value in the EndpointSlices that zenvoy writes."""
-CAPTURE_LABEL = "zenvoy.dev/capture"
+CAPTURE_LABEL = "zenvoy.dev/captured-service"
 """Label of a companion and of EndpointSlices with the name of the captured Service."""
 CAPTURED = "zenvoy.dev/captured"
 """A key in the selector of a captured Service. No pod has it, so Kubernetes publishes no endpoint of the Service."""
@@ -59,6 +60,13 @@ class Service(Struct, frozen=True):
     def is_captured(self) -> bool:
         """True if its selector has that key."""
         return CAPTURED in self.spec.selector
+
+    @property
+    def captured(self) -> str:
+        """`namespace/name` of the captured Service if this is its companion; empty otherwise."""
+        name = self.metadata.labels.get(CAPTURE_LABEL, "")
+        is_companion = bool(name) and self.metadata.name == companion_name(name)
+        return f"{self.metadata.namespace}/{name}" if is_companion else ""
 
 
 class EndpointConditions(Struct, frozen=True):
@@ -104,7 +112,7 @@ class EndpointSlice(Struct, frozen=True):
     def service(self) -> str:
         """`namespace/name` of its Service, for a companion that of the captured one; empty if it has none."""
         labels = self.metadata.labels
-        name = labels.get(CAPTURE_LABEL) or labels.get(SERVICE_NAME_LABEL, "")
+        name = labels[CAPTURE_LABEL] if self.is_companion else labels.get(SERVICE_NAME_LABEL, "")
         return f"{self.metadata.namespace}/{name}" if name else ""
 
     @property
@@ -114,8 +122,13 @@ class EndpointSlice(Struct, frozen=True):
 
     @property
     def is_companion(self) -> bool:
-        """True if Kubernetes wrote it for the companion of a captured Service, whose labels it copies."""
-        return CAPTURE_LABEL in self.metadata.labels and not self.has_proxies
+        """True if Kubernetes wrote it for the companion of a captured Service, whose labels it copies.
+
+        A Service of another name may have the label too.
+        """
+        labels = self.metadata.labels
+        captured = labels.get(CAPTURE_LABEL)
+        return captured is not None and labels.get(SERVICE_NAME_LABEL) == companion_name(captured)
 
 
 class Waiting(Struct, frozen=True):

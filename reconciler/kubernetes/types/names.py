@@ -8,8 +8,10 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 from __future__ import annotations
 
 import re
+from hashlib import blake2s
 
 LONGEST_SUBDOMAIN, LONGEST_LABEL = 253, 63
+_COMPANION_SUFFIX = "-zenvoy-pods"
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LABELS = re.compile(_LABEL)
@@ -54,3 +56,12 @@ def checked_path(path: str) -> str:
     if _URL_PATH.fullmatch(path) is None:
         raise InvalidName(f"{path[:200]!r} is not a path of the API server: a part of it is not a valid name")
     return path
+
+
+def companion_name(service: str) -> str:
+    """Return the name of the Service that selects the pods of a captured Service, which is a valid one of its own."""
+    if len(service) + len(_COMPANION_SUFFIX) > LONGEST_LABEL:
+        digest = blake2s(service.encode(), digest_size=4).hexdigest()
+        kept = LONGEST_LABEL - len(_COMPANION_SUFFIX) - len(digest) - 1
+        service = f"{service[:kept].rstrip('-')}-{digest}"
+    return f"{service}{_COMPANION_SUFFIX}"

@@ -14,6 +14,8 @@ from reconciler.kubernetes.config.conflicts import reserved_ports, resolve_confl
 from reconciler.kubernetes.config.host_policy import parse_policy
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.types.builtin import EndpointSlice
+from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceStatus
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
 
@@ -39,18 +41,25 @@ def test_captured_service_listens_on_its_assigned_port() -> None:
 
 def test_captured_tcp_service_needs_no_listen() -> None:
     assert resolved("{capture: proxy, protocol: tcp}").spec.listen == "0.0.0.0:12000"
-    assert resolved("{capture: proxy, protocol: tcp, listen: 5432}").spec.listen == "0.0.0.0:5432"
 
 
-def test_captured_service_without_a_port_awaits_one() -> None:
+def test_captured_service_has_no_listen_of_its_own() -> None:
+    found = resolve(item("{capture: proxy, protocol: tcp, listen: 5432}"), service(), CLUSTER)
+    assert isinstance(found, tuple)
+    assert [(one.reason, one.field) for one in found] == [(Reason.LISTEN_NOT_USED, "spec.listen")]
+
+
+def test_captured_tcp_service_without_a_port_awaits_one() -> None:
     found = resolved("{capture: proxy, protocol: tcp}", port=0)
     assert found.spec.listen is None and found.awaits_port
+    assert not resolved("capture: proxy", port=0).awaits_port, "hosts lead to an http service already"
 
 
 def test_port_stays_after_the_capture_is_turned_off() -> None:
     """Its callers are led to the port until every node has applied the release."""
-    found = resolved("capture: none")
+    found = resolved("{capture: none, listen: 8100, protocol: http}")
     assert (found.spec.listen, found.capture.wanted) == ("0.0.0.0:12000", False)
+    assert resolved("{capture: none, listen: 8100, protocol: http}", port=0).spec.listen == "0.0.0.0:8100"
 
 
 def test_port_of_another_installation_is_not_used() -> None:
@@ -61,7 +70,7 @@ def test_port_of_another_installation_is_not_used() -> None:
     ("of", "words"),
     [
         ("{clusterIP: None, ports: [{port: 80}]}", "headless"),
-        ("ports: [{name: http, port: 80}, {name: admin, port: 81}]", "2 ports"),
+        ("ports: [{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}]", "2 ports"),
         ("{ipFamilies: [IPv4, IPv6], ports: [{port: 80}]}", "IPv6"),
         ("{sessionAffinity: ClientIP, ports: [{port: 80}]}", "sessionAffinity ClientIP"),
         ("{internalTrafficPolicy: Local, ports: [{port: 80}]}", "internalTrafficPolicy Local"),
@@ -107,3 +116,13 @@ def test_assigned_port_is_no_claim_and_is_reserved_for_others() -> None:
     settled = resolve_conflicts(asked, reserved_ports(captured=PORTS), policy)
     assert settled.entries["shop/web"].spec.listen == "0.0.0.0:12000"
     assert [one.reason for one in settled.problems["shop/db"]] == [Reason.LISTEN_RESERVED]
+
+
+def test_label_on_another_service_leaves_its_endpoints_its_own() -> None:
+    """Kubernetes copies the labels of a Service to its EndpointSlices."""
+    labels = {"kubernetes.io/service-name": "web", "zenvoy.dev/captured-service": "proxy"}
+    mistaken = EndpointSlice(ObjectMeta("web-1", "shop", labels=labels))
+    assert (mistaken.service, mistaken.is_companion) == ("shop/web", False)
+    labels = {"kubernetes.io/service-name": "web-zenvoy-pods", "zenvoy.dev/captured-service": "web"}
+    assert EndpointSlice(ObjectMeta("pods-1", "shop", labels=labels)).service == "shop/web"
+    assert service(labels={"zenvoy.dev/captured-service": "proxy"}).captured == ""
