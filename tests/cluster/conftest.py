@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xdist.remote import Producer
@@ -33,6 +34,8 @@ RELEASES = {
 }
 """Values for each hold mode, and for OpenShift."""
 NODE_FOLDER = "node"
+PATIENT_CALL_SECONDS = 120.0
+"""The time-out of the calls that a test makes itself: an API server on a busy machine may stop for seconds."""
 _RELEASE = pytest.StashKey[Release]()
 _OURS_ONLY = {"apiserver", OPENSHIFT}
 """Fixtures, and values of `zenvoy`, of tests that must not run on a cluster in use."""
@@ -105,9 +108,20 @@ def apiserver(control_plane: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def api(control_plane: Cluster) -> AsyncIterator[Api]:
-    """Provide a client with every right."""
+async def api(
+    request: pytest.FixtureRequest, control_plane: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Api]:
+    """Provide a client with every right, which is patient with a slow machine, unless the test stops the API server."""
     client = await connect(control_plane.kubeconfig)
+    call: Any = client._call
+
+    async def call_patiently(*arguments: Any) -> bytes:
+        *before, timeout = arguments
+        answer: bytes = await call(*before, max(timeout, PATIENT_CALL_SECONDS))
+        return answer
+
+    if "apiserver" not in request.fixturenames:
+        monkeypatch.setattr(client, "_call", call_patiently)
     yield client
     await client.close()
 
