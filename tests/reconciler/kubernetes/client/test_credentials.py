@@ -19,6 +19,7 @@ from reconciler.kubernetes.client.api import Api, connect
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.client.service_account import TokenFile
 from tests.certificates import without_key_identifiers
+from tests.servers import answering_gets
 
 
 class Server:
@@ -39,15 +40,8 @@ class Server:
 @asynccontextmanager
 async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     made = Server()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", made.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    made.url = f"{'https' if context else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    async with answering_gets(made.answer, context) as made.url:
+        yield made
 
 
 @pytest.fixture

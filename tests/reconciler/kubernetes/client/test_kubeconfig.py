@@ -19,6 +19,7 @@ from aiohttp import web
 from reconciler.kubernetes.client.api import Api, connect
 from reconciler.kubernetes.client.errors import NoCluster
 from tests.certificates import Authority
+from tests.servers import answering_gets
 
 
 class Recorder:
@@ -42,14 +43,8 @@ class Recorder:
 @asynccontextmanager
 async def recording(context: ssl.SSLContext | None = None) -> AsyncIterator[Recorder]:
     made = Recorder()
-    application = web.Application()
-    application.router.add_get("/{path:.*}", made.answer)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    made.url = f"{'https' if context else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    async with answering_gets(made.answer, context) as made.url:
+        yield made
 
 
 @pytest.fixture
