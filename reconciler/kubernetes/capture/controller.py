@@ -15,10 +15,18 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from reconciler.core.reasons import Blocker, Problem, Reason
+from reconciler.kubernetes.capture.objects import Body
 from reconciler.kubernetes.capture.observer import CaptureObserver, CaptureSources
-from reconciler.kubernetes.capture.plan import Action, Wait, next_to_capture, next_to_release, without_proxy
+from reconciler.kubernetes.capture.plan import (
+    Action,
+    CaptureObjects,
+    RequiredObjects,
+    Wait,
+    next_to_capture,
+    next_to_release,
+    without_proxy,
+)
 from reconciler.kubernetes.capture.ports import PortAssignments
-from reconciler.kubernetes.capture.release import set_hidden
 from reconciler.kubernetes.capture.writer import CaptureWriter, silent_proxy
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
@@ -61,7 +69,7 @@ class CaptureController:
         timing: WorkQueueTiming = DEFAULT_TIMING,
         settle: float = SETTLE_SECONDS,
     ) -> None:
-        self._api, self._sources, self._leads = api, sources, leads
+        self._sources, self._leads = sources, leads
         self._on_status, self._on_blocker, self._settle = on_status, on_blocker, settle
         self._observer, self._writer = CaptureObserver(api, sources, self._look_at_all), CaptureWriter(api)
         self._ports = PortAssignments(sources.ports)
@@ -132,7 +140,7 @@ class CaptureController:
         service = self._sources.services.get(key)
         if service is None:
             return None
-        step = self._next(service, self._observer.owner(key))
+        step = self._next(service, self._observer.owner(key), self._observer.observe(service))
         if step is not None:
             return f"Service {key} is captured: {step.reason if isinstance(step, Wait) else step}"
         return "nodes may still lead callers of its Service to the proxies" if self._ports.assigned(name) else None
@@ -141,7 +149,7 @@ class CaptureController:
         """Give the pods back to the Service of a ScaledService that goes now. Raises `ApiError` and `Unreachable`."""
         service = self._sources.services.get(service_of(item))
         if service and service.is_captured and self._observer.owner(service.metadata.key) is None:
-            await set_hidden(self._api, service, hidden=False)
+            await self._writer.set_hidden(service, hidden=False)
 
     # Decisions
 
@@ -157,8 +165,8 @@ class CaptureController:
             or bool(self._observer.companion(key) or self._observer.proxy_slices(key))
         )
 
-    def _next(self, service: Service, owner: ScaledService | None) -> Action | Wait | None:
-        key, seen = service.metadata.key, self._observer.observe(service)
+    def _next(self, service: Service, owner: ScaledService | None, seen: CaptureObjects) -> Action | Wait | None:
+        key = service.metadata.key
         if owner is None:
             # Until its pods are ready, callers wake it at the proxies.
             return next_to_release(seen, may_wait=bool(self._sources.catalogue.users(key)))
@@ -169,11 +177,11 @@ class CaptureController:
             return Wait("every port of the proxy for captured Services is in use")
         if (self._listens or {}).get(owner.metadata.key) != port:
             return without_proxy(seen, f"the proxies do not listen on port {port}")
-        return next_to_capture(seen, self._observer.required(owner, service, port))
+        return next_to_capture(seen, self._required(owner, service))
 
-    def _note_hidden(self, key: str, service: Service) -> None:
+    def _note_hidden(self, key: str, seen: CaptureObjects) -> None:
         """Note since when new connections cannot reach the pods without the proxy."""
-        if not (self._is_synced() and service.is_captured and not self._observer.observe(service).pods):
+        if not (self._is_synced() and seen.is_hidden and not seen.pods):
             self._hidden_since.pop(key, None)
         elif key not in self._hidden_since:
             self._hidden_since[key] = time.monotonic()
@@ -206,8 +214,9 @@ class CaptureController:
         owner = self._observer.owner(key)
         if owner and self._leads():
             self._ports.assign(owner.metadata.key, frozenset((self._listens or {}).values()))
-        step = self._next(service, owner) if self._is_synced() else Wait("not observed yet")
-        self._note_hidden(key, service)
+        seen = self._observer.observe(service)
+        step = self._next(service, owner, seen) if self._is_synced() else Wait("not observed yet")
+        self._note_hidden(key, seen)
         self._note_released(key, owner, is_done=step is None)
         for name in self._sources.catalogue.users(key):
             self._report_to(name, key, owner, step)
@@ -256,7 +265,7 @@ class CaptureController:
         if service is None:
             return
         owner = self._observer.owner(key)
-        step = self._next(service, owner)
+        step = self._next(service, owner, self._observer.observe(service))
         if not isinstance(step, Action):
             return
         if not self._leads():
@@ -280,22 +289,23 @@ class CaptureController:
         companion = self._observer.companion(key)
         match step:
             case Action.WRITE_COMPANION if owner:
-                body = self._observer.required(owner, service, self._ports.assigned(owner.metadata.key)).companion
-                await self._writer.write_companion(namespace, body, companion)
+                await self._writer.write_companion(namespace, self._required(owner, service).companion, companion)
             case Action.WRITE_SLICES if owner:
-                await self._write_slices(owner, service)
+                await self._write_slices(service, self._required(owner, service).slices)
             case Action.HIDE_PODS | Action.SHOW_PODS:
-                await set_hidden(self._api, service, hidden=step is Action.HIDE_PODS)
+                await self._writer.set_hidden(service, hidden=step is Action.HIDE_PODS)
                 log.info(str(step), service=key)
             case Action.DELETE_SLICES:
                 await self._writer.delete_slices(self._observer.proxy_slices(key))
             case Action.DELETE_COMPANION if companion:
                 await self._writer.delete_companion(companion)
 
-    async def _write_slices(self, owner: ScaledService, service: Service) -> None:
+    def _required(self, owner: ScaledService, service: Service) -> RequiredObjects:
+        return self._observer.required(owner, service, self._ports.assigned(owner.metadata.key))
+
+    async def _write_slices(self, service: Service, slices: Mapping[str, Body]) -> None:
         """Write the EndpointSlices of the proxies, once each of these listens: from then on, callers reach them."""
         key = service.metadata.key
-        slices = self._observer.required(owner, service, self._ports.assigned(owner.metadata.key)).slices
         if not service.is_captured and (silent := await silent_proxy(slices)):
             self._silent[key] = f"no answer from {silent}"
             self._report(key)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.kubernetes.config.capture import IPV4, companion_of
+from reconciler.kubernetes.config.capture import HEADLESS, IPV4
 from reconciler.kubernetes.types.builtin import (
     CAPTURE_LABEL,
     SERVICE_NAME_LABEL,
@@ -22,7 +22,8 @@ from reconciler.kubernetes.types.builtin import (
     Service,
     ServicePort,
 )
-from reconciler.kubernetes.types.objects import OwnerReference
+from reconciler.kubernetes.types.names import companion_name
+from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, ScaledService
 
 Body = Mapping[str, Any]
@@ -34,44 +35,27 @@ _LABELS = (CAPTURE_LABEL, SERVICE_NAME_LABEL, SLICE_MANAGER_LABEL)
 
 def companion(item: ScaledService, service: Service) -> Body:
     """Return the headless Service whose endpoints are the pods of a captured Service."""
-    spec = service.spec
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _meta(item, service, companion_of(service.metadata.key).partition("/")[2], {}),
-        "spec": {
-            "clusterIP": "None",
-            "ports": [_port(port) for port in spec.ports],
-            "selector": service.pod_selector,
-            "publishNotReadyAddresses": spec.publish_not_ready_addresses,
-        },
-    }
+    spec = msgspec.structs.replace(service.spec, cluster_ip=HEADLESS, selector=service.pod_selector)
+    name = companion_name(service.metadata.name)
+    return written_companion(Service(_meta(item, service, name, {}), spec))
 
 
 def proxy_slices(item: ScaledService, service: Service, proxies: Iterable[Endpoint], port: int) -> dict[str, Body]:
     """Return the EndpointSlice that leads a Service to the proxies, by name; `port` is the port of the proxies."""
     [first, *_] = service.spec.ports
     labels = {SERVICE_NAME_LABEL: service.metadata.name, SLICE_MANAGER_LABEL: SLICE_MANAGER}
-    name = f"{companion_of(service.metadata.key).partition('/')[2]}-ipv4"
-    body = {
-        "apiVersion": SLICES[0],
-        "kind": "EndpointSlice",
-        "metadata": _meta(item, service, name, labels),
-        "addressType": IPV4,
-        "endpoints": [_endpoint(each) for each in proxies],
-        "ports": [_slice_port(EndpointPort(first.name, port, first.protocol, first.app_protocol))],
-    }
-    return {name: body}
+    name = f"{companion_name(service.metadata.name)}-ipv4"
+    ports = (EndpointPort(first.name, port, first.protocol, first.app_protocol),)
+    return {name: written_slice(EndpointSlice(_meta(item, service, name, labels), IPV4, tuple(proxies), ports))}
 
 
 def written_companion(service: Service) -> Body:
-    """Return what `companion` would have written for this object."""
+    """Return the parts of a companion that zenvoy writes."""
     spec = service.spec
-    meta = service.metadata
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _written_meta(meta.name, meta.labels, meta.owner_references),
+        "metadata": _written_meta(service.metadata),
         "spec": {
             "clusterIP": spec.cluster_ip,
             "ports": [_port(port) for port in spec.ports],
@@ -82,26 +66,33 @@ def written_companion(service: Service) -> Body:
 
 
 def written_slice(item: EndpointSlice) -> Body:
-    """Return what `proxy_slices` would have written for this object."""
-    meta = item.metadata
+    """Return the parts of an EndpointSlice of proxies that zenvoy writes."""
     return {
         "apiVersion": SLICES[0],
         "kind": "EndpointSlice",
-        "metadata": _written_meta(meta.name, meta.labels, meta.owner_references),
+        "metadata": _written_meta(item.metadata),
         "addressType": item.address_type,
         "endpoints": [_endpoint(each) for each in item.endpoints or ()],
         "ports": [_slice_port(port) for port in item.ports or ()],
     }
 
 
-def _meta(item: ScaledService, service: Service, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
+def ready_pods(slices: Iterable[EndpointSlice]) -> frozenset[str]:
+    """Return the addresses that get connections by EndpointSlices of Kubernetes."""
+    endpoints = [endpoint for each in slices for endpoint in each.endpoints or ()]
+    ready = [each for each in endpoints if each.conditions.ready is not False or each.conditions.serving is True]
+    return frozenset(address for each in ready for address in each.addresses[:1])
+
+
+def _meta(item: ScaledService, service: Service, name: str, labels: Mapping[str, str]) -> ObjectMeta:
     owner = OwnerReference(API_VERSION, KIND, item.metadata.name, item.metadata.uid, controller=True)
-    return _written_meta(name, {**labels, CAPTURE_LABEL: service.metadata.name}, (owner,))
+    return ObjectMeta(name, labels={**labels, CAPTURE_LABEL: service.metadata.name}, owner_references=(owner,))
 
 
-def _written_meta(name: str, labels: Mapping[str, str], owners: Iterable[OwnerReference]) -> dict[str, Any]:
-    own = {key: value for key, value in labels.items() if key in _LABELS}
-    return {"name": name, "labels": own, "ownerReferences": [msgspec.to_builtins(owner) for owner in owners]}
+def _written_meta(meta: ObjectMeta) -> dict[str, Any]:
+    labels = {key: value for key, value in meta.labels.items() if key in _LABELS}
+    owners = [msgspec.to_builtins(owner) for owner in meta.owner_references]
+    return {"name": meta.name, "labels": labels, "ownerReferences": owners}
 
 
 def _port(port: ServicePort) -> dict[str, Any]:

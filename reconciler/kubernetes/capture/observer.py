@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from reconciler.kubernetes.capture import objects
 from reconciler.kubernetes.capture.plan import CaptureObjects, RequiredObjects
-from reconciler.kubernetes.capture.release import ready_pods
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.client.pod_list import endpoint_slices
@@ -81,8 +80,8 @@ class CaptureObserver:
         companion = self.companion(service.metadata.key)
         return CaptureObjects(
             is_hidden=service.is_captured,
-            pods=ready_pods([each for each in slices if not (each.has_proxies or each.is_companion)]),
-            companion_pods=ready_pods([each for each in slices if each.is_companion]),
+            pods=objects.ready_pods([each for each in slices if not (each.has_proxies or each.is_companion)]),
+            companion_pods=objects.ready_pods([each for each in slices if each.is_companion]),
             companion=objects.written_companion(companion) if companion else None,
             slices=own or None,
         )

@@ -64,9 +64,9 @@ def next_to_capture(seen: CaptureObjects, required: RequiredObjects) -> Action |
     if seen.companion != required.companion:
         return Action.WRITE_COMPANION
     if not required.has_proxy:
-        if seen.slices is not None and seen.slices != required.slices and not (seen.is_hidden and seen.companion_pods):
-            return Action.WRITE_SLICES
-        return without_proxy(seen, "no proxy is ready for its connections")
+        step = without_proxy(seen, "no proxy is ready for its connections")
+        is_outdated = seen.slices is not None and seen.slices != required.slices
+        return Action.WRITE_SLICES if isinstance(step, Wait) and is_outdated else step
     if not seen.is_hidden and not seen.pods <= seen.companion_pods:
         return Wait("Kubernetes has not listed its pods for the companion Service yet")
     if seen.slices != required.slices:

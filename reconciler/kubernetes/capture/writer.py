@@ -7,19 +7,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.kubernetes.capture.objects import SLICES, Body
-from reconciler.kubernetes.capture.release import delete
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
-from reconciler.kubernetes.types.builtin import EndpointSlice, Service
-from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError
+from reconciler.kubernetes.types.builtin import CAPTURED, EndpointSlice, Service
+from reconciler.kubernetes.types.objects import ObjectMeta, path
 
 DIAL_SECONDS = 2.0
 
 
 class CaptureWriter:
-    """Writes companions, and the EndpointSlices of proxies."""
+    """Writes selectors of captured Services, companions, and the EndpointSlices of proxies."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
+
+    async def set_hidden(self, service: Service, hidden: bool) -> None:
+        """Take the pods out of a Service, or give them back.
+
+        The pods are taken out of the version that is known only: another selector needs another companion first.
+        """
+        meta = {"resourceVersion": service.metadata.resource_version} if hidden else {"uid": service.metadata.uid}
+        change = {"metadata": meta, "spec": {"selector": {CAPTURED: "true" if hidden else None}}}
+        where = path("v1", "services", service.metadata.namespace, service.metadata.name)
+        await self._api.patch(where, change, MERGE_PATCH)
 
     async def write_companion(self, namespace: str, body: Body, existing: Service | None) -> None:
         """Create or change a companion."""
@@ -33,12 +43,21 @@ class CaptureWriter:
         await self.delete_slices([each for each in existing if each.metadata.name not in bodies])
 
     async def delete_slices(self, slices: Sequence[EndpointSlice]) -> None:
+        """Delete EndpointSlices, if they still exist."""
         for each in slices:
-            await delete(self._api, path(*SLICES, each.metadata.namespace, each.metadata.name), each.metadata.uid)
+            await self._delete(SLICES, each.metadata)
 
     async def delete_companion(self, companion: Service) -> None:
-        meta = companion.metadata
-        await delete(self._api, path("v1", "services", meta.namespace, meta.name), meta.uid)
+        """Delete a companion, if it still exists."""
+        await self._delete(("v1", "services"), companion.metadata)
+
+    async def _delete(self, kind: tuple[str, str], meta: ObjectMeta) -> None:
+        try:
+            where = path(*kind, meta.namespace, meta.name)
+            await self._api.call("DELETE", where, {"preconditions": {"uid": meta.uid}})
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
 
     async def _put(self, collection: str, body: Body, existing: Service | EndpointSlice | None) -> None:
         """Create an object, or change it to be as given."""

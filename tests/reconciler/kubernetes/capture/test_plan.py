@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +53,15 @@ def settled(seen: CaptureObjects, pods: frozenset[str]) -> CaptureObjects:
     )
 
 
+def steps_from(seen: CaptureObjects, next_step: Callable[[CaptureObjects], Action | Wait | None]) -> list[str]:
+    """Return all steps of an awake service, and the reasons of its waits."""
+    steps = []
+    while step := next_step(seen):
+        steps.append(step.reason if isinstance(step, Wait) else step)
+        seen = settled(seen, PODS) if isinstance(step, Wait) else done(seen, step, WANTED)
+    return steps
+
+
 def endpoints(seen: CaptureObjects, pods: frozenset[str]) -> set[str]:
     """Return what a caller of the Service can reach: by the slices that are in force, whether new or old."""
     proxies = {each for body in (seen.slices or {}).values() for each in body["endpoints"]}
@@ -70,7 +80,7 @@ states = st.builds(
 def test_capture_from_any_state_ends_and_always_has_an_endpoint(
     seen: CaptureObjects, awake: bool, captured: bool
 ) -> None:
-    # Without the companion, which somebody deleted, its pods are not known before they are shown.
+    # Without the companion, which a person deleted, its pods are not known before they are shown.
     assume(captured or not seen.is_hidden or seen.companion is not None)
     pods = PODS if awake else NONE
     seen = settled(seen, pods)
@@ -93,11 +103,8 @@ def test_capture_from_any_state_ends_and_always_has_an_endpoint(
 
 
 def test_capture_of_an_awake_service_makes_before_it_breaks() -> None:
-    seen, steps = CaptureObjects(is_hidden=False, pods=PODS), list[str]()
-    while step := next_to_capture(seen, WANTED):
-        steps.append(step.reason if isinstance(step, Wait) else step)
-        seen = settled(seen, PODS) if isinstance(step, Wait) else done(seen, step, WANTED)
-    assert steps == [
+    seen = CaptureObjects(is_hidden=False, pods=PODS)
+    assert steps_from(seen, lambda seen: next_to_capture(seen, WANTED)) == [
         Action.WRITE_COMPANION,
         "Kubernetes has not listed its pods for the companion Service yet",
         Action.WRITE_SLICES,
@@ -107,11 +114,8 @@ def test_capture_of_an_awake_service_makes_before_it_breaks() -> None:
 
 
 def test_release_of_an_awake_service_makes_before_it_breaks() -> None:
-    seen, steps = CaptureObjects(True, NONE, PODS, COMPANION, SLICES), list[str]()
-    while step := next_to_release(seen, may_wait=True):
-        steps.append(step.reason if isinstance(step, Wait) else step)
-        seen = settled(seen, PODS) if isinstance(step, Wait) else done(seen, step, WANTED)
-    assert steps == [
+    seen = CaptureObjects(True, NONE, PODS, COMPANION, SLICES)
+    assert steps_from(seen, lambda seen: next_to_release(seen, may_wait=True)) == [
         Action.SHOW_PODS,
         "Kubernetes has not listed its pods for the Service yet",
         Action.DELETE_SLICES,
