@@ -304,7 +304,7 @@ async def test_deleted_scaled_service_waits_until_its_service_has_pods(captured:
 
 
 async def test_service_without_scaled_service_is_released(captured: Scene) -> None:
-    """Somebody removed the finalizer by force."""
+    """A person removed the finalizer by force."""
     await captured.delete()
     await becomes(captured.selector, lambda found: found == {"app": "web"})
     await becomes(captured.endpoints, lambda found: found == {f"{POD_IP}:8080"})
@@ -318,7 +318,7 @@ async def test_uninstallation_releases_a_service(captured: Scene) -> None:
     assert await captured.names("services") == {"web"}
 
 
-async def test_companion_of_somebody_else_is_left_alone(scene: Scene) -> None:
+async def test_service_with_the_name_of_a_companion_is_left_alone(scene: Scene) -> None:
     await scene.put("services", {"metadata": {"name": "web-zenvoy-pods"}, "spec": {"ports": [{"port": 80}]}})
     await scene.service()
     await scene.make(capture="proxy")

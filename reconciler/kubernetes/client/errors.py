@@ -36,7 +36,7 @@ def is_transient_or_conflict(error: Exception) -> bool:
 def is_of_a_webhook(error: Exception) -> bool:
     """Return whether a webhook of the cluster, for admission or conversion, does not answer the API server.
 
-    The API server gives this error no code of its own; its message is the only sign. It lasts until somebody repairs
+    The API server gives this error no code of its own; its message is the only sign. It lasts until a person repairs
     the webhook.
     """
     return isinstance(error, ApiError) and error.status >= 500 and "webhook" in error.message

@@ -37,7 +37,7 @@ OnRestored = Callable[[str, str, bool], None]
 NeededFor = Callable[[str], str | None]
 """Returns why a service is still needed, for people; None if it is not."""
 Release = Callable[[ScaledService], Awaitable[None]]
-"""Gives a captured Service back to its pods before the ScaledService goes, whatever it was needed for."""
+"""Gives a captured Service back to its pods, right before its ScaledService goes."""
 
 
 async def _nothing(_: ScaledService) -> None:
