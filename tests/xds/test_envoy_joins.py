@@ -56,18 +56,35 @@ async def test_stats_listener_other_admin_paths_are_refused(tmp_path) -> None:
 
         for path in ("/", "/stats", "/stats?usedonly", "/config_dump", "/clusters", "/certs", "/ready/", "/help"):
             assert (await asked(stats, path))[0] == 404, path
-        for path in ("/quitquitquit", "/healthcheck/fail", "/drain_listeners", "/ready", SCRAPE):
+        for path in ("/quitquitquit", "/healthcheck/fail", "/drain_listeners", "/ready", "/accepting", SCRAPE):
             assert (await asked(stats, path, "POST"))[0] == 404, path
         for path in ("/stats/prometheus/../../quitquitquit", "/stats/prometheus/%2e%2e/config_dump"):
             assert (await asked(stats, path))[0] == 404, path
 
-        # A load balancer sees the same at the probe.
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(joined.admin))) as session,
-            session.post("http://admin/healthcheck/fail") as answer,
-        ):
-            assert answer.status == 200
-        assert (await asked(stats, "/ready"))[0] == 503
+
+async def test_stats_listener_tells_accepting_from_ready(tmp_path) -> None:
+    stats = f"127.0.0.1:{free_port()}"
+    async with plane() as running, envoy(tmp_path, running.port, stats=stats) as joined:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await asked(stats, "/accepting")
+        await joined.listens(open_with_a_listener(running))
+        assert (await asked(stats, "/accepting"))[0] == 200
+
+        connector = aiohttp.UnixConnector(str(joined.admin))
+        async with aiohttp.ClientSession("http://admin", connector=connector) as admin:
+            (await admin.post("/healthcheck/fail")).raise_for_status()
+            assert (await asked(stats, "/ready"))[0] == 503
+            assert (await asked(stats, "/accepting"))[0] == 200
+            (await admin.post("/drain_listeners")).raise_for_status()
+
+        async def is_refused() -> bool:
+            try:
+                await asked(stats, "/accepting")
+            except aiohttp.ClientConnectionError:
+                return True
+            return False
+
+        await until_async(is_refused, "its listeners are closed")
 
 
 async def test_stats_listener_scrape_is_not_a_client(tmp_path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 ADMIN_CLUSTER = "zenvoy_admin"
 LISTENER = "zenvoy_stats"
 READY, SCRAPE, STATS_PATH = "/ready", "/stats/prometheus", "/stats"
+ACCEPTING = "/accepting"
+"""Answered with 200 from the moment that Envoy listens until its listeners are closed, also while it drains."""
 STATS_QUERY = ("usedonly", "filter")
 """With both parameters, `/stats` returns only used and matching statistics; without, up to 157 MB."""
 MAX_ASKED = 16
@@ -78,11 +80,16 @@ def listener(stats: str) -> dict[str, Any]:
 
 def _routes() -> list[dict[str, Any]]:
     asked = [{"name": name, "present_match": True} for name in STATS_QUERY]
-    return [_route(READY), _route(SCRAPE), _route(STATS_PATH, query_parameters=asked)]
-
-
-def _route(path: str, **match: Any) -> dict[str, Any]:
-    only_get = {"name": ":method", "string_match": {"exact": "GET"}}
     # A scrape of 10,000 services takes Envoy seconds.
-    action = {"cluster": ADMIN_CLUSTER, "timeout": "30s"}
-    return {"match": {"path": path, "headers": [only_get], **match}, "route": action}
+    admin = {"route": {"cluster": ADMIN_CLUSTER, "timeout": "30s"}}
+    return [
+        {"match": _get(ACCEPTING), "direct_response": {"status": 200}},
+        {"match": _get(READY), **admin},
+        {"match": _get(SCRAPE), **admin},
+        {"match": _get(STATS_PATH, query_parameters=asked), **admin},
+    ]
+
+
+def _get(path: str, **more: Any) -> dict[str, Any]:
+    only_get = {"name": ":method", "string_match": {"exact": "GET"}}
+    return {"path": path, "headers": [only_get], **more}

@@ -79,20 +79,6 @@ def test_crash_loop_refuses_clients_with_allowed_details(zenvoy: Release, shop: 
     until("it answers again", lambda: zenvoy.curl(shop.host("web")).status == 200, PATIENCE_SECONDS)
 
 
-def test_proxy_as_daemon_set_takes_over(replaced: Release, shop: Shop) -> None:
-    shop.apply(*web("web"))
-    shop.until_rolled_out("web")
-    shop.label("web", **QUICK)
-    shop.until_asleep("web")
-    shop.idles_after("web", "10m")
-
-    replaced.upgrade(**{"proxy.kind": "DaemonSet"})
-
-    until("only its pods are there", lambda: replaced.owners("proxy") == {"DaemonSet"}, PATIENCE_SECONDS)
-    assert replaced.curl(shop.host("web")).status == 200
-    shop.until("web", "Active", "Idle")
-
-
 def takes_connections(address: str) -> bool:
     try:
         return psql(address, "select 1") == "1"

@@ -72,6 +72,27 @@ def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop
     shop.until("asleep", "ScaledToZero")
 
 
+def test_proxy_replaced_by_a_daemon_set_loses_no_request(replaced: Release, shop: Shop) -> None:
+    """The pods of a Deployment terminate while no pod of the DaemonSet is ready yet."""
+    shop.apply(*web("busy"), *web("asleep"))
+    shop.until_rolled_out("busy", "asleep")
+    shop.label("busy", idle_after="10m")
+    shop.label("asleep", idle_after="2s")
+    # The machine may be slow; they accept connections until the new pod does.
+    replaced.upgrade(**{"proxy.drain.settleSeconds": "60", "proxy.drain.seconds": "90"})
+    shop.until_asleep("asleep")
+    shop.idles_after("asleep", "10m")
+    until("busy is answered", lambda: replaced.curl(shop.host("busy")).status == 200)
+
+    with Clients(replaced, shop.host("busy")).asking() as clients:
+        replaced.upgrade(**{"proxy.kind": "DaemonSet"})
+        until("no other pod is left", lambda: replaced.owners("proxy") == {"DaemonSet"}, PATIENCE_SECONDS)
+        woken = replaced.curl(shop.host("asleep"))
+    assert woken.status == 200
+    assert clients.answers > 20
+    assert not clients.lost
+
+
 def test_wake_continues_during_a_rollout_of_zenvoy(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("slow", replicas=0, READY="503"))
     shop.label("slow", idle_after="10m", hold_timeout="10m", wake_timeout="10m")
