@@ -18,7 +18,7 @@ from reconciler.kubernetes.types.objects import path
 from tests.cluster.chart import Chart, native, native_text
 from tests.cluster.harness import Cluster, ToolFailed
 from tests.cluster.rights import kubeconfig_of, may
-from tests.deploy.containers import containers, documents, unknown_options
+from tests.deploy.containers import containers, documents, ports_of_proxies, unknown_options
 from tests.xds.parts import until_async
 
 ROOT = Path(__file__).parents[2]
@@ -332,6 +332,24 @@ def test_chart_values_that_kubernetes_refuses_are_all_named(chart: Chart) -> Non
     with pytest.raises(ToolFailed) as failed:
         chart.render(REFUSED_BY_KUBERNETES)
     assert not [place for place in REFUSED_AT if f"at '{place}': " not in str(failed.value)], failed.value
+
+
+def test_chart_names_ports_of_proxies_by_number(chart: Chart) -> None:
+    """Envoy is a sidecar, and Kubernetes before 1.33 and network plugins do not resolve the names of its ports."""
+    ports = ports_of_proxies(documents(chart.render(EVERYTHING)))
+    assert {port for port in ports if isinstance(port, int)} == {10000, 10443, 5432, 53, 54, 12000, 9902, 18081}
+    assert len({*ports}) == 8
+
+
+def test_chart_daemon_set_has_no_disruption_budget(chart: Chart) -> None:
+    """Kubernetes cannot calculate one, and refuses the eviction of each pod that it selects."""
+
+    def budgets(kind: str) -> set[str]:
+        objects = documents(chart.render({"proxy": {"kind": kind}}))
+        return {one["metadata"]["name"] for one in objects if one["kind"] == "PodDisruptionBudget"}
+
+    assert budgets("Deployment") == {"zenvoy-proxy", "zenvoy-reconciler"}
+    assert budgets("DaemonSet") == {"zenvoy-reconciler"}
 
 
 def test_chart_own_labels_replace_common_ones(chart: Chart) -> None:

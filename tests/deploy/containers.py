@@ -46,6 +46,20 @@ def containers(objects: list[dict[str, Any]]) -> Iterator[Container]:
                 yield Container(f"{one['kind']}/{one['metadata']['name']}", content, pod)
 
 
+def ports_of_proxies(objects: list[dict[str, Any]]) -> list[int | str]:
+    """Return the ports of proxy pods to which Services and NetworkPolicies refer, by number or by name."""
+    found: list[int | str] = []
+    for one in objects:
+        spec = one.get("spec", {})
+        chosen = spec.get("selector") or spec.get("podSelector", {}).get("matchLabels", {})
+        if chosen.get("app.kubernetes.io/component") == "proxy":
+            if one["kind"] == "Service":
+                found += [port["targetPort"] for port in spec["ports"]]
+            elif one["kind"] == "NetworkPolicy":
+                found += [port["port"] for rule in spec["ingress"] for port in rule["ports"]]
+    return found
+
+
 def unknown_options(command: list[str]) -> list[str]:
     """Return the subcommand and options that one of zenvoy's own commands does not have."""
     if command[0] not in APPS:

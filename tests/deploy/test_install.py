@@ -11,7 +11,7 @@ import yaml
 
 from reconciler.local.services_file.proxy import proxy_of
 from reconciler.ports.proxy import HttpProxy, ProxySettings
-from tests.deploy.containers import containers, documents, unknown_options
+from tests.deploy.containers import containers, documents, ports_of_proxies, unknown_options
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "chart"
@@ -53,6 +53,11 @@ def test_containers_use_only_existing_options() -> None:
             assert not unknown_options(command), f"{container.owner}, {container.name}: {command[:2]}"
             seen.add(command[0])
     assert seen == {"zenvoy", "zenvoy-tproxy", "zenvoy-keeper", "/bin/sh"}  # which runs Envoy
+
+
+def test_services_name_ports_of_proxies_by_number() -> None:
+    """Envoy is a sidecar, and Kubernetes before 1.33 resolves the port names of other containers only."""
+    assert sorted(ports_of_proxies(INSTALL), key=str) == [10000, 10443, 18081, 9902]
 
 
 def test_chart_proxy_settings_are_the_defaults() -> None:
