@@ -73,7 +73,7 @@ def _check_listen_or_inherited(text: str) -> None:
 
 def _check_target(text: str) -> None:
     if not text.startswith("unix:") and not all(address.split(text)):
-        raise ValueError(f"{text!r} is not a host and port; write, for example, zenvoy.zenvoy-system:18000")
+        raise ValueError(f"{text!r} is not a host and port; use for example zenvoy-reconciler.zenvoy-system.svc:18000")
 
 
 def _check_output_file(path: Path) -> None:
@@ -240,7 +240,7 @@ def run_command(
 
         zenvoy-tproxy run --reconciler 127.0.0.1:18000
 
-        zenvoy-tproxy run --mode tproxy --ports 20000-32767 --reconciler zenvoy.zenvoy:18000
+        zenvoy-tproxy run --mode tproxy --ports 20000-32767 --reconciler zenvoy-reconciler.zenvoy-system.svc:18000
 
         zenvoy-tproxy run --reconciler 127.0.0.1:18000 --listen 0.0.0.0:0 --listen-file tproxy.address --log json
 

@@ -308,7 +308,7 @@ class XdsServer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
         if node is None or not node.id:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first request must say who asks: node.id")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first request must have a node.id")
             return
         session = self._admit(_Session(stream, node, peer_address(context.peer())))
         opening = [first]

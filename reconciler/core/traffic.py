@@ -124,7 +124,7 @@ class Window:
         if self.before is None:
             return FIRST_SAMPLE
         if self.before.source_failed and not self.after.source_failed:
-            return Unknown(Reason.PROMETHEUS, "the sample before has nothing: Prometheus could not say")
+            return Unknown(Reason.PROMETHEUS, "the sample before is empty, because the query to Prometheus failed")
         if self.after.taken_at <= self.before.taken_at:
             return Unknown(Reason.SAMPLE_NOT_NEWER, "the sample is older than the one before")
         for envoy in sorted(self.expected):

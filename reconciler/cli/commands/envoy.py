@@ -37,8 +37,8 @@ Admin = Annotated[
 StatsAddress = Annotated[
     str | None,
     typer.Option(
-        help="Serve this Envoy's /stats/prometheus and /ready at this address, without its other admin endpoints, "
-        "and report the address to the reconciler.",
+        help="Serve this Envoy's statistics and readiness at this address, without its other admin endpoints, and "
+        "report the address to the reconciler, which reads the statistics there.",
         metavar="IP:PORT",
         callback=validators.pod_address,
     ),

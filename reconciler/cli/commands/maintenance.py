@@ -51,7 +51,7 @@ def doctor(
 
     In a cluster it checks the CustomResourceDefinition, the controller's pods and leader, its permissions, connected
     Envoys and holders, samples, certificates, ScaledServices with mistakes, programs that set replicas (HPAs, KEDA,
-    Argo CD, Flux), and routes and load balancers that lead past the proxy.
+    Argo CD, Flux), routes and load balancers that lead past the proxy, and NetworkPolicies.
 
     On one machine it checks Envoy, the services file and its ports, and the connections of a running `zenvoy up`.
 

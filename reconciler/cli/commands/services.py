@@ -133,7 +133,8 @@ def sleep(
 ) -> None:
     """Put a service to sleep now. It drains first.
 
-    Requests and connections in flight are never cut: the service then stays awake, and the exit code is 1.
+    Work in flight is never cut: if it does not end within drainTimeout, the service stays awake, and the exit code is
+    1. With `idle.by: bytes`, open connections that are silent are closed.
 
     Examples:
 
