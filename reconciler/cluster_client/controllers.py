@@ -58,7 +58,7 @@ class InstalledPod(msgspec.Struct):
 
     @property
     def has_ended(self) -> bool:
-        """Report whether the pod has finished, for example because it was evicted."""
+        """Report whether the pod has finished, for example because it was evicted. Kubernetes keeps such pods."""
         return self.status.get("phase") in ("Failed", "Succeeded")
 
     @property
@@ -76,20 +76,19 @@ _POD = decoder(InstalledPod)
 
 
 async def controller_pods(cluster: ClusterClient) -> list[InstalledPod]:
-    """Return the controller's pods. Raises `ApiError` and `Unreachable`."""
+    """Return the controller's pods that have not ended. Raises `ApiError` and `Unreachable`."""
     return await _labelled(cluster, CONTROLLER_LABEL)
 
 
 async def proxy_pods(cluster: ClusterClient) -> list[InstalledPod]:
     """Return the proxy's pods that run or should run. Raises `ApiError` and `Unreachable`."""
-    found = await _labelled(cluster, PROXY_LABEL)
-    return [pod for pod in found if "deletionTimestamp" not in pod.metadata and not pod.has_ended]
+    return [pod for pod in await _labelled(cluster, PROXY_LABEL) if "deletionTimestamp" not in pod.metadata]
 
 
 async def _labelled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
     where = path("v1", "pods", cluster.options.system)
     found: list[InstalledPod] = await cluster.list_objects(where, _POD, {"labelSelector": label})
-    return found
+    return [pod for pod in found if not pod.has_ended]
 
 
 class ControllerSilent(Exception):

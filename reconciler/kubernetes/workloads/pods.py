@@ -2,7 +2,8 @@
 
 A namespace is watched only while something in it is waking, and a little longer, because one wake is often followed by
 another. Pods are matched to a workload once per change, not once per query. A warning about the workload itself counts
-if it is recent; one about a pod counts as long as the pod exists.
+if it is recent; one about a pod counts as long as the pod exists. A pod that has ended, such as one that was evicted,
+counts only if that is recent: Kubernetes keeps it, also while the workload is at zero.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from reconciler.kubernetes.workloads.target_observer import Spawn
 
 LINGER_SECONDS = 15.0
 RECENT_SECONDS = 30.0
-"""A warning about a workload that is older than this at the start of a wake belongs to an earlier wake."""
+"""A warning about a workload, or the end of a pod, that is older than this at the start of a wake belongs to an earlier
+wake."""
 
 _POD, _EVENT = decoder(Pod), decoder(EventObject)
 
@@ -81,9 +83,10 @@ class NamespacePods:
     def of(self, service: str) -> tuple[list[Pod], list[EventObject]]:
         """Return the pods of a service, and warnings about them and their owners."""
         followed = self._followed[service]
-        pods = sorted(followed.pods.values(), key=lambda pod: pod.metadata.name)
-        events = [event for pod in pods for event in self._warnings.get(pod.metadata.name, {}).values()]
         oldest = followed.since - RECENT_SECONDS
+        present = [pod for pod in followed.pods.values() if pod.status.phase != "Failed" or _last_change(pod) > oldest]
+        pods = sorted(present, key=lambda pod: pod.metadata.name)
+        events = [event for pod in pods for event in self._warnings.get(pod.metadata.name, {}).values()]
         return pods, events + [
             event
             for event in self._others.values()
@@ -202,3 +205,13 @@ def _makes(about: ObjectRef, target: Target) -> bool:
 def _at(event: EventObject) -> float:
     """Return the time of the last occurrence, in seconds since the epoch."""
     return event.last_seen.timestamp() if event.last_seen else 0.0
+
+
+def _last_change(pod: Pod) -> float:
+    """Return the latest time in the status of a pod, in seconds since the epoch."""
+    status = pod.status
+    containers = (*status.init_container_statuses, *status.container_statuses)
+    ends = [one.state.terminated.finished_at for one in containers if one.state.terminated]
+    changes = [one.last_transition_time for one in status.conditions]
+    times = (*ends, *changes, status.start_time, pod.metadata.creation_timestamp)
+    return max((time.timestamp() for time in times if time), default=0.0)

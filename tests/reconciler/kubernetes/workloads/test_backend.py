@@ -9,6 +9,7 @@ import asyncio
 import socket
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -283,6 +284,21 @@ async def test_backend_pods_of_abandoned_wake_are_not_diagnosed(scene: Scene) ->
     scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
     told = await scene.until(lambda running: running.diagnosis)
     assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
+
+
+async def test_backend_pods_that_ended_long_ago_are_not_diagnosed(scene: Scene) -> None:
+    """Kubernetes keeps evicted pods, and those of a node that was shut down, also while the workload is at zero."""
+    before, now = "2026-01-01T00:00:00Z", datetime.now(UTC).isoformat()
+    ended = [{"name": "app", "state": {"terminated": {"finishedAt": before}}}]
+    scene.deploy(0)
+    scene.pod("a", phase="Failed", reason="Evicted", startTime=before, containerStatuses=ended)
+    disrupted = [{"type": "DisruptionTarget", "status": "True", "lastTransitionTime": now}]
+    scene.pod("b", phase="Failed", reason="Terminated", startTime=before, conditions=disrupted, message="shutdown")
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    told = await scene.until(lambda running: running.diagnosis)
+    assert str(told.diagnosis) == "Terminated: pod b has ended: shutdown"
 
 
 async def test_backend_removed_service_is_not_scaled(scene: Scene) -> None:

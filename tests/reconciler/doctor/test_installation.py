@@ -1,0 +1,35 @@
+"""Findings of `zenvoy doctor` about the installation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.cluster_client.cluster import LEASE, SYSTEM, ClusterClient, ClusterOptions
+from reconciler.doctor.findings import FindingCode
+from reconciler.doctor.installation import Installation, check_controller
+from reconciler.kubernetes.types.objects import path
+from tests.fakes.watched import Watched
+
+PODS = path("v1", "pods", SYSTEM)
+LEASES = path("coordination.k8s.io/v1", "leases")
+READY = [{"type": "Ready", "status": "True"}]
+
+
+async def test_controller_pod_that_has_ended_is_no_finding() -> None:
+    """Kubernetes keeps the pods of a node that was shut down, and those that were evicted."""
+    api: Any = Watched()
+    api.exists(LEASES)
+    lease = {"spec": {"holderIdentity": "zenvoy-1", "leaseDurationSeconds": 15}}
+    api.put(path("coordination.k8s.io/v1", "leases", SYSTEM, LEASE), lease)
+    for name, status in (
+        ("zenvoy-0", {"phase": "Failed", "reason": "Terminated"}),
+        ("zenvoy-1", {"phase": "Running", "conditions": READY}),
+    ):
+        api.say(PODS, SYSTEM, name, {"spec": {"containers": []}, "status": status})
+    installed = Installation()
+
+    result = await check_controller(ClusterClient(api, ClusterOptions()), installed)
+
+    assert [one for one in result.findings if one.code is FindingCode.CONTROLLER_NOT_READY] == []
+    assert installed.ready == ["zenvoy-1"]
+    assert result.summary == "1 of 1 pod ready, zenvoy-1 leads"
