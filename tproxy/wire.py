@@ -50,7 +50,7 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     """The service of one hold address, and what to do with its connections."""
 
     address: str
-    """`ip:port` as dialled (IPv6 in brackets)."""
+    """`ip:port` as dialed (IPv6 in brackets)."""
     service: str
     protocol: str
     """`http`, `h2c`, `auto` (either of them), `tcp` or `tls`. It determines the form of a refusal, and the meaning of a

@@ -54,7 +54,7 @@ class DialLimiter:
 
 
 class DialOwner(Protocol):
-    """The component that connections are dialled for."""
+    """The component that connections are dialed for."""
 
     def dials_wanted(self) -> int:
         """Return the number of connections that wait for a dial."""

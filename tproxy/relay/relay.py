@@ -1,6 +1,6 @@
 """Relayed connections: two connected sockets, joined until both directions have ended.
 
-Half-close is honoured in both directions. A reset of one side becomes a reset of the other side, once everything sent
+Half-close is honored in both directions. A reset of one side becomes a reset of the other side, once everything sent
 before it has been delivered. A stream that lost bytes ends with a reset, never with a normal end. `flow.py` moves the
 bytes.
 """
@@ -29,7 +29,7 @@ class RelayOwner(Protocol):
     """The component that starts relayed connections."""
 
     def on_first_byte(self, relayed: RelayedConnection) -> None:
-        """Handle the first byte from upstream; `first_byte_at` is set."""
+        """Handle the first byte from the endpoint; `first_byte_at` is set."""
 
     def on_relay_lost(self, relayed: RelayedConnection) -> None:
         """Handle a connection that left the relay without an answer, and that did not end."""
@@ -44,10 +44,10 @@ class RelayedConnection:
     __slots__ = ("_attempt", "_down", "_grace", "_owner", "_relay", "_up", "first_byte_at", "loop", "pipes")
 
     def __init__(
-        self, relay: Relay, client_fd: int, upstream_fd: int, owner: RelayOwner, attempt: Attempt | None = None
+        self, relay: Relay, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None = None
     ) -> None:
         self.first_byte_at: float | None = None
-        """The time of the first byte from upstream, in seconds since the epoch."""
+        """The time of the first byte from the endpoint, in seconds since the epoch."""
         self.loop = relay.loop
         self.pipes = relay.pipes
         self._relay = relay
@@ -55,18 +55,18 @@ class RelayedConnection:
         self._attempt = attempt
         """None once the endpoint has answered, and from the start if nothing is repeated."""
         self._grace: Timer | None = None
-        self._up = up = Flow(self, client_fd, upstream_fd)
-        self._down = down = Flow(self, upstream_fd, client_fd)
+        self._up = up = Flow(self, client_fd, endpoint_fd)
+        self._down = down = Flow(self, endpoint_fd, client_fd)
         up.twin, down.twin = down, up
 
     @property
     def bytes_up(self) -> int:
-        """Bytes from the client that the kernel has accepted for upstream."""
+        """Bytes from the client that the kernel has accepted for the endpoint."""
         return self._attempt.sent if self._attempt is not None else self._up.moved
 
     @property
     def bytes_down(self) -> int:
-        """Bytes from upstream that the kernel has accepted for the client."""
+        """Bytes from the endpoint that the kernel has accepted for the client."""
         return self._down.moved
 
     @property
@@ -142,7 +142,7 @@ class RelayedConnection:
         return fds
 
     def on_first_byte(self, flow: Flow) -> None:
-        """Record the time of the first byte from upstream."""
+        """Record the time of the first byte from the endpoint."""
         if flow is self._down:
             self.first_byte_at = time.time()
             self._owner.on_first_byte(self)
@@ -186,18 +186,18 @@ class Relay:
         return len(self.connections)
 
     def start(
-        self, client_fd: int, upstream_fd: int, owner: RelayOwner, attempt: Attempt | None = None
+        self, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None = None
     ) -> RelayedConnection:
         """Join two connected, non-blocking TCP sockets, and repeat nothing without an `attempt`. Raises OSError.
 
         The relay owns both descriptors from now on, also when it raises. It does not call the owner before it returns.
         """
-        relayed = RelayedConnection(self, client_fd, upstream_fd, owner, attempt)
+        relayed = RelayedConnection(self, client_fd, endpoint_fd, owner, attempt)
         try:
             relayed.open()
         except OSError:
             os.close(client_fd)
-            os.close(upstream_fd)
+            os.close(endpoint_fd)
             raise
         self.connections.add(relayed)
         return relayed
