@@ -26,6 +26,7 @@ from reconciler.kubernetes.workloads.probing import EndpointProber
 from reconciler.kubernetes.workloads.scale import ObservedScale
 from reconciler.kubernetes.workloads.scaler import TargetScaler
 from reconciler.kubernetes.workloads.target_informers import TargetInformers, TargetObject
+from reconciler.kubernetes.workloads.target_observer import TargetObserver
 from reconciler.kubernetes.workloads.target_search import TargetSearch
 from reconciler.kubernetes.workloads.wake_client import WakeClient
 from reconciler.kubernetes.workloads.wake_monitor import WakeMonitor
@@ -284,9 +285,8 @@ class KubernetesBackend:
 
     def _refresh(self, workload: Workload) -> None:
         scaler = workload.scaler
-        observer = scaler.observer
-        current, known = observer.current, observer.current is not None or observer.is_missing
-        if self._closing or not self.endpoint_slices.synced or not (known or workload.reported):
+        is_known = scaler.observer.current is not None or scaler.observer.is_missing
+        if self._closing or not self.endpoint_slices.synced or not (is_known or workload.reported):
             return
         endpoints = self._endpoints(workload)
         usable = workload.routable(endpoints)
@@ -296,10 +296,23 @@ class KubernetesBackend:
         reachable = self._prober.reachable(workload, routable)
         if early:
             reachable = tuple(sorted({*reachable, *early}))
-        diagnosis = scaler.observer.diagnosis
-        if not workload.is_waking or reachable:
+        diagnosis = self._diagnose(workload, usable, routable, is_reachable=bool(reachable))
+        asks = item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS
+        milestones = ordered_milestones(workload.milestones)
+        status = WorkloadStatus(
+            workload.name, _replicas(scaler.observer, routable), reachable, diagnosis, milestones, asks
+        )
+        self._report_status(workload, replace(status, early=workload.is_early, saved_seconds=workload.saved_seconds))
+
+    def _diagnose(
+        self, workload: Workload, usable: Sequence[PodEndpoint], routable: Sequence[PodEndpoint], *, is_reachable: bool
+    ) -> Diagnosis | None:
+        """Return why a workload is not ready, and start or end the observation of its wake."""
+        observer = workload.scaler.observer
+        diagnosis = observer.diagnosis
+        if not workload.is_waking or is_reachable:
             self._wake_monitor.finish(workload)
-        elif current and current.replicas and (self._diagnoses or workload.runs_probes):
+        elif observer.has_replicas and (self._diagnoses or workload.runs_probes):
             diagnosis = diagnosis or self._follow_wake(workload, usable, routable)
         else:
             self._wake_monitor.leave(workload)
@@ -307,16 +320,9 @@ class KubernetesBackend:
             diagnosis = self._target_search.explain(workload.config, diagnosis)
         else:
             self._target_search.leave(workload.name)
-        if not (workload.config.has_service or reachable):
-            diagnosis = Diagnosis(Reason.SERVICE_NOT_FOUND, f"Service {workload.config.service_key} was deleted")
-        replicas = current.replicas if current else None
-        if scaler.observer.is_absent:  # while pods exist, assume the replicas that were last observed
-            pods = {endpoint.pod for endpoint in routable}
-            replicas = (scaler.observer.last_replicas or len(pods)) if pods else 0
-        asks = item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS
-        milestones = ordered_milestones(workload.milestones)
-        status = WorkloadStatus(workload.name, replicas, reachable, diagnosis, milestones, asks)
-        self._report_status(workload, replace(status, early=workload.is_early, saved_seconds=workload.saved_seconds))
+        if not (workload.config.has_service or is_reachable):
+            return Diagnosis(Reason.SERVICE_NOT_FOUND, f"Service {workload.config.service_key} was deleted")
+        return diagnosis
 
     def _follow_wake(
         self, workload: Workload, usable: Sequence[PodEndpoint], routable: Sequence[PodEndpoint]
@@ -350,6 +356,14 @@ class KubernetesBackend:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("internal error in a task", task=task.get_name(), exc_info=error)
+
+
+def _replicas(observer: TargetObserver, routable: Sequence[PodEndpoint]) -> int | None:
+    """Return the observed replicas of a target, or None if they are unknown."""
+    if observer.is_absent:  # while pods exist, assume the replicas that were last observed
+        pods = {endpoint.pod for endpoint in routable}
+        return (observer.last_replicas or len(pods)) if pods else 0
+    return observer.current.replicas if observer.current else None
 
 
 def _place(config: ServiceConfig) -> tuple[object, ...]:

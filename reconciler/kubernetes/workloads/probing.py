@@ -65,7 +65,7 @@ async def accepts(address: str, seconds: float | None = None) -> bool | None:
 class EndpointProber:
     """Dials each endpoint once, when it appears.
 
-    The endpoints of a service that is reported for the first time are not dialled: they have served before.
+    The endpoints of a service that is reported for the first time are not dialed: they have served before.
     """
 
     def __init__(self, changed: Callable[[str], None], spawn: Spawn) -> None:
@@ -85,25 +85,25 @@ class EndpointProber:
                 address: pod for address, pod in workload.reachable.items() if pods.get(address) == pod
             }
             self._dial_new(workload, best)
-        if workload.probes:
-            for gone in [dialled for dialled in workload.probes if pods.get(dialled[0]) != dialled[1]]:
-                workload.probes.pop(gone).cancel()
+        if workload.dials:
+            for gone in [dialed for dialed in workload.dials if pods.get(dialed[0]) != dialed[1]]:
+                workload.dials.pop(gone).cancel()
         usable = [endpoint for endpoint in routable if endpoint.address in workload.reachable]
         return tuple(endpoint.address for endpoint in usable if endpoint.rank == usable[0].rank)
 
     def _dial_new(self, workload: Workload, pods: dict[str, str]) -> None:
         for address, pod in pods.items():
-            if address in workload.reachable or (address, pod) in workload.probes:
+            if address in workload.reachable or (address, pod) in workload.dials:
                 continue
             if workload.reported is None or workload.trusts_kubernetes:
                 workload.reachable[address] = pod
             if workload.reported is not None:
                 dial = self._dial(workload, address, pod)
-                workload.probes[address, pod] = self._spawn(dial, f"dial of {address} for {workload.name}")
+                workload.dials[address, pod] = self._spawn(dial, f"dial of {address} for {workload.name}")
 
     async def _dial(self, workload: Workload, address: str, pod: str) -> None:
         answer = await self._probe.until_reachable(address)
-        del workload.probes[address, pod]
+        del workload.dials[address, pod]
         workload.trusts_kubernetes = answer is None
         workload.reachable[address] = pod
         self._changed(workload.name)

@@ -173,10 +173,8 @@ class TargetScaler:
     async def _wake_until_awake(self) -> None:
         if self._woken_ticks and time.monotonic() - self._woken_ticks < STABLE_AFTER_SECONDS:
             await asyncio.sleep(next(self._backoff))
-        if not self._owner.leads() and not self.observer.has_replicas:
-            await asyncio.sleep(LEADER_HEAD_START_SECONDS)
-            if self.observer.has_replicas:  # an earlier observation may be outdated, but this one is new
-                return
+        if await self._was_woken_by_leader():
+            return
         began, rejected, unanswered = time.monotonic(), list[ApiError](), 0
         for pause in wake_client.BACKOFF.delays(random.random):
             self._news.clear()
@@ -208,6 +206,13 @@ class TargetScaler:
                 self.observer.answered(answer)
                 return
             await self._wait_for_news(pause)
+
+    async def _was_woken_by_leader(self) -> bool:
+        """Give the leader a head start, unless this replica leads, and return whether the target is awake then."""
+        if self._owner.leads() or self.observer.has_replicas:  # an observation from before may be outdated
+            return False
+        await asyncio.sleep(LEADER_HEAD_START_SECONDS)
+        return self.observer.has_replicas
 
     async def _is_awake(self, timeout: float) -> bool:
         """Return whether a rejected wake was not needed: the target was woken by someone else, or was never asleep."""

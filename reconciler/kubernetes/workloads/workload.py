@@ -44,7 +44,7 @@ class Workload:
     """The mutable state of one service, which only the backend changes."""
 
     __slots__ = (
-        "awaited_since", "began_at", "config", "desired", "early", "milestones", "name", "previous_pods", "probes",
+        "awaited_since", "began_at", "config", "desired", "dials", "early", "milestones", "name", "previous_pods",
         "reachable", "reported", "saved_seconds", "scaler", "selector", "terminating", "trusts_kubernetes",
         "unmark_timer", "unready",
     )  # fmt: skip
@@ -57,8 +57,9 @@ class Workload:
         """Uids of pods that are terminating."""
         self.unmark_timer: asyncio.TimerHandle | None = None
         self.reachable: dict[str, str] = {}
-        """Pods by the address that gets connections."""
-        self.probes: dict[tuple[str, str], asyncio.Task[None]] = {}
+        """Uids of pods by the address that gets connections."""
+        self.dials: dict[tuple[str, str], asyncio.Task[None]] = {}
+        """Dials in flight, by address and uid of the pod."""
         self.early: dict[str, EarlyEndpoint] = {}
         """Endpoints that are probed, by address."""
         self.unready = NONE
@@ -174,7 +175,7 @@ class Workload:
         self.cancel_unmark()
         for early in self.early.values():
             early.task.cancel()
-        for dial in self.probes.values():
+        for dial in self.dials.values():
             dial.cancel()
 
 

@@ -34,7 +34,7 @@ class EarlyEndpoints:
     """Probes of the pods of waking services."""
 
     def __init__(self, changed: Callable[[str], None], spawn: Spawn) -> None:
-        """Create it; `changed` is called with a service of which an endpoint may be used, or no longer."""
+        """`changed` is called with a service when one of its endpoints may be used, or no longer may be."""
         self._changed, self._spawn = changed, spawn
         self._client = ProbeClient()
 
@@ -68,7 +68,7 @@ class EarlyEndpoints:
             if early := workload.early.get(endpoint.address):
                 if checks and checks.restarts == early.restarts:
                     continue
-                # A container has ended: what it passed before counts no more, and its next run may differ.
+                # A container has ended: what it passed before no longer counts, and its next run may differ.
                 workload.drop_early(endpoint.address)
             if checks and len(workload.early) < MAX_PODS:
                 work = self._follow(workload, endpoint, checks)
@@ -115,7 +115,7 @@ def _record_unready(workload: Workload, endpoints: Sequence[PodEndpoint]) -> Non
     starting = {endpoint.pod for endpoint in endpoints if endpoint.starting}
     if not starting:
         workload.unready = frozenset()
-    elif former := starting & {*workload.unready, *workload.reachable.values(), *(pod for _, pod in workload.probes)}:
+    elif former := starting & {*workload.unready, *workload.reachable.values(), *(pod for _, pod in workload.dials)}:
         workload.unready = frozenset(former)
 
 
