@@ -29,7 +29,7 @@ class Observed:
     replicas: int | None = None
     """Replicas that exist or that their owner requests; None while unknown."""
     endpoints: tuple[str, ...] = ()
-    """`ip:port` of every endpoint that can be dialled now."""
+    """`ip:port` of every endpoint that can be dialed now."""
     diagnosis: Diagnosis | None = None
     """The reason why it does not become ready; None while no fault is known."""
     held: int | None = None

@@ -29,7 +29,7 @@ class WorkloadStatus:
     replicas: int | None
     """Replicas that exist or that their owner requests; 0 only if no replica runs; None: unknown."""
     endpoints: tuple[str, ...] = ()
-    """`ip:port` (IPv6 in brackets) of every endpoint that can be dialled now."""
+    """`ip:port` (IPv6 in brackets) of every endpoint that can be dialed now."""
     diagnosis: Diagnosis | None = None
     """The reason why the service does not become ready; None while no fault is known."""
     milestones: Mapping[str, float] = field(default_factory=dict)

@@ -50,7 +50,7 @@ class Scraped:
     services: dict[str, dict[str, int]] = field(default_factory=dict)
     ads_figures: set[str] = field(default_factory=set)
     """The figures that are present for the ADS cluster."""
-    unlabelled: str | None = None
+    unlabeled: str | None = None
     """A figure without the label that names its cluster."""
     invalid: str | None = None
     """A figure whose value is not a valid number."""
@@ -60,8 +60,8 @@ class Scraped:
 
     def absent(self) -> str | None:
         """Describe the data that is needed but absent, for display."""
-        if self.unlabelled:
-            return f"Prometheus lacks the label {CLUSTER_TAG} in {self.unlabelled} of it"
+        if self.unlabeled:
+            return f"Prometheus lacks the label {CLUSTER_TAG} in {self.unlabeled} of it"
         absent = [name for name in FIELDS if name not in self.ads_figures]
         return f"Prometheus lacks {', '.join(absent)} of it" if absent else None
 
@@ -100,7 +100,7 @@ def read(
 def _count(envoy: Scraped, name: str, cluster: str | None, value: int, service_of: Callable[[str], str]) -> None:
     figure = FIELDS[name]
     if not cluster:
-        envoy.unlabelled = name
+        envoy.unlabeled = name
     elif cluster == ADS_CLUSTER:
         envoy.ads_figures.add(name)
     else:

@@ -194,8 +194,8 @@ class ServiceController:
     def _mistakes(self, key: str) -> tuple[Problem, ...]:
         service = self._asked(key)
         if service is None:
-            labelled = self._services.get(key)
-            problem = label_problem(labelled) if labelled else None
+            labeled = self._services.get(key)
+            problem = label_problem(labeled) if labeled else None
             return (problem,) if problem else ()
         item = self._scaled.get(key)
         if item and not is_owned(item):

@@ -2,7 +2,7 @@
 
 A program is ready once it accepts connections and its HTTP or command probe succeeds. A wake waits for this, so dials
 are 2 ms apart; a refused dial on the loopback device costs about 20 µs. Slow programs, and many that start at once, are
-dialled less often. Only IPv4 is dialled.
+dialed less often. Only IPv4 is dialed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GRID_FOR_SECONDS = 2.0
 SLOWER_BY = 1.3
 SLOWEST_SECONDS = 0.05
 SHARE_SECONDS = 0.0002
-"""The shortest time between two dials to any service, so that dialling leaves time to programs that start."""
+"""The shortest time between two dials to any service, so that dialing leaves time to programs that start."""
 ANSWER_SECONDS = 2.0
 NOT_RUNNING = check_failed("the program does not run")
 
