@@ -77,15 +77,15 @@ _POD = decoder(InstalledPod)
 
 async def controller_pods(cluster: ClusterClient) -> list[InstalledPod]:
     """Return the controller's pods that have not ended. Raises `ApiError` and `Unreachable`."""
-    return await _labelled(cluster, CONTROLLER_LABEL)
+    return await _labeled(cluster, CONTROLLER_LABEL)
 
 
 async def proxy_pods(cluster: ClusterClient) -> list[InstalledPod]:
     """Return the proxy's pods that run or should run. Raises `ApiError` and `Unreachable`."""
-    return [pod for pod in await _labelled(cluster, PROXY_LABEL) if "deletionTimestamp" not in pod.metadata]
+    return [pod for pod in await _labeled(cluster, PROXY_LABEL) if "deletionTimestamp" not in pod.metadata]
 
 
-async def _labelled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
+async def _labeled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
     where = path("v1", "pods", cluster.options.system)
     found: list[InstalledPod] = await cluster.list_objects(where, _POD, {"labelSelector": label})
     return [pod for pod in found if not pod.has_ended]
