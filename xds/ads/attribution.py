@@ -82,8 +82,8 @@ def reason(message: str, resource: str = names.TRIAL) -> str:
     """Return Envoy's error for a resource, without the resource's name."""
     if rule := _RULE.search(message):
         return rule[1].rpartition(" | caused by ")[2][:LONGEST_MESSAGE]
-    said = re.split(rf"{re.escape(resource)}: |'envoy://{resource}/': ", message)[-1]
-    return said.strip()[:LONGEST_MESSAGE]
+    text = re.split(rf"{re.escape(resource)}: |'envoy://{resource}/': ", message)[-1]
+    return text.strip()[:LONGEST_MESSAGE]
 
 
 def _halves(group: Sequence[str]) -> list[Question]:
@@ -140,7 +140,7 @@ class Attribution:
     def on_verdict(self, node: str, verdict: Verdict) -> list[Change]:
         """Process an Envoy's answer; return the changes that follow from it."""
         for kind in SharedResource:
-            if kind.type_url != verdict.type_url or kind.resource not in verdict.versions or self._is_asked(kind):
+            if kind.type_url != verdict.type_url or kind.resource not in verdict.versions or self._is_in_question(kind):
                 continue
             if verdict.message is None:
                 self._snapshot.accept(kind, verdict.versions[kind.resource])
@@ -148,83 +148,83 @@ class Attribution:
                     self._reviews[node, kind] = None
             elif kind.resource in verdict.blamed and node not in self._mute:
                 self._waiting.setdefault((node, kind), 0)
-        return [*self._answered(node, verdict), *self._steps()]
+        return [*self._record_answer(node, verdict), *self._advance()]
 
     def on_disconnect(self, node: str) -> list[Change]:
         """Record that an Envoy disconnected, which ends inquiries at it."""
         self._forget(node)
         self._mute.discard(node)
-        gone = [self._ended({})] if self._inquiry and self._inquiry.node == node else []
-        return [*gone, *self._steps()]
+        gone = [self._end({})] if self._inquiry and self._inquiry.node == node else []
+        return [*gone, *self._advance()]
 
     def overdue(self) -> list[Change]:
         """Continue without overdue answers. Must be called at intervals while `is_waiting`."""
         self._waiting = {key: age + 1 for key, age in self._waiting.items()}
         ended = []
-        if asked := self._inquiry:
-            asked.age += 1
-            if asked.age >= LATE and not asked.is_answered:
-                self._mute.add(asked.node)
-                self._forget(asked.node)
-                ended = [self._ended({})]
-        return [*ended, *self._steps()]
+        if inquiry := self._inquiry:
+            inquiry.age += 1
+            if inquiry.age >= LATE and not inquiry.is_answered:
+                self._mute.add(inquiry.node)
+                self._forget(inquiry.node)
+                ended = [self._end({})]
+        return [*ended, *self._advance()]
 
     def _forget(self, node: str) -> None:
         self._waiting = {key: age for key, age in self._waiting.items() if key[0] != node}
         self._reviews = {key: None for key in self._reviews if key[0] != node}
 
-    def _is_asked(self, kind: SharedResource) -> bool:
+    def _is_in_question(self, kind: SharedResource) -> bool:
         return self._inquiry is not None and self._inquiry.kind is kind
 
-    def _answered(self, node: str, verdict: Verdict) -> list[Change]:
+    def _record_answer(self, node: str, verdict: Verdict) -> list[Change]:
         """Keep the verdict if it answers the inquiry's question."""
-        asked = self._inquiry
-        if asked is None or (node, verdict.type_url) != (asked.node, LDS):
+        inquiry = self._inquiry
+        if inquiry is None or (node, verdict.type_url) != (inquiry.node, LDS):
             return []
-        if verdict.versions.get(names.TRIAL) != asked.version:
+        if verdict.versions.get(names.TRIAL) != inquiry.version:
             return []
         if verdict.message is not None and not verdict.blamed:  # final, or smaller responses follow
-            return [self._ended({})] if verdict.is_final else []
-        asked.is_answered = True
-        asked.answer = verdict.message if names.TRIAL in verdict.blamed else None
+            return [self._end({})] if verdict.is_final else []
+        inquiry.is_answered = True
+        inquiry.answer = verdict.message if names.TRIAL in verdict.blamed else None
         return []
 
-    def _steps(self) -> list[Change]:
+    def _advance(self) -> list[Change]:
         """Continue as far as the answers allow."""
         changes = []
-        while change := self._continued() if self._inquiry else self._begun():
+        while change := self._continue() if self._inquiry else self._begin_next():
             changes.append(change)
         return changes
 
-    def _continued(self) -> Change | None:
-        asked = self._inquiry
-        assert asked is not None
-        if asked.is_review:
-            return self._reviewed(asked) if asked.is_answered else None
-        if self._is_accepted(asked.node, asked.kind):
-            return self._ended({})
-        if not asked.is_answered:
+    def _continue(self) -> Change | None:
+        inquiry = self._inquiry
+        assert inquiry is not None
+        if inquiry.is_review:
+            return self._conclude_review(inquiry) if inquiry.is_answered else None
+        if self._is_accepted(inquiry.node, inquiry.kind):
+            return self._end({})
+        if not inquiry.is_answered:
             return None
-        answer, others = asked.answer, tuple(self._others(asked.node, LDS))
+        answer, others = inquiry.answer, tuple(self._others(inquiry.node, LDS))
         if answer is not None:
-            if any(other.has_accepted(names.TRIAL, asked.version) for other in others):
+            if any(other.has_accepted(names.TRIAL, inquiry.version) for other in others):
                 answer = None
-            elif asked.age < LATE and any(other.has_unanswered(names.TRIAL) for other in others):
+            elif inquiry.age < LATE and any(other.has_unanswered(names.TRIAL) for other in others):
                 return None
         try:
-            question = asked.search.send(answer)
+            question = inquiry.search.send(answer)
         except StopIteration as stop:
-            return self._ended(stop.value)
-        return self._ask(asked, question)
+            return self._end(stop.value)
+        return self._ask(inquiry, question)
 
-    def _reviewed(self, review: _Inquiry) -> Change:
+    def _conclude_review(self, review: _Inquiry) -> Change:
         self._sole.pop(review.kind, None)
         if review.answer is not None:
-            return self._ended({})
+            return self._end({})
         self._inquiry = None
         return self._snapshot.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
 
-    def _begun(self) -> Change | None:
+    def _begin_next(self) -> Change | None:
         """Start the next inquiry into a resource that no Envoy accepts, or the next review."""
         for (node, kind), age in tuple(self._waiting.items()):
             others = self._others(node, kind.type_url)
@@ -257,7 +257,7 @@ class Attribution:
         inquiry.is_answered, inquiry.answer, inquiry.age = False, None, 0
         return change
 
-    def _ended(self, found: Mapping[str, str]) -> Change:
+    def _end(self, found: Mapping[str, str]) -> Change:
         assert self._inquiry is not None
         ended, self._inquiry = self._inquiry, None
         tried = ended.tried
