@@ -78,6 +78,7 @@ EVERYTHING: dict[str, Any] = {
             "type": "LoadBalancer",
             "annotations": {"service.beta.kubernetes.io/aws-load-balancer-type": "nlb"},
             "externalTrafficPolicy": "Local",
+            "trafficDistribution": "PreferClose",
             "loadBalancerClass": "example.com/lb",
             "loadBalancerSourceRanges": ["10.0.0.0/8"],
             "ipFamilyPolicy": "PreferDualStack",
@@ -105,7 +106,7 @@ EVERYTHING: dict[str, Any] = {
 VALUES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "tproxy": {"holdMode": "tproxy"},
-    "daemonset": {"proxy": {"kind": "DaemonSet"}},
+    "daemonset": {"proxy": {"kind": "DaemonSet", "service": {"internalTrafficPolicy": "Local"}}},
     "no proxy": {"proxy": {"enabled": False}, "monitoring": {"serviceMonitor": {"enabled": True}}},
     "no hook, no budgets": {
         "uninstallHook": {"enabled": False},
@@ -239,6 +240,10 @@ def test_chart_tproxy_adds_its_capability_only(chart: Chart) -> None:
         ({"image": {"digest": "abc"}}, "at '/image/digest': 'abc' does not match pattern"),
         ({"proxy": {"http": {"nodePort": 30080}}}, "with ClusterIP, nodePort cannot be set; use the type NodePort or"),
         ({"proxy": {"service": {"externalTrafficPolicy": "Local"}}}, "with ClusterIP, externalTrafficPolicy cannot be"),
+        (
+            {"proxy": {"service": {"internalTrafficPolicy": "Local"}}},
+            "proxy.service.internalTrafficPolicy: with Local, pods on nodes without a proxy are refused",
+        ),
         (
             {"proxy": {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}},
             "with NodePort, loadBalancerSourceRanges cannot be set; use the type LoadBalancer",

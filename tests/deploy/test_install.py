@@ -60,6 +60,15 @@ def test_services_name_ports_of_proxies_by_number() -> None:
     assert sorted(ports_of_proxies(INSTALL), key=str) == [10000, 10443, 18081, 9902]
 
 
+def test_pods_run_on_linux_and_keep_no_node() -> None:
+    """A node without a taint may be a Windows node, and the cluster autoscaler keeps nodes for volumes of type emptyDir."""
+    templates = [one["spec"]["template"] for one in INSTALL if one["kind"] == "Deployment"]
+    assert len(templates) == 2
+    for pod in templates:
+        assert pod["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux"}
+        assert pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
+
+
 def test_chart_proxy_settings_are_the_defaults() -> None:
     [arguments] = [one.content["args"] for one in containers(INSTALL) if one.name == "reconciler"]
     [text] = [one.removeprefix("--proxy=") for one in arguments if one.startswith("--proxy=")]

@@ -42,6 +42,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/* Annotations of pods; the values take precedence. Without safe-to-evict, the cluster autoscaler keeps each node that runs a
+pod with an emptyDir volume. Arguments: {container, values} */}}
+{{- define "zenvoy.podAnnotations" -}}
+{{- $own := dict "kubectl.kubernetes.io/default-container" .container "cluster-autoscaler.kubernetes.io/safe-to-evict" "true" -}}
+{{- merge (dict) (.values.podAnnotations | default dict) $own | toYaml -}}
+{{- end -}}
+
 {{/* Common labels and own ones, which take precedence: YAML allows a key only once. */}}
 {{- define "zenvoy.addedLabels" -}}
 {{- with merge (dict) (.labels | default dict) (.root.Values.commonLabels | default dict) }}
@@ -172,6 +179,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- range $part, $values := $parts }}{{ include "zenvoy.checkResources" (dict "part" $part "resources" ($values.resources | default dict)) }}{{ end }}
 {{- include "zenvoy.checkDurations" . }}
 {{- include "zenvoy.checkVersion" . }}
+{{- if and (eq (toString .Values.proxy.service.internalTrafficPolicy) "Local") (ne .Values.proxy.kind "DaemonSet") }}
+{{- fail "proxy.service.internalTrafficPolicy: with Local, pods on nodes without a proxy are refused; set proxy.kind=DaemonSet, or use proxy.service.trafficDistribution" }}
+{{- end }}
 {{- end -}}
 
 {{- define "zenvoy.checkName" -}}
