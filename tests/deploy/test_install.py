@@ -61,7 +61,7 @@ def test_services_name_ports_of_proxies_by_number() -> None:
 
 
 def test_pods_run_on_linux_and_keep_no_node() -> None:
-    """A node without a taint may be a Windows node, and the cluster autoscaler keeps nodes for volumes of type emptyDir."""
+    """Windows nodes often have no taint, and the cluster autoscaler keeps nodes for volumes of type emptyDir."""
     templates = [one["spec"]["template"] for one in INSTALL if one["kind"] == "Deployment"]
     assert len(templates) == 2
     for pod in templates:
