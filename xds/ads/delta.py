@@ -28,7 +28,7 @@ class DeltaStream(Stream):
         sub = self.types.get(request.type_url)
         if sub is None:
             return Receipt()
-        receipt = self._settle(sub, request.nonce, request.error, now)
+        receipt = self._on_answer(sub, request.nonce, request.error, now)
         first, sub.started = not sub.started, True
         self._subscribe(sub, request, first=first)
         self._unsubscribe(sub, request)

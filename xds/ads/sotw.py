@@ -35,21 +35,22 @@ class SotwStream(Stream):
         sub = self.types.get(request.type_url)
         if sub is None:
             return Receipt()
-        receipt = self._verdict(sub, request, now)
+        receipt = self._read_answer(sub, request, now)
         first, sub.started = not sub.started, True
         if first or request.nonce in ("", sub.nonce):
             self._subscribe(sub, request, first=first)
         return receipt
 
-    def _verdict(self, sub: Subscription, request: SotwRequest, now: float) -> Receipt:
+    def _read_answer(self, sub: Subscription, request: SotwRequest, now: float) -> Receipt:
+        """Process the answer in a request, if there is one. Earlier responses that it skips are sent again."""
         sending = sub.pending.get(request.nonce)
         if sending is None or (request.error is None and request.version != sending.version):
             return Receipt()
         for older in tuple(sub.pending):
             if older == request.nonce:
                 break
-            sub.send_again(older)  # Envoy may answer several responses with one request
-        return self._settle(sub, request.nonce, request.error, now)
+            sub.send_again(older)
+        return self._on_answer(sub, request.nonce, request.error, now)
 
     def _subscribe(self, sub: Subscription, request: SotwRequest, *, first: bool) -> None:
         if request.names is self._named.get(sub.type_url) and not first:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xds.ads.attribution import Verdict, reason
@@ -55,7 +56,8 @@ class Stream(ABC):
         self.types = {type_url: Subscription(type_url, snapshot.table(type_url)) for type_url in ORDER}
         self.nacks: dict[str, Nack] = {}
         """By type URL, the last rejection, until Envoy has accepted other versions of all rejected resources."""
-        self._fresh: set[str] = set()
+        self._warming: set[str] = set()
+        """Clusters that Envoy warms: it may not have answered the response with their endpoints yet."""
 
     @property
     def has_rejections(self) -> bool:
@@ -132,23 +134,23 @@ class Stream(ABC):
         """
         endpoints = self.types[EDS]
         for cluster in clusters:
-            self._fresh.add(cluster.name)
+            self._warming.add(cluster.name)
             if endpoints.wants(cluster.name):
                 endpoints.forget(cluster.name)
                 endpoints.dirty[cluster.name] = None
 
     def _clusters_settling(self) -> bool:
         """Return whether listeners and routes must wait for unanswered clusters or for such clusters' endpoints."""
-        if self.types[CDS].pending or not self._fresh.isdisjoint(self.types[EDS].inflight):
+        if self.types[CDS].pending or not self._warming.isdisjoint(self.types[EDS].inflight):
             return True
-        self._fresh.clear()
+        self._warming.clear()
         return False
 
     def _unreferenced(self) -> bool:
         """Return whether this Envoy has applied the listeners and routes that no longer name the retiring clusters."""
         return not any(sub.pending or sub.dirty or sub.rejected for sub in (self.types[LDS], self.types[RDS]))
 
-    def _settle(self, sub: Subscription, nonce: str, error: str | None, now: float) -> Receipt:
+    def _on_answer(self, sub: Subscription, nonce: str, error: str | None, now: float) -> Receipt:
         """Process the client's answer to a response; an answer to any other nonce has no effect."""
         sending = sub.pending.get(nonce)
         if sending is None:
@@ -160,17 +162,24 @@ class Stream(ABC):
             if sub.type_url == EDS:
                 return Receipt(acked)
             return Receipt(verdict=Verdict(sub.type_url, sending.resources))
+        return self._reject(sub, nonce, sending.resources, error, now)
+
+    def _reject(self, sub: Subscription, nonce: str, sent: Mapping[str, str], error: str, now: float) -> Receipt:
+        """Process a rejection. `sent` has the resources of the response, with their versions.
+
+        Resources that were rejected together are sent again in parts, until Envoy rejects one alone.
+        """
         names = sub.nack(nonce)
         splits = len(names) > 1 and self._may_split(sub)
         if splits:
             sub.split(names)
         blamed = names if len(names) == 1 else tuple(name for name in names if _is_named(name, error))
         certain = () if splits else blamed
-        verdict = Verdict(sub.type_url, sending.resources, error, certain, is_final=not splits)
+        verdict = Verdict(sub.type_url, sent, error, certain, is_final=not splits)
         if blamed == (TRIAL,):
             return Receipt(verdict=verdict)  # a trial is not an error
         nack = Nack(sub.type_url, blamed, error, now)
-        present = {name for name, version in sending.resources.items() if sub.sent.get(name) == version} - {TRIAL}
+        present = {name for name, version in sent.items() if sub.sent.get(name) == version} - {TRIAL}
         if stands := present.intersection(blamed or names):  # a version that was replaced meanwhile has no error
             self.nacks[sub.type_url] = nack
             if blamed:
