@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import BinaryIO
 
@@ -248,8 +249,10 @@ def test_request_without_a_host_reaches_the_default_service(z: Zenvoy) -> None:
 
 def test_health_path_any_host_is_answered_without_a_wake(z: Zenvoy) -> None:
     wakes = z.wakes("default")
-    for host in ("192.0.2.1", "case"):
-        assert request(z.http_port, host, "/zenvoy/health").status == 200
+    for host, path in product(("192.0.2.1", "case"), ("/zenvoy/health", "/zenvoy/health?from=lb")):
+        answer = request(z.http_port, host, path)
+        assert (answer.status, answer.body) == (200, b"")
+    assert request(z.http_port, "case", "/zenvoy/healthy").body.startswith(b"GET /zenvoy/healthy ")
     assert z.wakes("default") == wakes
 
 

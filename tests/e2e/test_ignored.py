@@ -17,6 +17,7 @@ PROBES = [
     {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 203, "body": "asleep\n"}},
     {"userAgents": ["kube-probe/", "*UptimeRobot"], "paths": ["/ready"]},
     {"sources": [f"{ELSEWHERE}/32"], "answer": {"status": 202}},
+    {"paths": ["/status?auto", "/check?*"], "answer": {"status": 204, "body": "a 204 has no body"}},
 ]
 
 
@@ -54,9 +55,11 @@ def test_ignore_asleep_answers_without_a_wake(z: Zenvoy) -> None:
     assert ask(z, "web", "/ready", agent="kube-probe/1.34") == (200, "")
     assert ask(z, "web", "/ready", agent="Mozilla/5.0+(compatible; UptimeRobot/2.0; +http://x)") == (200, "")
     assert ask(z, "web", "/anything", source=ELSEWHERE) == (202, "")
+    assert ask(z, "web", "/status?auto") == ask(z, "web", "/check?a=1&b=2") == (204, "")
     view = z.status("web")
     assert (view["state"], view["requests"], view["held"]) == ("ScaledToZero", 0, 0)
-    assert ask(z, "web", "/ready") == (200, "web /ready\n"), "another user agent wakes it"
+    assert ask(z, "web", "/status?auto=1") == (200, "web /status?auto=1\n"), "another query wakes it"
+    assert ask(z, "web", "/ready") == (200, "web /ready\n"), "another user agent is not ignored"
     assert z.wakes("web") == 1
 
 

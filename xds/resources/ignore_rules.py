@@ -16,6 +16,9 @@ from typing import Any
 from xds import ir
 from xds.names import SOURCE
 
+_WITHOUT_BODY = (204, 205, 304)
+"""The statuses of answers that have no body (RFC 9110, 15)."""
+
 
 def source_ranges(rules: Iterable[ir.IgnoreMatch]) -> list[dict[str, Any]]:
     """Return the fewest ranges that cover the sources of these rules.
@@ -35,9 +38,19 @@ def route_matches(rule: ir.IgnoreMatch) -> Iterator[dict[str, Any]]:
     if rule.sources:
         match["filter_state"] = [{"key": SOURCE, "address_match": {"ranges": source_ranges([rule])}}]
     for path, agent in product(rule.paths or ("/*",), rule.user_agents or (None,)):
-        headers = [] if agent is None else [{"name": "user-agent", "string_match": _agent_match(agent)}]
-        by_path = {"prefix": path[:-1]} if path.endswith("*") else {"path": path}
+        by_path, headers = _path_match(path)
+        if agent is not None:
+            headers.append({"name": "user-agent", "string_match": _agent_match(agent)})
         yield {**match, **by_path, "headers": headers}
+
+
+def _path_match(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the match for a path, and for its headers. Routes do not see the query, which is part of a header."""
+    is_prefix, text = path.endswith("*"), path.removesuffix("*")
+    if "?" not in path:
+        return {"prefix" if is_prefix else "path": text}, []
+    whole = {"prefix" if is_prefix else "exact": text}
+    return {"prefix": "/"}, [{"name": ":path", "string_match": whole}]
 
 
 def _agent_match(agent: str) -> dict[str, str]:
@@ -52,7 +65,7 @@ def answer_routes(rules: Iterable[ir.IgnoreMatch]) -> Iterator[dict[str, Any]]:
     """
     for rule in sorted(rules, key=lambda rule: bool(rule.sources)):
         answer: dict[str, Any] = {"status": rule.status}
-        if rule.body:
+        if rule.body and rule.status not in _WITHOUT_BODY:
             answer["body"] = {"inline_string": rule.body}
         for match in route_matches(ir.IgnoreMatch(rule.paths, rule.user_agents)):
             yield {"match": match, "direct_response": answer}

@@ -7,6 +7,7 @@ they are: the holder does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -258,9 +259,10 @@ def _client_identity(trusted_hops: int) -> dict[str, Any]:
 
 
 def _health_check(path: str) -> list[dict[str, Any]]:
-    """Return the filter that answers at this path: 200, or 503 while Envoy drains, regardless of the host."""
+    """Return the filter that answers at this path: 200, or 503 while Envoy drains, regardless of host and query."""
     if not path:
         return []
-    match = {"name": ":path", "string_match": {"exact": path}}
+    query = "" if "?" in path else r"(?:\?.*)?"
+    match = {"name": ":path", "string_match": {"safe_regex": {"regex": re.escape(path) + query}}}
     config = HealthCheck(pass_through_mode={"value": False}, headers=[match])
     return [{"name": "envoy.filters.http.health_check", "typed_config": packed(config)}]

@@ -63,21 +63,22 @@ def answering_host(service: ir.Upstream, domains: list[str]) -> bytes:
 def route_configuration(hosts: Iterable[bytes], *, has_any_domain: bool, name: str = ROUTES) -> bytes:
     """Encode the routes of an HTTP listener; unknown hosts are answered unless a host has the domain `*`."""
     unknown = [] if has_any_domain else [_UNKNOWN_HOST]
-    return b"".join((_head(name, [_FORWARDED_FOR]), *hosts, *unknown))
+    return b"".join((_head(name, request_headers_to_add=[_FORWARDED_FOR]), *hosts, *unknown))
 
 
 def answering_configuration(hosts: Iterable[bytes], name: str = ANSWERS) -> bytes:
     """Encode the routes of a listener that answers ignored requests."""
-    return b"".join((_head(name, []), *hosts))
+    # Envoy adds the address of the request itself to answers 201 and 3xx.
+    return b"".join((_head(name, response_headers_to_remove=["location"]), *hosts))
 
 
-def _head(name: str, added: list[dict[str, Any]]) -> bytes:
+def _head(name: str, **headers: Any) -> bytes:
     return encode(
         RouteConfiguration(
             name=name,
             ignore_port_in_host_matching=True,
             request_headers_to_remove=ADDED_REQUEST_HEADERS,
-            request_headers_to_add=added,
+            **headers,
         )
     )
 
