@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Sequence
@@ -130,6 +131,41 @@ def test_check_reports_problems_of_a_file(tmp_path: Path) -> None:
         assert "6 mistakes" in done.stderr
     assert not (tmp_path / ".zenvoy").exists(), "nothing was started"
     assert run("check", str(tmp_path / "nothing.yaml")).returncode == 2
+
+
+def test_check_as_json_has_services_mistakes_and_busy_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+
+    def checked() -> tuple[int, Any]:
+        done = run("check", str(file), "-o", "json")
+        assert done.stderr == ""
+        answer = json.loads(done.stdout)
+        assert answer.pop("file") == str(file)
+        return done.returncode, answer
+
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        web = {"name": "web", "command": ["cat", "{port}"]}
+        file.write_text(yaml.safe_dump({"listen": {"http": address}, "services": [web]}))
+        code, answer = checked()
+        [in_use] = answer.pop("inUse")
+        assert (code, answer) == (0, {"services": ["web"], "mistakes": []})
+        assert address in in_use
+
+    web["command"] = ["no-such-program", "{port}"]
+    other = {"name": "other", "command": ["cat", "{port}"]}
+    file.write_text(json.dumps({"listen": {"http": address}, "services": [web, other]}))
+    code, answer = checked()
+    [mistake] = answer["mistakes"]
+    assert "no-such-program" in mistake.pop("message")
+    assert mistake.pop("column") > 1
+    assert mistake == {"line": 1, "field": "services[0].command[0]", "missingHere": True}
+    assert (code, answer["services"], answer["inUse"]) == (2, ["web", "other"], [])
+
+    file.write_text("services: 1\n")
+    code, answer = checked()
+    assert (code, answer["services"], len(answer["mistakes"])) == (2, [], 1)
+    assert run("check", str(tmp_path / "nothing.yaml"), "-o", "json").returncode == 2
 
 
 @pytest.mark.parametrize(

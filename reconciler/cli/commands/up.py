@@ -20,6 +20,8 @@ from reconciler.cli.context import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
     WAKE_TIMEOUT,
+    OutputFormat,
+    OutputOption,
     PrometheusCa,
     PrometheusHeaders,
     PrometheusToken,
@@ -89,21 +91,51 @@ Authorities = Annotated[
 ]
 
 
-def check(file: File) -> None:
+def check(file: File, output_format: OutputOption = OutputFormat.table) -> None:
     """Report all mistakes in a services file.
 
     Each mistake has its line, the problem, and the remedy. Addresses that another program uses are reported too, but
-    are not mistakes.
+    are not mistakes. With mistakes, the exit code is 2.
 
-    Example: zenvoy check services.yaml && zenvoy up services.yaml
+    Examples:
+
+      zenvoy check services.yaml && zenvoy up services.yaml
+
+      zenvoy check services.yaml -o json | jq -r '.mistakes[] | "\\(.line): \\(.message)"'
     """
-    found = _read(file)
-    if found.unavailable:
-        _write_problems(file, found.unavailable)
+    from reconciler.local.services_file import ServicesFile, read
+
+    found = read(file, taken={})
+    services: list[str] = []
+    mistakes: Sequence[FileProblem]
+    in_use: list[str] = []
+    if isinstance(found, ServicesFile):
+        services = [entry.spec.name for entry in found.services]
+        mistakes = found.unavailable
+        in_use = [] if mistakes else _in_use_by_others(file, found)
+    else:
+        mistakes = found
+    if output_format is not OutputFormat.table:
+        answer = {"file": str(file), "services": services, "mistakes": [*map(_as_data, mistakes)], "inUse": in_use}
+        output.data(answer, output_format)
+    elif mistakes:
+        _write_problems(file, mistakes)
+    else:
+        for reason in in_use:
+            output.echo(f"{file}: cannot listen now: {reason}", err=True)
+        output.echo(f"{file}: {pluralize(len(services), 'service')}, no mistakes")
+    if mistakes:
         raise typer.Exit(ExitCode.USAGE)
-    for reason in _in_use_by_others(file, found):
-        output.echo(f"{file}: cannot listen now: {reason}", err=True)
-    output.echo(f"{file}: {pluralize(len(found.services), 'service')}, no mistakes")
+
+
+def _as_data(problem: FileProblem) -> dict[str, str | int | bool]:
+    return {
+        "line": problem.line,
+        "column": problem.column,
+        "field": problem.where,
+        "message": problem.what,
+        "missingHere": problem.is_missing,
+    }
 
 
 def up_command(
@@ -300,12 +332,6 @@ def _listen_addresses(state: StateDir) -> list[str]:
     overview = local.overview(state) or {}
     addresses: list[str] = (overview.get("listens") or {}).get("on", [])
     return addresses
-
-
-def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFile:
-    from reconciler.local.services_file import read
-
-    return _good(file, read(file, taken=taken or {}))
 
 
 def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> ServicesFile:
