@@ -238,8 +238,8 @@ async def test_scaled_service_of_a_person_is_left_alone(shop: Shop) -> None:
     await shop.serve(idle_after="1m")
     await until(lambda: shop.entry and shop.problems)
     assert shop.problems == [
-        f"zenvoy.dev/enabled: there is a ScaledService {shop.key} already that was not made of this label, and it is "
-        "left as it is; take the label off the Service, or delete that ScaledService"
+        f"zenvoy.dev/enabled: ScaledService {shop.key} exists and was not created from this label, so it is not "
+        "changed; remove the label from the Service, or delete the ScaledService"
     ]
     await shop.change({"metadata": {"labels": {"zenvoy.dev/enabled": None}}})
     await until(lambda: not shop.problems)

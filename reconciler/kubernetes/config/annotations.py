@@ -72,9 +72,18 @@ def label_problem(service: Service) -> Problem | None:
 
 def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[PartialSpec, tuple[Problem, ...]]:
     """Return the valid fields, and all problems."""
-    said: PartialSpec = {}
+    fields, problems = _parse_fields(service.metadata.annotations)
+    if "ignore" in fields:
+        _make_ignore_rules(fields, problems)
+    problems += _spec_problems(service, fields, cluster, {problem.field for problem in problems})
+    return fields, tuple(problems)
+
+
+def _parse_fields(annotations: Mapping[str, str]) -> tuple[PartialSpec, list[Problem]]:
+    """Return the valid fields, and the problems of single annotations. `ignore` has the parts of rules."""
+    fields: PartialSpec = {}
     problems = []
-    for key, value in sorted(service.metadata.annotations.items()):
+    for key, value in sorted(annotations.items()):
         if not key.startswith(PREFIX):
             continue
         if key == BUSY_UNTIL_ANNOTATION:
@@ -86,34 +95,36 @@ def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[Partial
             field, _, part = FIELDS[name].path.partition(".")
             parsed = FIELDS[name].parse(value.strip())
             if part:
-                said.setdefault(field, {})[part] = parsed
+                fields.setdefault(field, {})[part] = parsed
             else:
-                said[field] = parsed
+                fields[field] = parsed
         except _Invalid as invalid:
             what, right = invalid.args
             problems.append(Problem(Reason.BAD_ANNOTATION, key, what, right, SERVICE))
-    if "ignore" in said:
-        said["ignore"] = _rules(**said["ignore"])
-    if said.get("ignore") == []:
-        del said["ignore"]
-        if not any(problem.field.startswith(f"{PREFIX}ignore-") for problem in problems):
-            right = f"set for example {PREFIX}ignore-paths: /healthz"
-            problems.append(
-                Problem(Reason.BAD_ANNOTATION, f"{PREFIX}ignore-answer", "no requests are ignored", right, SERVICE)
-            )
-    problems += _spec_problems(service, said, cluster, {problem.field for problem in problems})
-    return said, tuple(problems)
+    return fields, problems
 
 
-def spec_of(said: PartialSpec) -> ScaledServiceSpec:
+def _make_ignore_rules(fields: PartialSpec, problems: list[Problem]) -> None:
+    """Make the rules of `ignore` from their parts. An answer without a rule is a problem, unless the rule is one."""
+    rules = _rules(**fields.pop("ignore"))
+    if rules:
+        fields["ignore"] = rules
+    elif not any(problem.field.startswith(f"{PREFIX}ignore-") for problem in problems):
+        right = f"set for example {PREFIX}ignore-paths: /healthz"
+        problems.append(
+            Problem(Reason.BAD_ANNOTATION, f"{PREFIX}ignore-answer", "no requests are ignored", right, SERVICE)
+        )
+
+
+def spec_of(fields: PartialSpec) -> ScaledServiceSpec:
     """Convert a partial spec; the API server adds the defaults."""
-    return msgspec.convert(said, ScaledServiceSpec)
+    return msgspec.convert(fields, ScaledServiceSpec)
 
 
-def _spec_problems(service: Service, said: PartialSpec, cluster: ClusterConfig, known: set[str]) -> list[Problem]:
+def _spec_problems(service: Service, fields: PartialSpec, cluster: ClusterConfig, known: set[str]) -> list[Problem]:
     """Return the problems of the resulting spec, except for annotations that have a problem already."""
     meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
-    found = resolve(ScaledService(meta, spec_of(said)), service, cluster, ANNOTATIONS)
+    found = resolve(ScaledService(meta, spec_of(fields)), service, cluster, ANNOTATIONS)
     if isinstance(found, ServiceConfig):
         return []
     problems = dict.fromkeys(replace(problem, on=SERVICE) for problem in found)
@@ -191,7 +202,7 @@ def _rules(answer: Mapping[str, Any] | None = None, **kinds: list[str]) -> list[
 
 def _texts(check: Callable[[str, str], Problem | None], example: str) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
-        texts = [said for part in text.split(",") if (said := part.strip())]
+        texts = [one for part in text.split(",") if (one := part.strip())]
         if not texts:
             raise _Invalid("empty", f"use for example {example}")
         for one in texts:

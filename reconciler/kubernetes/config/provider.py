@@ -30,8 +30,8 @@ from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import Object, decoder
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
 
-ANEW_SECONDS = 10.0
-"""Time for which a removed ScaledService stays in effect if its Service is labeled."""
+RECREATE_SECONDS = 10.0
+"""Time for which a removed ScaledService stays in effect if its Service is about to recreate it."""
 PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
 """The pause after a publication, in multiples of its duration, and its limit."""
 ServiceConfigs = Mapping[str, ServiceConfig]
@@ -61,22 +61,22 @@ class KubernetesProvider:
         cluster: ClusterConfig | None = None,
         namespaces: Sequence[str] = (),
         reserved: Mapping[int, str] = RESERVED_PORTS,
-        anew_seconds: float = ANEW_SECONDS,
+        recreate_seconds: float = RECREATE_SECONDS,
         gone_seconds: float = GONE_SECONDS,
         on_service: OnService = lambda key, service: None,
     ) -> None:
         self._on_entries, self._on_scaled_service, self._on_busy_until = on_entries, on_scaled_service, on_busy_until
         self._on_service = on_service
-        self._cluster, self._anew_seconds = cluster or ClusterConfig(), anew_seconds
+        self._cluster, self._recreate_seconds = cluster or ClusterConfig(), recreate_seconds
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
         self._deleted_services = DeletedServices(self._look_again, gone_seconds)
         self._users: dict[str, set[str]] = {}
         """By Service, the ScaledServices that name it."""
         self._uses: dict[str, str] = {}
-        self._changed = False
+        self._is_scheduled = False
         self._pause_until = 0.0
-        self._whole = asyncio.Event()
+        self._all_synced = asyncio.Event()
         self._published: tuple[ServiceConfigs, Problems] | None = None
         self.scaled_services = MultiNamespaceInformer(
             api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
@@ -90,7 +90,7 @@ class KubernetesProvider:
         known = self._namespace_names if self._namespaces else None
         self._effective = EffectiveConfig(reserved, self._cluster.policy, known)
         items = self.scaled_services.items, self.services.items
-        self._owned = ServiceController(api, *items, leads, lambda _: self._schedule(), self._cluster)
+        self._service_controller = ServiceController(api, *items, leads, lambda _: self._schedule(), self._cluster)
 
     def _watch_namespaces(self, api: Api) -> MultiNamespaceInformer[Object]:
         kind = ("v1", "namespaces")
@@ -105,7 +105,7 @@ class KubernetesProvider:
     def lead(self) -> None:
         """Start to write the ScaledServices of labeled Services."""
         if self.synced:
-            self._owned.lead()
+            self._service_controller.lead()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -114,28 +114,28 @@ class KubernetesProvider:
             tasks.create_task(self.services.run())
             if self._namespaces:
                 tasks.create_task(self._namespaces.run())
-            await self._whole.wait()
-            await self._owned.run()
+            await self._all_synced.wait()
+            await self._service_controller.run()
 
     def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
         self._index(key, item)
         self._read_busy_until(key, item)
-        if item is None and self._effective.requested(key) and self._owned.makes(key):
-            asyncio.get_running_loop().call_later(self._anew_seconds, self._look_again, key)
+        if item is None and self._effective.requested(key) and self._service_controller.creates(key):
+            asyncio.get_running_loop().call_later(self._recreate_seconds, self._look_again, key)
         else:
-            self._judge(key, item)
-        self._owned.look(key)
+            self._resolve(key, item)
+        self._service_controller.look(key)
         self._on_scaled_service(key, item)
 
     def _look_again(self, key: str) -> None:
-        self._judge(key, self.scaled_services.items.get(key))
+        self._resolve(key, self.scaled_services.items.get(key))
 
     def _saw_service(self, key: str, service: Service | None) -> None:
         for user in self._users.get(key, ()):
             item = self.scaled_services.items.get(user)
             self._read_busy_until(user, item)
-            self._judge(user, item)
-        self._owned.look(key)
+            self._resolve(user, item)
+        self._service_controller.look(key)
         self._on_service(key, service)
 
     def _saw_namespace(self, name: str, item: Object | None) -> None:
@@ -167,8 +167,8 @@ class KubernetesProvider:
         else:
             del self._uses[key]
 
-    def _judge(self, key: str, item: ScaledService | None) -> None:
-        """Request the configuration of an object, or keep its last valid one if the object has mistakes."""
+    def _resolve(self, key: str, item: ScaledService | None) -> None:
+        """Resolve an object to its configuration; if it has mistakes, keep its last valid one."""
         asked, mistakes = self._effective.requested(key), self._mistakes.get(key, ())
         if item is None or _is_released(item) or UNREAD in item.metadata.annotations:
             found: ServiceConfig | tuple[Problem, ...] = ()
@@ -200,18 +200,18 @@ class KubernetesProvider:
         # A ScaledService that arrived before its Service seemed to have none.
         for key, item in self.scaled_services.items.items():
             self._read_busy_until(key, item)
-            self._judge(key, item)
+            self._resolve(key, item)
         for key in self.scaled_services.items.keys() | self.services.items.keys():
-            self._owned.look(key)
-        self._whole.set()
-        self._changed = False
+            self._service_controller.look(key)
+        self._all_synced.set()
+        self._is_scheduled = False
         self._schedule()
 
     def _schedule(self) -> None:
         """Publish soon, so that changes that arrive together are published together."""
-        if self._changed or not self.synced:
+        if self._is_scheduled or not self.synced:
             return
-        self._changed = True
+        self._is_scheduled = True
         loop, pause = asyncio.get_running_loop(), self._pause_until - time.monotonic()
         if pause > 0:
             loop.call_later(pause, self._publish_and_pause)
@@ -225,11 +225,11 @@ class KubernetesProvider:
         self._pause_until = ended + min(PAUSES * (ended - began), LONGEST_PAUSE_SECONDS)
 
     def _publish(self) -> None:
-        self._changed = False
+        self._is_scheduled = False
         entries, claims = self._effective.resolve()
         if departing := self._departing & entries.keys():
             entries = entries | {key: _departing(entries[key]) for key in departing}
-        keys = {*self._mistakes, *claims, *self._owned.troubled}
+        keys = {*self._mistakes, *claims, *self._service_controller.troubled}
         found = {key: self._problems_of(key, claims.get(key, ())) for key in keys}
         problems = {key: its for key, its in found.items() if its}
         if (entries, problems) == self._published:
@@ -239,7 +239,7 @@ class KubernetesProvider:
 
     def _problems_of(self, key: str, claims: tuple[Problem, ...]) -> tuple[Problem, ...]:
         """Return each problem once: a mistake in the annotations also appears in the ScaledService made from them."""
-        of_service = self._owned.problems(key)
+        of_service = self._service_controller.problems(key)
         known = {(problem.reason, problem.message) for problem in of_service}
         rest = (*self._mistakes.get(key, ()), *claims)
         return (*of_service, *(problem for problem in rest if (problem.reason, problem.message) not in known))

@@ -53,15 +53,15 @@ def service_of(item: ScaledService) -> str:
 
 def target_of(item: ScaledService) -> Target:
     """Return its target, by default the Deployment with the name of the Service."""
-    said, (api_version, kind) = item.spec.scale_target_ref, DEFAULT_TARGET
-    name = said.name or item.spec.service or item.metadata.name
-    return Target(said.api_version or api_version, said.kind or kind, name, item.metadata.namespace)
+    ref, (api_version, kind) = item.spec.scale_target_ref, DEFAULT_TARGET
+    name = ref.name or item.spec.service or item.metadata.name
+    return Target(ref.api_version or api_version, ref.kind or kind, name, item.metadata.namespace)
 
 
 def wake_timeout(item: ScaledService) -> float:
     """Return its `wakeTimeout` in seconds, or the default if the value is invalid."""
-    said = _seconds(item.spec, "wakeTimeout", SPEC)
-    return said if isinstance(said, float) else parse_duration(DURATIONS["wakeTimeout"]) or 0.0
+    seconds = _seconds(item.spec, "wakeTimeout", SPEC)
+    return seconds if isinstance(seconds, float) else parse_duration(DURATIONS["wakeTimeout"]) or 0.0
 
 
 def host_names(service: str, namespace: str, policy: HostPolicy) -> tuple[str, ...]:
@@ -90,33 +90,33 @@ def resolve(
 def _entry(
     item: ScaledService, port: ServicePort, times: list[float], cluster: ClusterConfig, capture: Capture
 ) -> ServiceConfig:
-    meta, said = item.metadata, item.spec
-    protocol, service = _protocol(said, port), service_of(item).partition("/")[2]
-    listen = capture.port or said.listen
+    meta, fields = item.metadata, item.spec
+    protocol, service = _protocol(fields, port), service_of(item).partition("/")[2]
+    listen = capture.port or fields.listen
     own = () if protocol is Protocol.TCP else host_names(service, meta.namespace, cluster.policy)
     spec = Spec(
         name=meta.key,
         protocol=protocol,
-        hosts=tuple(dict.fromkeys((*own, *said.hosts))),
+        hosts=tuple(dict.fromkeys((*own, *fields.hosts))),
         listen=f"{cluster.listen_host}:{listen}" if listen else None,
-        trusted_hops=said.http.trusted_hops,
-        replicas=said.replicas if isinstance(said.replicas, int) else None,
+        trusted_hops=fields.http.trusted_hops,
+        replicas=fields.replicas if isinstance(fields.replicas, int) else None,
         idle_after=times[0],
         wake_timeout=times[1],
         hold_timeout=times[2],
         drain_timeout=times[3],
-        max_held=said.max_held if said.max_held is not None else Spec(name="").max_held,
-        idle_by=IdleBy(said.idle.by) if said.idle.by else IDLE_BY[protocol][0],
-        wake_by=WakeBy(said.wake.by) if said.wake.by else WAKE_BY[protocol][0],
-        ignore=ignore_rules.convert_rules(said.ignore),
-        refusal_details=said.refusal_details,
-        has_busy_check=said.busy is not None,
-        paused=said.paused,
+        max_held=fields.max_held if fields.max_held is not None else Spec(name="").max_held,
+        idle_by=IdleBy(fields.idle.by) if fields.idle.by else IDLE_BY[protocol][0],
+        wake_by=WakeBy(fields.wake.by) if fields.wake.by else WAKE_BY[protocol][0],
+        ignore=ignore_rules.convert_rules(fields.ignore),
+        refusal_details=fields.refusal_details,
+        has_busy_check=fields.busy is not None,
+        paused=fields.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
-    readiness = Readiness(said.readiness or Readiness.PROBES)
+    readiness = Readiness(fields.readiness or Readiness.PROBES)
     config = ServiceConfig(
-        spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness, said.busy
+        spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness, fields.busy
     )
     return config if capture is NO_CAPTURE else replace(config, capture=capture)
 
@@ -136,18 +136,18 @@ def _port(item: ScaledService, service: Service | None, names: Notation) -> Serv
     return service_ports.select_port(service, item.spec.port, names.place("port"))
 
 
-def _protocol(said: ScaledServiceSpec, port: ServicePort) -> Protocol:
-    if said.protocol in _PROTOCOLS:
-        return Protocol(said.protocol)
-    return service_ports.protocol_of(port) or (Protocol.TCP if said.listen is not None else Protocol.HTTP)
+def _protocol(fields: ScaledServiceSpec, port: ServicePort) -> Protocol:
+    if fields.protocol in _PROTOCOLS:
+        return Protocol(fields.protocol)
+    return service_ports.protocol_of(port) or (Protocol.TCP if fields.listen is not None else Protocol.HTTP)
 
 
-def _seconds(said: ScaledServiceSpec, name: str, names: Notation) -> float | Problem:
+def _seconds(fields: ScaledServiceSpec, name: str, names: Notation) -> float | Problem:
     given = {
-        "idleAfter": said.idle_after,
-        "wakeTimeout": said.wake_timeout,
-        "holdTimeout": said.hold_timeout,
-        "drainTimeout": said.drain_timeout,
+        "idleAfter": fields.idle_after,
+        "wakeTimeout": fields.wake_timeout,
+        "holdTimeout": fields.hold_timeout,
+        "drainTimeout": fields.drain_timeout,
     }[name]
     text = DURATIONS[name] if given is None else given
     return validation.duration_problem(names.place(name), text) or parse_duration(text) or 0.0
@@ -172,66 +172,66 @@ def _target_problems(item: ScaledService, names: Notation) -> Iterator[Problem]:
         yield Problem(Reason.BAD_SPEC, place, f"{value!r} is not a valid {part}", remedy)
 
 
-def _value_problems(said: ScaledServiceSpec, names: Notation) -> Iterator[Problem]:
+def _value_problems(fields: ScaledServiceSpec, names: Notation) -> Iterator[Problem]:
     """Return the problems that the schema rejects, unless it is older than this module or missing."""
     place = names.place
     found: list[Problem | None] = []
-    if said.protocol:
-        found.append(validation.choice_problem(place("protocol"), said.protocol, Protocol))
-    if said.replicas is not None:
-        found.append(validation.replicas_problem(place("replicas"), said.replicas))
-    if said.max_held is not None:
-        found.append(validation.number_problem(place("maxHeld"), said.max_held, MAX_HELD, 1024))
-    if said.listen is not None:
-        found.append(validation.number_problem(place("listen"), said.listen, MAX_PORT, 5432))
-    if said.http.trusted_hops is not None:
-        hops = said.http.trusted_hops
+    if fields.protocol:
+        found.append(validation.choice_problem(place("protocol"), fields.protocol, Protocol))
+    if fields.replicas is not None:
+        found.append(validation.replicas_problem(place("replicas"), fields.replicas))
+    if fields.max_held is not None:
+        found.append(validation.number_problem(place("maxHeld"), fields.max_held, MAX_HELD, 1024))
+    if fields.listen is not None:
+        found.append(validation.number_problem(place("listen"), fields.listen, MAX_PORT, 5432))
+    if fields.http.trusted_hops is not None:
+        hops = fields.http.trusted_hops
         found.append(validation.number_problem(place("http.trustedHops"), hops, MAX_TRUSTED_HOPS, 1, 0))
-    if said.idle.by:
-        found.append(validation.choice_problem(place("idle.by"), said.idle.by, IdleBy))
-    if said.wake.by:
-        found.append(validation.choice_problem(place("wake.by"), said.wake.by, WakeBy))
-    if said.readiness:
-        found.append(validation.choice_problem(place("readiness"), said.readiness, Readiness))
-    if said.capture:
-        found.append(validation.choice_problem(place("capture"), said.capture, CaptureMode))
+    if fields.idle.by:
+        found.append(validation.choice_problem(place("idle.by"), fields.idle.by, IdleBy))
+    if fields.wake.by:
+        found.append(validation.choice_problem(place("wake.by"), fields.wake.by, WakeBy))
+    if fields.readiness:
+        found.append(validation.choice_problem(place("readiness"), fields.readiness, Readiness))
+    if fields.capture:
+        found.append(validation.choice_problem(place("capture"), fields.capture, CaptureMode))
     yield from filter(None, found)
-    yield from busy.check_problems(said.busy, names)
-    yield from ignore_rules.rule_problems(said.ignore, names)
+    yield from busy.check_problems(fields.busy, names)
+    yield from ignore_rules.rule_problems(fields.ignore, names)
 
 
 def _protocol_problems(
-    protocol: Protocol, said: ScaledServiceSpec, port: ServicePort, names: Notation, capture: Capture
+    protocol: Protocol, fields: ScaledServiceSpec, port: ServicePort, names: Notation, capture: Capture
 ) -> Iterator[Problem]:
     """Return the fields that do not fit the protocol, which the schema cannot detect if it comes from the Service."""
-    origin = "" if said.protocol else f" ({_origin(said, port, names)})"
-    listens = said.listen is not None or capture.is_due or bool(capture.port)
-    if capture.is_due and said.listen is not None:
+    origin = "" if fields.protocol else f" ({_origin(fields, port, names)})"
+    listens = fields.listen is not None or capture.is_due or bool(capture.port)
+    if capture.is_due and fields.listen is not None:
         what = "not available with capture, which assigns a port"
         yield Problem(Reason.LISTEN_NOT_USED, names.place("listen"), what, f"remove {names.key('listen')}")
     if capture.is_due and protocol is Protocol.TLS:
         what = f"not available for tls services{origin}"
         place, remedy = names.place("capture"), f"set {names.key('protocol')}: tcp"
         yield Problem(Reason.CAPTURE_NOT_POSSIBLE, place, what, remedy)
-        listens = said.listen is not None
+        listens = fields.listen is not None
     found = [
         validation.listen_problem(protocol, listens, names, "5432", origin),
-        validation.hosts_problem(protocol, bool(said.hosts), names, origin),
+        validation.hosts_problem(protocol, bool(fields.hosts), names, origin),
     ]
-    if said.http.trusted_hops is not None:
+    if fields.http.trusted_hops is not None:
         found.append(validation.trusted_hops_problem(protocol, listens, names, "8100", origin))
-    if said.idle.by in _IDLE_BYS:
-        found.append(validation.idle_by_problem(protocol, IdleBy(said.idle.by), names, origin))
-    if said.wake.by in _WAKE_BYS:
-        found.append(validation.wake_by_problem(protocol, WakeBy(said.wake.by), names, origin))
+    if fields.idle.by in _IDLE_BYS:
+        found.append(validation.idle_by_problem(protocol, IdleBy(fields.idle.by), names, origin))
+    if fields.wake.by in _WAKE_BYS:
+        found.append(validation.wake_by_problem(protocol, WakeBy(fields.wake.by), names, origin))
     yield from filter(None, found)
-    yield from ignore_rules.unavailable_parts(protocol, origin, said.ignore, names)
+    yield from ignore_rules.unavailable_parts(protocol, origin, fields.ignore, names)
 
 
-def _origin(said: ScaledServiceSpec, port: ServicePort, names: Notation) -> str:
+def _origin(fields: ScaledServiceSpec, port: ServicePort, names: Notation) -> str:
     """Return where a protocol that is not set comes from."""
     if service_ports.protocol_of(port) is None:
-        return f"because {names.place('listen')} is set" if said.listen is not None else "the default"
+        return f"because {names.place('listen')} is set" if fields.listen is not None else "the default"
     if service_ports.protocol_of(ServicePort(app_protocol=port.app_protocol)):
         return f"from the Service port's appProtocol {port.app_protocol}"
     return f"from the Service port's name {port.name}"

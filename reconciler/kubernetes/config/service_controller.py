@@ -67,35 +67,37 @@ class ServiceController:
     ) -> None:
         self._api, self._scaled, self._services = api, scaled, services
         self._leads, self._on_problems, self._cluster = leads, on_problems, cluster
-        self._queue = WorkQueue(self._bring_about, "a Service's ScaledService cannot be written; tried again", timing)
+        self._queue = WorkQueue(
+            self._reconcile, "failed to write the ScaledService of a labeled Service, retrying", timing
+        )
         self._refused: dict[str, Problem] = {}
-        self._found: dict[str, tuple[Problem, ...]] = {}
+        self._problems: dict[str, tuple[Problem, ...]] = {}
 
     @property
     def troubled(self) -> set[str]:
         """Services that have problems."""
-        return {*self._found, *self._refused}
+        return {*self._problems, *self._refused}
 
     def problems(self, key: str) -> tuple[Problem, ...]:
         """Return the problems of a Service's label and annotations."""
         refused = self._refused.get(key)
-        return (*self._found.get(key, ()), *((refused,) if refused else ()))
+        return (*self._problems.get(key, ()), *((refused,) if refused else ()))
 
     def look(self, key: str) -> None:
         """Process a name whose Service or ScaledService may have changed."""
-        before = self._found.pop(key, ())
-        if found := self._mistakes(key):
-            self._found[key] = found
+        before = self._problems.pop(key, ())
+        if found := self._find_problems(key):
+            self._problems[key] = found
         if found != before:
             self._on_problems(key)
-        if self._asked(key) or self._owned(key):
+        if self._labeled_service(key) or self._owned_scaled_service(key):
             self._queue.add(key)
         elif self._refused.pop(key, None):
             self._on_problems(key)
 
-    def makes(self, key: str) -> bool:
+    def creates(self, key: str) -> bool:
         """Return whether a labeled Service of that name exists, so that a deleted ScaledService is created again."""
-        return self._asked(key) is not None
+        return self._labeled_service(key) is not None
 
     def lead(self) -> None:
         """Process all objects, as the new leader."""
@@ -106,7 +108,7 @@ class ServiceController:
         """Write until cancelled. Start it once both informers have synced."""
         await self._queue.run()
 
-    async def _bring_about(self, key: str) -> None:
+    async def _reconcile(self, key: str) -> None:
         """Write the difference for one name."""
         if not self._leads():
             self._queue.add_after(key)
@@ -123,7 +125,7 @@ class ServiceController:
             self._on_problems(key)
 
     async def _write(self, key: str) -> None:
-        item, service = self._owned(key), self._asked(key)
+        item, service = self._owned_scaled_service(key), self._labeled_service(key)
         if item and item.metadata.deletion_timestamp:
             return
         if service is None or (item and not _is_of(item, service)):
@@ -132,17 +134,17 @@ class ServiceController:
             return
         if item is None and key in self._scaled:
             return
-        said, mistakes = parse_annotations(service, self._cluster)
+        fields, mistakes = parse_annotations(service, self._cluster)
         if item is None:
-            await self._create(service, {} if mistakes else said, unread=bool(mistakes))
-        elif not mistakes and target_of(item) != _target(service, said):
+            await self._create(service, {} if mistakes else fields, unread=bool(mistakes))
+        elif not mistakes and target_of(item) != _target(service, fields):
             await self._delete(item)
         elif not mistakes:
-            await self._update(item, said)
+            await self._update(item, fields)
 
-    async def _create(self, service: Service, said: PartialSpec, unread: bool) -> None:
+    async def _create(self, service: Service, fields: PartialSpec, unread: bool) -> None:
         meta = service.metadata
-        notes = {UNREAD: "true"} if unread else {MADE_OF: _written(said)}
+        notes = {UNREAD: "true"} if unread else {MADE_OF: _written(fields)}
         owner = OwnerReference("v1", SERVICE, meta.name, meta.uid, controller=True)
         body = {
             "apiVersion": API_VERSION,
@@ -153,19 +155,19 @@ class ServiceController:
                 "annotations": notes,
                 "ownerReferences": [msgspec.to_builtins(owner)],
             },
-            "spec": said,
+            "spec": fields,
         }
         await self._api.call("POST", path(API_VERSION, PLURAL, meta.namespace), body)
 
-    async def _update(self, item: ScaledService, said: PartialSpec) -> None:
+    async def _update(self, item: ScaledService, fields: PartialSpec) -> None:
         notes = item.metadata.annotations
         before = _read(notes.get(MADE_OF, "{}"))
-        spec: dict[str, Any] = {**dict.fromkeys(before.keys() - said.keys()), **said}
-        if UNREAD not in notes and before == said and _has(item, said):
+        spec: dict[str, Any] = {**dict.fromkeys(before.keys() - fields.keys()), **fields}
+        if UNREAD not in notes and before == fields and _has(item, fields):
             return
         meta = {
             "resourceVersion": item.metadata.resource_version,
-            "annotations": {MADE_OF: _written(said), UNREAD: None},
+            "annotations": {MADE_OF: _written(fields), UNREAD: None},
         }
         where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
         await self._api.patch(where, {"metadata": meta, "spec": spec}, MERGE_PATCH)
@@ -182,25 +184,25 @@ class ServiceController:
             self._refused[key] = problem
             self._on_problems(key)
 
-    def _asked(self, key: str) -> Service | None:
+    def _labeled_service(self, key: str) -> Service | None:
         service = self._services.get(key)
         gone = service is None or service.metadata.deletion_timestamp is not None
         return service if service and not gone and is_enabled(service) else None
 
-    def _owned(self, key: str) -> ScaledService | None:
+    def _owned_scaled_service(self, key: str) -> ScaledService | None:
         item = self._scaled.get(key)
         return item if item and is_owned(item) else None
 
-    def _mistakes(self, key: str) -> tuple[Problem, ...]:
-        service = self._asked(key)
+    def _find_problems(self, key: str) -> tuple[Problem, ...]:
+        service = self._labeled_service(key)
         if service is None:
-            labeled = self._services.get(key)
-            problem = label_problem(labeled) if labeled else None
+            unlabeled = self._services.get(key)
+            problem = label_problem(unlabeled) if unlabeled else None
             return (problem,) if problem else ()
         item = self._scaled.get(key)
         if item and not is_owned(item):
-            what = f"there is a ScaledService {key} already that was not made of this label, and it is left as it is"
-            right = "take the label off the Service, or delete that ScaledService"
+            what = f"ScaledService {key} exists and was not created from this label, so it is not changed"
+            right = "remove the label from the Service, or delete the ScaledService"
             return (Problem(Reason.NAME_TAKEN, ENABLED_LABEL, what, right, SERVICE, harmless=True),)
         return parse_annotations(service, self._cluster)[1]
 
@@ -211,20 +213,20 @@ def _is_of(item: ScaledService, service: Service) -> bool:
     return owner is not None and owner.uid == service.metadata.uid
 
 
-def _target(service: Service, said: PartialSpec) -> Any:
+def _target(service: Service, fields: PartialSpec) -> Any:
     meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
-    return target_of(ScaledService(meta, spec_of(said)))
+    return target_of(ScaledService(meta, spec_of(fields)))
 
 
-def _has(item: ScaledService, said: PartialSpec) -> bool:
-    wanted = spec_of(said)
+def _has(item: ScaledService, fields: PartialSpec) -> bool:
+    wanted = spec_of(fields)
     given = msgspec.json.decode(msgspec.json.encode(wanted))
     has = msgspec.json.decode(msgspec.json.encode(item.spec))
     return all(has.get(name) == value for name, value in given.items())
 
 
-def _written(said: PartialSpec) -> str:
-    return msgspec.json.encode(said, order="sorted").decode()
+def _written(fields: PartialSpec) -> str:
+    return msgspec.json.encode(fields, order="sorted").decode()
 
 
 def _read(text: str) -> PartialSpec:

@@ -82,7 +82,7 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
             shop.hear,
             lambda key, item: shop.seen.append(f"{'+' if item else '-'}{key}"),
             lambda key, until: shop.busy_until.append((key, until.blocker.message if until else None)),
-            anew_seconds=getattr(request, "param", 3600.0),
+            recreate_seconds=getattr(request, "param", 3600.0),
             gone_seconds=getattr(request, "param", 3600.0),
         )
         task = asyncio.create_task(catalogue.run())
@@ -321,8 +321,8 @@ async def test_provider_label_with_existing_object_is_harmless(shop: Shop) -> No
     (problem,) = shop.told[-1][1]["shop/web"]
     assert problem.harmless
     assert str(problem) == (
-        "zenvoy.dev/enabled: there is a ScaledService shop/web already that was not made of this label, and it is left "
-        "as it is; take the label off the Service, or delete that ScaledService"
+        "zenvoy.dev/enabled: ScaledService shop/web exists and was not created from this label, so it is not changed; "
+        "remove the label from the Service, or delete the ScaledService"
     )
 
 
