@@ -15,7 +15,7 @@ from reconciler.cluster_client.controllers import (
 )
 from reconciler.cluster_client.status import READY, STATES, condition
 from reconciler.core.text import pluralize
-from reconciler.doctor import conflicts, connections, installation, network_policies, permissions, routes
+from reconciler.doctor import conflicts, connections, endpoints, installation, network_policies, permissions, routes
 from reconciler.doctor.connections import Overview
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.doctor.installation import Installation
@@ -32,6 +32,7 @@ ALLOW_PORTFORWARD = (
 
 async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     """Run all checks. Raises `ClusterError` if the cluster is unreachable."""
+    now = datetime.now(UTC)
     definition = await _attempt("definition", lambda: installation.check_definition(cluster))
     if definition and definition[0].problems and not await cluster.is_installed():
         return definition  # without the definition there is nothing else to check
@@ -41,7 +42,6 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     results += await _attempt("permissions", lambda: permissions.check_permissions(cluster, installed, items))
     overviews, silent = await _overviews(cluster, installed)
     if overviews:
-        now = datetime.now(UTC)
         results += [*connections.check_connections(overviews), connections.check_certificates(overviews, now)]
         results.append(connections.check_busy_checks(overviews))
     if silent:
@@ -53,6 +53,7 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     results.append(check_services(items))
     results += await _attempt("conflicts", lambda: _check_conflicts(cluster, items))
     results += await _attempt("routes", lambda: routes.check_routes(cluster, items))
+    results += await _attempt(endpoints.CHECK, lambda: endpoints.check_endpoints(cluster, items, now))
     check = network_policies.CHECK
     return results + await _attempt(check, lambda: network_policies.check_network_policies(cluster, items))
 

@@ -83,6 +83,9 @@ class FindingCode(StrEnum):
     SERVICE_PAST_PROXY = "ServicePastProxy"
     """The Service itself has a load balancer or ports of nodes, which lead to the pods."""
 
+    PODS_WHILE_ASLEEP = "PodsWhileAsleep"
+    """A Service has pods of another workload than the target, which neither sleep nor get connections."""
+
     POLICY_BLOCKS_PROXIES = "PolicyBlocksProxies"
     """A NetworkPolicy keeps connections of zenvoy's proxies from the pods of a service."""
     POLICY_BLOCKS_RECONCILERS = "PolicyBlocksReconcilers"

@@ -190,6 +190,7 @@ async def test_doctor_healthy_cluster_has_no_findings(installed: Installed) -> N
             "services",
             "conflicts",
             "routes",
+            "endpoints",
             "network",
         )
     ]
@@ -550,6 +551,7 @@ async def test_doctor_forbidden_checks_are_noted(
         ("proxies", "note"),
         ("conflicts", "note"),
         ("routes", "note"),
+        ("endpoints", "note"),
         ("network policies", "note"),
     }
     assert {finding["code"] for finding in found} == {"NotPermitted"}
@@ -559,6 +561,6 @@ async def test_doctor_forbidden_checks_are_noted(
     await installed.until_may(f"list pods in {namespace}", "jane")
     found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
     assert [finding["check"] for finding in found] == [
-        *("definition", "permissions", "conflicts", "routes", "network policies"),
+        *("definition", "permissions", "conflicts", "routes", "endpoints", "network policies"),
     ]
     assert "subjectaccessreviews" in found[1]["message"]
