@@ -151,9 +151,9 @@ class ObjectWriters:
     """The writers of status, Events, finalizers, and the results of commands. Only the leader writes."""
 
     def __init__(
-        self, api: Api, catalogue: KubernetesProvider, elector: LeaderElector, pod_name: str, owner: ServiceOwner
+        self, api: Api, provider: KubernetesProvider, elector: LeaderElector, pod_name: str, owner: ServiceOwner
     ) -> None:
-        items, sources, leads = catalogue.scaled_services.items, catalogue.services.items, elector.valid
+        items, sources, leads = provider.scaled_services.items, provider.services.items, elector.valid
         self._leads = leads
         self.store = StatusWriter(api, items, leads, elector.next_index)
         self._events = EventRecorder(api, items, sources, leads, pod_name)

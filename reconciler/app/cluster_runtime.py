@@ -96,7 +96,7 @@ class ClusterRuntime:
         self._admission = Admission({**STREAM_CLAIMS, **PEER_CLAIMS}, self._listed)
         self._watch_own_endpoints()
         self._busy = BusyReasons(self.engine.set_busy_until)
-        self._catalogue = self._make_catalogue()
+        self._provider = self._make_provider()
         self._elector = self._make_elector()
         self._replicate()
         self._publish()
@@ -119,7 +119,7 @@ class ClusterRuntime:
         self._replicas = PodList(self._api, ours, settings.peers_service, ticks, relisted, own=settings.pod_ip)
         self._proxies = PodList(self._api, ours, proxies, ticks, relisted) if proxies else None
 
-    def _make_catalogue(self) -> KubernetesProvider:
+    def _make_provider(self) -> KubernetesProvider:
         settings = self._settings
         ports = settings.http_port, settings.tls_port, settings.hold.diverted, settings.capture_ports
         return KubernetesProvider(
@@ -137,7 +137,7 @@ class ClusterRuntime:
     def _make_capture(self) -> CaptureController:
         ports, service = self._settings.capture_ports, self._settings.proxies_service
         proxies = (self._settings.lease_namespace, service) if ports and service else None
-        sources = CaptureSources(self._catalogue, self._backend.endpoint_slices, proxies, ports)
+        sources = CaptureSources(self._provider, self._backend.endpoint_slices, proxies, ports)
         return CaptureController(self._api, sources, self._leads, self._writers.store.set_capture, self._busy.bypassed)
 
     def _make_elector(self) -> LeaderElector:
@@ -165,7 +165,7 @@ class ClusterRuntime:
 
     def _publish(self) -> None:
         """Make what writes to ScaledServices."""
-        writers = ObjectWriters(self._api, self._catalogue, self._elector, self._settings.pod_name, self)
+        writers = ObjectWriters(self._api, self._provider, self._elector, self._settings.pod_name, self)
         faults = self._peers.replication.faults
         faults.on_change.append(lambda: writers.problems.rejected(faults.all()))
         self._runtime.notifier.add(writers.transitions)
@@ -209,7 +209,7 @@ class ClusterRuntime:
         except OSError:
             await self._backend.close()
             raise
-        parts = (self._catalogue, self._replicas, self._peers, self._capture, *self._writers.parts)
+        parts = (self._provider, self._replicas, self._peers, self._capture, *self._writers.parts)
         optional = [part for part in (self._proxies, self._certificates) if part]
         tasks.start(*(part.run() for part in (*parts, *optional)), self._sampler.run(), self._begin())
         electing = tasks.start_one(self._elect())
@@ -289,7 +289,7 @@ class ClusterRuntime:
         self._peers.lead(since)
         self._backend.lead(True)
         self._writers.lead()
-        self._catalogue.lead()
+        self._provider.lead()
         self._capture.lead()
         self._runtime.metrics.lead()
         self._writers.transitions.repeat(self.engine.leadership.unreported())
@@ -312,7 +312,7 @@ class ClusterRuntime:
 
     def _unused_index(self) -> int:
         """Return the first index after all that records use."""
-        items = self._catalogue.scaled_services.items.values()
+        items = self._provider.scaled_services.items.values()
         used = (self._settings.hold.index(address) for item in items if (address := item.status.hold_address))
         return max((index + 1 for index in used if index is not None), default=FIRST_INDEX)
 

@@ -41,7 +41,7 @@ from reconciler.kubernetes.types.scaled_service import CAPTURED, ScaledService
 log = structlog.get_logger(__name__)
 
 SETTLE_SECONDS = 10.0
-"""Time until every node has applied a change of EndpointSlices."""
+"""Time after which every node has applied a change of EndpointSlices; Kubernetes does not report when."""
 POLL_SECONDS = 0.05
 TRY_AGAIN_SECONDS = 1.0
 """Delay before a step is made again after another program changed its object."""
@@ -73,8 +73,8 @@ class CaptureController:
         self._on_status, self._on_blocker, self._settle = on_status, on_blocker, settle
         self._observer, self._writer = CaptureObserver(api, sources, self._look_at_all), CaptureWriter(api)
         self._ports = PortAssignments(sources.ports)
-        self._concerned: dict[str, str] = {}
-        """The Service of each ScaledService that wants a capture, or did."""
+        self._service_of: dict[str, str] = {}
+        """The Service of each ScaledService that wants a capture, or did, by the key of the ScaledService."""
         self._listens: dict[str, int] | None = None
         """The port of the proxies for a ScaledService in the configuration in effect; None before that is known."""
         self._hidden_since: dict[str, float] = {}
@@ -85,7 +85,7 @@ class CaptureController:
         """The message of the API server's refusal, by Service."""
         self._silent: dict[str, str] = {}
         """A proxy that did not answer a dial, by Service."""
-        self._queue = WorkQueue(self._bring_about, "failed to capture or release a Service, retrying", timing)
+        self._queue = WorkQueue(self._reconcile, "failed to capture or release a Service, retrying", timing)
         sources.slices.listeners.append(self.look)
 
     # Inputs
@@ -93,12 +93,12 @@ class CaptureController:
     def saw(self, name: str, item: ScaledService | None) -> None:
         """Handle a new version of a ScaledService; None if it is gone."""
         self._ports.saw(name, item)
-        before = self._concerned.pop(name, "")
+        before = self._service_of.pop(name, "")
         if item is None:
             self._on_blocker(name, None)
         elif item.spec.capture or item.status.capture_port or before:
-            self._concerned[name] = service_of(item)
-        for key in filter(None, {before, self._concerned.get(name)}):
+            self._service_of[name] = service_of(item)
+        for key in filter(None, {before, self._service_of.get(name)}):
             self.look(key)
 
     def saw_service(self, key: str, service: Service | None) -> None:
@@ -111,8 +111,8 @@ class CaptureController:
         listens = {name: listen_port(spec) for name, spec in captured.items() if spec.listen}
         before, self._listens = self._listens or {}, listens
         changed = {name for name in listens.keys() | before if listens.get(name) != before.get(name)}
-        for name in changed & self._concerned.keys():
-            self.look(self._concerned[name])
+        for name in changed & self._service_of.keys():
+            self.look(self._service_of[name])
 
     def lead(self) -> None:
         """Handle all Services, because this replica leads now."""
@@ -128,7 +128,7 @@ class CaptureController:
             await self._queue.run()
 
     def look(self, key: str) -> None:
-        """Observe a Service, report, and queue the next step."""
+        """Observe a Service, report, and queue its next step, if this replica leads."""
         if isinstance(self._report(key), Action) and self._leads():
             self._queue.add(key)
 
@@ -136,7 +136,7 @@ class CaptureController:
 
     def blocker(self, name: str) -> str | None:
         """Return why a ScaledService that is being deleted may not go yet, for people; None if it may."""
-        key = self._concerned.get(name, "")
+        key = self._service_of.get(name, "")
         service = self._sources.services.get(key)
         if service is None:
             return None
@@ -156,12 +156,12 @@ class CaptureController:
     def _is_synced(self) -> bool:
         return self._listens is not None and self._observer.synced
 
-    def _concerns(self, key: str, service: Service) -> bool:
+    def _is_relevant(self, key: str, service: Service) -> bool:
         """Return whether a Service is captured, was, or is to be. Most are not, and their endpoints change often."""
-        users = self._sources.catalogue.users(key)
+        users = self._sources.provider.users(key)
         return (
             service.is_captured
-            or any(name in self._concerned for name in users)
+            or any(name in self._service_of for name in users)
             or bool(self._observer.companion(key) or self._observer.proxy_slices(key))
         )
 
@@ -169,7 +169,7 @@ class CaptureController:
         key = service.metadata.key
         if owner is None:
             # Until its pods are ready, callers wake it at the proxies.
-            return next_to_release(seen, may_wait=bool(self._sources.catalogue.users(key)))
+            return next_to_release(seen, may_wait=bool(self._sources.provider.users(key)))
         if self._observer.has_foreign_companion(key):
             return Wait(f"Service {companion_of(key)} exists, and zenvoy did not create it; rename it")
         port = self._ports.assigned(owner.metadata.key)
@@ -192,7 +192,7 @@ class CaptureController:
 
         They are free once every node has applied that.
         """
-        users = [name for name in self._sources.catalogue.users(key) if self._ports.assigned(name)]
+        users = [name for name in self._sources.provider.users(key) if self._ports.assigned(name)]
         freed = [name for name in users if owner is None or owner.metadata.key != name]
         if not (is_done and freed):
             self._released_since.pop(key, None)
@@ -209,7 +209,7 @@ class CaptureController:
     def _report(self, key: str) -> Action | Wait | None:
         """Observe a Service, report to the ScaledServices that name it, and return the next step."""
         service = self._sources.services.get(key)
-        if service is None or not self._concerns(key, service):
+        if service is None or not self._is_relevant(key, service):
             return None
         owner = self._observer.owner(key)
         if owner and self._leads():
@@ -218,7 +218,7 @@ class CaptureController:
         step = self._next(service, owner, seen) if self._is_synced() else Wait("not observed yet")
         self._note_hidden(key, seen)
         self._note_released(key, owner, is_done=step is None)
-        for name in self._sources.catalogue.users(key):
+        for name in self._sources.provider.users(key):
             self._report_to(name, key, owner, step)
         return step
 
@@ -254,13 +254,13 @@ class CaptureController:
     def _look_at_all(self) -> None:
         services = self._sources.services.items()
         captured = {service.captured or key for key, service in services if service.captured or service.is_captured}
-        for key in captured | set(self._concerned.values()):
+        for key in captured | set(self._service_of.values()):
             self.look(key)
 
     # Writes
 
-    async def _bring_about(self, key: str) -> None:
-        """Make the next step for one Service."""
+    async def _reconcile(self, key: str) -> None:
+        """Write the next step for one Service, if this replica leads."""
         service = self._sources.services.get(key)
         if service is None:
             return

@@ -23,7 +23,7 @@ from reconciler.kubernetes.workloads.endpoints import EndpointSlices
 class CaptureSources:
     """The objects of informers, and the settings, that a capture depends on."""
 
-    catalogue: KubernetesProvider
+    provider: KubernetesProvider
     slices: EndpointSlices
     proxies: tuple[str, str] | None
     """Namespace and name of the headless Service of the proxies; None: there are none, or no Service is captured."""
@@ -33,12 +33,12 @@ class CaptureSources:
     @property
     def scaled(self) -> Mapping[str, ScaledService]:
         """The ScaledServices, by key."""
-        return self.catalogue.scaled_services.items
+        return self.provider.scaled_services.items
 
     @property
     def services(self) -> Mapping[str, Service]:
         """The Services, by key."""
-        return self.catalogue.services.items
+        return self.provider.services.items
 
 
 class CaptureObserver:
@@ -56,7 +56,7 @@ class CaptureObserver:
     def synced(self) -> bool:
         """True once everything was received completely."""
         proxies = self._proxies is None or self._proxies.synced
-        return self._sources.catalogue.synced and self._sources.slices.synced and proxies
+        return self._sources.provider.synced and self._sources.slices.synced and proxies
 
     async def run(self) -> None:
         """Watch the proxies until cancelled."""
@@ -69,7 +69,7 @@ class CaptureObserver:
 
     def owner(self, key: str) -> ScaledService | None:
         """Return the ScaledService for which a Service is captured: the oldest one that wants it."""
-        items = [item for name in self._sources.catalogue.users(key) if (item := self._sources.scaled.get(name))]
+        items = [item for name in self._sources.provider.users(key) if (item := self._sources.scaled.get(name))]
         wanting = [item for item in items if self.capture(item).is_due and not item.metadata.deletion_timestamp]
         return min(wanting, key=_age, default=None)
 
