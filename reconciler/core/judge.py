@@ -252,7 +252,7 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
         return unknown
     # Work that was in flight before the drain may finish within `drainTimeout`; new work makes the service active.
     traffic = seen.traffic
-    if traffic and traffic.moved and not is_without_bytes(spec, traffic) and _is_anew(record, seen, traffic):
+    if traffic and traffic.moved and not is_without_bytes(spec, traffic) and _is_new_use(record, seen, traffic):
         return events.Traffic(traffic.reason)
     if event := _busy(spec, seen, now, asked_from=record.since):
         return event
@@ -261,7 +261,7 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
     return None
 
 
-def _is_anew(record: Record, seen: Observed, traffic: ServiceUsage) -> bool:
+def _is_new_use(record: Record, seen: Observed, traffic: ServiceUsage) -> bool:
     """Return whether the traffic of a window makes a draining service active.
 
     A window that began before the drain may show use at the end of `idleAfter`: the service was then not idle. Use

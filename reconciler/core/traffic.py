@@ -154,7 +154,7 @@ class Window:
         if self.before is None:
             unknown = unknown or FIRST_SAMPLE
             return self._judgement(Usage.UNKNOWN, unknown.message, _Sum(), unknown.code in STARTING)
-        total, words = _Sum(), unknown and unknown.message
+        total, cause = _Sum(), unknown.message if unknown else ""
         starting = unknown is not None and unknown.code in STARTING
         is_restart = unknown is not None and unknown.code is Reason.ENVOY_RESTARTED
         for envoy, reading in self.after.envoys.items():
@@ -163,12 +163,12 @@ class Window:
                 continue
             was, now = before.services.get(service, NEVER_USED), reading.services.get(service, NEVER_USED)
             if now.requests < was.requests or now.connections < was.connections or now.bytes < was.bytes:
-                words = words or f"a counter of Envoy {envoy} went backwards"
+                cause = cause or f"a counter of Envoy {envoy} went backwards"
                 starting = starting and is_restart  # those of another process begin at 0
             else:
                 total.add(was, now, by)
-        if words:
-            return self._judgement(Usage.UNKNOWN, words, total, starting)
+        if cause:
+            return self._judgement(Usage.UNKNOWN, cause, total, starting)
         if total.is_nothing:
             return _quiet(self.before.taken_at, self.after.taken_at, by)
         reason = f"{pluralize(total.moved, by.one)} moved, {total.in_flight} in flight"

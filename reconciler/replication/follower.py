@@ -106,7 +106,7 @@ class PeerClient:
         self.synced = False
         """True once all records of the present leader have arrived, or there is no leader to wait for."""
         replication.updates.on_report = self._report
-        replication.members.on_fleet.append(self._fleet)
+        replication.members.on_fleet.append(self._on_fleet)
         replication.faults.on_change.append(self._pending.wakeup.set)
 
     def follow(self, address: str | None) -> None:
@@ -115,7 +115,7 @@ class PeerClient:
         self.synced = False
         self._start_alone_timer()
         if address is not None:
-            self._task = asyncio.create_task(self._keep(address))
+            self._task = asyncio.create_task(self._stay_connected(address))
 
     def lead(self) -> None:
         """Stop following: this replica leads."""
@@ -131,7 +131,7 @@ class PeerClient:
         if task:
             await asyncio.gather(task, return_exceptions=True)
 
-    def _fleet(self) -> None:
+    def _on_fleet(self) -> None:
         if not self._members.leads:
             news = messages.difference(self._members.fleet, self._members.memory)
             self._unconfirmed = messages.union(self._unconfirmed, news)
@@ -148,14 +148,14 @@ class PeerClient:
 
     def _start_alone_timer(self) -> None:
         if self._alone is None:
-            self._alone = asyncio.get_running_loop().call_later(self._alone_after_seconds, self._go_on_alone)
+            self._alone = asyncio.get_running_loop().call_later(self._alone_after_seconds, self._continue_alone)
 
     def _stop_alone_timer(self) -> None:
         if self._alone:
             self._alone.cancel()
             self._alone = None
 
-    def _go_on_alone(self) -> None:
+    def _continue_alone(self) -> None:
         self._alone = None
         log.warning("no leader found; this replica continues alone", seconds=self._alone_after_seconds)
         self.synced = True
@@ -165,19 +165,19 @@ class PeerClient:
         (self._pending.with_clients if self._replication.has_clients(service) else self._pending.services).add(service)
         self._pending.wakeup.set()
 
-    async def _keep(self, address: str) -> None:
+    async def _stay_connected(self, address: str) -> None:
         failures = 0
         while True:
-            received, error = await self._connect(address)
+            has_received, error = await self._run_stream(address)
             log.info("stream to the leader ended", leader=address, error=error)
             self._start_alone_timer()
-            if received:
+            if has_received:
                 failures = 0
             self._lost()
             await asyncio.sleep(BACKOFF.delay(failures, random.random()))
             failures += 1
 
-    async def _connect(self, address: str) -> tuple[bool, str]:
+    async def _run_stream(self, address: str) -> tuple[bool, str]:
         """Run one stream. Return whether a message arrived, and why the stream ended."""
         if self._credentials is None:
             channel = grpc.aio.insecure_channel(address, options=self._options)
@@ -190,19 +190,19 @@ class PeerClient:
         self._replication.updates.clear()  # another leader has versions of its own
         async with channel:
             call = channel.stream_stream(messages.METHOD, messages.ENCODER.encode, messages.LEADER_DECODER.decode)()
-            heard = _Received()
+            received = _Received()
             sending = asyncio.create_task(self._send(call))
             sending.add_done_callback(lambda _: call.cancel())  # a follower that cannot send must not look connected
             try:
-                await self._receive(call, heard)
-                return heard.any, "the leader ended it"
+                await self._receive(call, received)
+                return received.any, "the leader ended it"
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling() or not sending.done():
                     raise
-                return heard.any, f"cannot send: {sending.exception()!r}"
+                return received.any, f"cannot send: {sending.exception()!r}"
             except grpc.RpcError as error:
-                return heard.any, f"{error.code().name}: {error.details()}"
+                return received.any, f"{error.code().name}: {error.details()}"
             except (msgspec.MsgspecError, ValueError) as error:
                 log.error("invalid message from the leader", error=str(error))
                 return False, str(error)
@@ -211,12 +211,12 @@ class PeerClient:
                 call.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _receive(self, call: Any, heard: _Received) -> None:
+    async def _receive(self, call: Any, received: _Received) -> None:
         async for message in call:
-            heard.any = True
+            received.any = True
             self._stop_alone_timer()
             for update in message.updates:
-                heard.named.add(update.service)
+                received.named.add(update.service)
                 self._replication.updates.add(update)
                 self._engine.adopt(update.service, update.record, update.fence, update.cause)
             for service in message.removed:
@@ -226,7 +226,7 @@ class PeerClient:
                 self._unconfirmed = messages.difference(self._unconfirmed, message.fleet)
                 self._pending.wakeup.set()
             if message.complete:
-                for service in self._replication.updates.latest.keys() - heard.named:
+                for service in self._replication.updates.latest.keys() - received.named:
                     self._drop(service)
                 self.synced = True
 
