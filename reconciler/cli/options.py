@@ -60,6 +60,8 @@ StateDirOption = Annotated[
     typer.Option(
         "--state-dir",
         envvar="ZENVOY_STATE_DIR",
+        metavar="<path>",
+        parser=validators.named_path,
         help="State directory of the running `zenvoy up`; default: .zenvoy.",
         rich_help_panel=MACHINE,
     ),

@@ -206,6 +206,13 @@ def seconds(number: float) -> float:
     return number
 
 
+def named_path(text: str | Path) -> Path:
+    """Return the path of an option; an empty text, as of a variable that is not set, would be the current directory."""
+    if text == "":
+        raise typer.BadParameter("the path is empty; name a directory, or leave the option out")
+    return Path(text)
+
+
 def directory(path: Path | None) -> Path | None:
     """Validate a directory that exists or can be created."""
     if path is not None:

@@ -59,6 +59,8 @@ StateDirOption = Annotated[
     typer.Option(
         "--state-dir",
         envvar="ZENVOY_STATE_DIR",
+        metavar="<path>",
+        parser=validators.named_path,
         help="Directory for state; each running `zenvoy up` needs its own.",
         callback=validators.directory,
     ),

@@ -14,7 +14,7 @@ from reconciler.core.text import closest_match
 from reconciler.local.account import Account
 from reconciler.local.processes.program import PLACEHOLDER, Program
 from reconciler.local.services_file.availability import check_command, check_folder, read_directory, read_user
-from reconciler.local.services_file.shell_syntax import is_script, shell_syntax
+from reconciler.local.services_file.shell_syntax import is_script, joined_lines, shell_syntax
 from reconciler.local.services_file.values import Value
 
 KEYS = ("command", "env", "workingDirectory", "user", "port", "ready", "busy", "stopSignal")
@@ -78,6 +78,7 @@ def _command(value: Value, variables: Collection[str]) -> list[str]:
         written = value.text(EXAMPLE)
         if written is None:
             return []
+        written = joined_lines(written)
         try:
             words = list(shlex.split(written))
         except ValueError as error:
@@ -159,10 +160,14 @@ def _probe_path(value: Value, path: Value, protocol: Protocol) -> str | None:
 
 def _signal(value: Value) -> Signals:
     written = value.as_written("SIGTERM")
-    known = [name.name for name in Signals]
-    name = f"SIG{(written or 'TERM').removeprefix('SIG')}"
-    if name in known:
-        return Signals[name]
-    guess = closest_match(name, known)
-    value.wrong(f"{written!r} is not a signal; " + (f"did you mean {guess}?" if guess else "use SIGTERM or SIGINT"))
+    known = {signal.name: signal for signal in Signals}
+    name = "" if written is None else f"SIG{written.removeprefix('SIG')}"
+    if name == "SIGSTOP":
+        value.wrong("SIGSTOP suspends a program and does not end it; use SIGTERM or SIGINT")
+    elif name in known:
+        return known[name]
+    elif written is not None:
+        numbers = {str(int(signal)): signal.name for signal in Signals}
+        guess = numbers.get(written) or (closest_match(name, known) if written else None)
+        value.wrong(f"{written!r} is not a signal; " + (f"did you mean {guess}?" if guess else "use SIGTERM or SIGINT"))
     return Signals.SIGTERM

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
+from textwrap import shorten
 
 from reconciler.local.processes.program import PLACEHOLDER
 
@@ -16,6 +17,10 @@ _VARIABLE = re.compile(r"(?<!\$)\$(?:\{([A-Za-z_]\w*)(?:[^\w}][^}]*)?\}|([A-Za-z
 _SUBSTITUTION = re.compile(r"`|\$\(")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_NEXT_LINE = re.compile(r"\n\s*([^\s'{-]\S*)")
+"""A line that is not the rest of a command: it does not begin with an option, a quote, or a placeholder."""
+_COMMENT = re.compile(r"(?<!\S)#.*")
 _SINGLE_QUOTED = re.compile(r"\\.|'[^']*'", re.DOTALL)
 
 
@@ -38,11 +43,22 @@ def shell_syntax(words: Sequence[str], text: str | None, variables: Collection[s
         return f"{words[0]!r} is a command of the shell, not a program; {_with_shell(words, text)}"
     if operator is not None:
         return f"{operator!r} needs a shell, which does not run the command; {_remedy(operator, words, text)}"
+    if text is not None and (problem := _line_problem(text)):
+        return problem
     if home := next((word for word in words if word.startswith("~/")), None):
         return f"'~' in {home!r} needs a shell; write the full path"
     if text is not None and (found := _SUBSTITUTION.search(_SINGLE_QUOTED.sub("", text))):
         return f"{found[0]!r} needs a shell, which does not run the command; {_with_shell(words, text)}"
     return _variable(words, text, variables)
+
+
+def joined_lines(text: str) -> str:
+    """Return the text without the backslashes that continue a line, which a shell removes outside single quotes."""
+
+    def joined(found: re.Match[str]) -> str:
+        return found[0] if found[0][0] == "'" else _ESCAPED.sub(lambda one: one[0].replace("\\\n", ""), found[0])
+
+    return _QUOTED.sub(joined, text)
 
 
 def is_script(words: Sequence[str]) -> bool:
@@ -62,6 +78,18 @@ def _operator_in(text: str) -> str | None:
         before, after = bare[: found.start()][-1:], bare[found.end() :][:1]
         if before.isspace() or not after or after.isspace():
             return found[0]
+    return None
+
+
+def _line_problem(text: str) -> str | None:
+    """Return the problem of a comment, or of a line that a shell would run as another command."""
+    bare = _QUOTED.sub(lambda found: "'" * len(found[0]), text)
+    if found := _COMMENT.search(bare):
+        comment = shorten(text[found.start() : found.end()], 40)
+        return f"{comment!r} is a comment for a shell, and part of the command without one; remove it"
+    if found := _NEXT_LINE.search(bare):
+        right = 'for one command, write "command: >"; for several, use a shell: [sh, -c, "..."]'
+        return f"the line of {found[1]!r} would be another command, which needs a shell; {right}"
     return None
 
 

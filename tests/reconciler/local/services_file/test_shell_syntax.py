@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from reconciler.local.services_file.shell_syntax import shell_syntax
+from reconciler.local.services_file.shell_syntax import joined_lines, shell_syntax
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,9 @@ from reconciler.local.services_file.shell_syntax import shell_syntax
         ("migrate; serve {port}", "use a shell"),
         ("serve {port} | tee log", "use a shell"),
         (["migrate", "&&", "serve", "{port}"], "use a shell: [sh, -c, 'migrate && serve {port}']"),
+        ("migrate\nserve {port}\n", "the line of 'serve' would be another command"),
+        ("serve\n\n  0.0.0.0 {port}", "the line of '0.0.0.0' would be another command"),
+        ('serve {port} # see "a"', '# see "a"\' is a comment for a shell'),
         ("cd app && serve {port}", "set workingDirectory: app"),
         ("cd app; serve {port}", "set workingDirectory: app"),
         ("source env.sh", "command of the shell"),
@@ -52,6 +55,8 @@ def test_shell_syntax_is_found_with_its_remedy(command: str | list[str], part: s
     "command",
     [
         "serve {port}",
+        "serve\n  --verbose\n  {port}\n",
+        "serve\n 'a\nb' \"# c\" a#b {port}",
         "serve --url http://127.0.0.1/?a=1&b=2 {port}",
         "serve 'a && b > $HOME' {port}",
         "nginx -g 'daemon off;'",
@@ -70,3 +75,16 @@ def test_words_that_programs_receive_are_no_shell_syntax(command: str | list[str
     text = command if isinstance(command, str) else None
     words = shlex.split(command) if isinstance(command, str) else command
     assert shell_syntax(words, text, ["DATA"]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("serve \\\n  --port {port}\n", ["serve", "--port", "{port}"]),
+        ('serve "a\\\nb" \\\\\n c', ["serve", "ab", "\\", "c"]),
+        ("serve 'a\\\nb'", ["serve", "a\\\nb"]),
+        ('serve "it\'s" \\\n "it\'s"', ["serve", "it's", "it's"]),
+    ],
+)
+def test_joined_lines_are_those_of_a_shell(text: str, words: list[str]) -> None:
+    assert shlex.split(joined_lines(text)) == words
