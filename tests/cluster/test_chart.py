@@ -346,6 +346,12 @@ def test_chart_names_ports_of_proxies_by_number(chart: Chart) -> None:
     assert len({*ports}) == 8
 
 
+def test_chart_leaves_the_number_of_proxies_to_an_autoscaler(chart: Chart) -> None:
+    objects = documents(chart.render({"proxy": {"replicas": None}}))
+    [proxy] = [one for one in objects if one["metadata"]["name"] == "zenvoy-proxy" and one["kind"] == "Deployment"]
+    assert "replicas" not in proxy["spec"]
+
+
 def test_chart_daemon_set_has_no_disruption_budget(chart: Chart) -> None:
     """Kubernetes cannot calculate one, and refuses the eviction of each pod that it selects."""
 
