@@ -29,10 +29,7 @@ _SHELL_PORT = re.compile(r"\$(?:\{(?:PORT|port)(?:[^\w}][^}]*)?\}|(?:PORT|port)\
 
 def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
     """Return the program of a service; `folder` is the folder of the services file."""
-    environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
-    for name, value in environment.items():
-        if not name or _NOT_IN_A_NAME.search(name):
-            value.wrong(f"{name!r} is not the name of a variable; use env: {{NAME: value}}")
+    environment = _environment(fields["env"]) if "env" in fields else {}
     command = _command(fields["command"], environment) if "command" in fields else []
     if "command" not in fields:
         service.lacks("command", f"command: {EXAMPLE}")
@@ -47,9 +44,7 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     if command:
         _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
     ready = fields["ready"].fields(("http", "command"), READY_EXAMPLE) if "ready" in fields else {}
-    busy = fields["busy"].fields(("http", "command"), BUSY_EXAMPLE) if "busy" in fields else {}
-    if "busy" in fields and fields["busy"].is_mapping() and (len(busy) == 2 or not fields["busy"].node.value):
-        fields["busy"].wrong(f"needs either http or command; for example {BUSY_EXAMPLE}")
+    busy = _busy_check(fields["busy"]) if "busy" in fields else {}
     ready_command, busy_command = (
         _probe_command(probe.get("command"), environment, directory if there else None, variables.get("PATH"), account)
         for probe in (ready, busy)
@@ -67,6 +62,23 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
         stop_signal=_signal(fields["stopSignal"]) if "stopSignal" in fields else Signals.SIGTERM,
         drain_timeout=drain,
     )
+
+
+def _environment(value: Value) -> dict[str, Value]:
+    """Return the variables in `env`, including those whose name has a problem."""
+    environment = value.mapping("env: {NAME: value}")
+    for name, text in environment.items():
+        if not name or _NOT_IN_A_NAME.search(name):
+            text.wrong(f"{name!r} is not the name of a variable; use env: {{NAME: value}}")
+    return environment
+
+
+def _busy_check(value: Value) -> dict[str, Value]:
+    """Return the fields of `busy`. Unlike `ready`, it needs exactly one of them."""
+    fields = value.fields(("http", "command"), BUSY_EXAMPLE)
+    if value.is_mapping() and (len(fields) == 2 or not value.node.value):
+        value.wrong(f"needs either http or command; for example {BUSY_EXAMPLE}")
+    return fields
 
 
 def _command(value: Value, variables: Collection[str]) -> list[str]:

@@ -67,7 +67,9 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _read(path: Path, content: bytes | None, taken: Mapping[str, Address], problems: Problems) -> ServicesFile | None:
-    root = _root(path, content, problems)
+    content = _content(path, problems) if content is None else content
+    root = None if content is None else _root(content, problems)
+    del content  # it may be large, and its nodes take much more
     return _file(root, Path(os.path.abspath(path)).parent, taken) if root else None
 
 
@@ -77,12 +79,16 @@ def _gathered(file: ServicesFile) -> ServicesFile:
     return copied
 
 
-def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None:
+def _content(path: Path, problems: Problems) -> bytes | None:
     try:
-        content = read_bounded(path) if content is None else content
+        return read_bounded(path)
     except OSError as error:
         problems.add(0, 0, "", f"cannot be read: {error.strerror or error}")
         return None
+
+
+def _root(content: bytes, problems: Problems) -> Value | None:
+    """Return the value of the whole file; None if it is not YAML, is too large, or is empty."""
     if large := too_large(content):
         problems.add(0, 0, "", large)
         return None
@@ -146,8 +152,8 @@ def _file(root: Value, folder: Path, taken: Mapping[str, Address]) -> ServicesFi
     known = [draft.entry.spec.name for draft in services if draft.entry.spec.protocol.is_http]
     find_conflicts(list(shared.values()), services, taken)
     return ServicesFile(
-        listen_http=_said(shared, "http"),
-        listen_tls=_said(shared, "tls"),
+        listen_http=_shown(shared, "http"),
+        listen_tls=_shown(shared, "tls"),
         proxy=read_proxy(fields["proxy"], known) if "proxy" in fields else ProxySettings(),
         sample_interval=interval or SAMPLE_INTERVAL_SECONDS,
         services=tuple(draft.entry for draft in services),
@@ -188,5 +194,5 @@ def _kind(protocol: Protocol) -> str:
     return "http" if protocol.is_http else str(protocol)
 
 
-def _said(shared: Mapping[str, tuple[Address, Value]], kind: str) -> str | None:
+def _shown(shared: Mapping[str, tuple[Address, Value]], kind: str) -> str | None:
     return str(shared[kind][0]) if kind in shared else None

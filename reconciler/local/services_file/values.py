@@ -83,8 +83,10 @@ class Value:
         for key, node in self._pairs(self.node):
             name = str(key.value)
             if name in fields:
-                said = fields[name].line
-                Value(key, self._at(name), self.problems).wrong(f"duplicate key, first used in line {said}; remove one")
+                first = fields[name].line
+                Value(key, self._at(name), self.problems).wrong(
+                    f"duplicate key, first used in line {first}; remove one"
+                )
             else:
                 fields[name] = Value(node, self._at(name), self.problems)
         return fields
