@@ -1,4 +1,4 @@
-"""The holder: passes accepted connections to the hold address that they were made to, and assignments to the same.
+"""The holder: passes accepted connections, and the assignments of the reconciler, to hold addresses.
 
 Everything here runs in the loop's thread. The stream's thread calls `opened`, `received` and `closed` by way of
 `Loop.call_soon_threadsafe`. The thread of the metrics only reads.

@@ -393,11 +393,11 @@ class Engine:
             service.saw_route(state)
 
     def _send_order(self, name: str, service: ManagedService, order: HoldOrder) -> HoldStatus | None:
-        service.orders(order)
+        service.note_order(order)
         return self._adapters.holders.order(name, order)
 
     def _send_route(self, name: str, service: ManagedService, route: tuple[str, ...], held: bool) -> RouteState | None:
-        service.routes(route)
+        service.note_route(route)
         return self._adapters.router.route(name, route, held=held)
 
     def _arm(self, name: str, service: ManagedService, deadline: Deadline | None) -> None:

@@ -107,11 +107,13 @@ class ManagedService:
         self.record = replace(self.record, since=now)
         return self.record
 
-    def routes(self, route: tuple[str, ...]) -> None:
+    def note_route(self, route: tuple[str, ...]) -> None:
+        """Note a route as sent to Envoys; none has acknowledged it yet."""
         self.route, self.routed = route, NOT_ROUTED
         self._acknowledged()
 
-    def orders(self, order: HoldOrder) -> None:
+    def note_order(self, order: HoldOrder) -> None:
+        """Note an order as sent to holders; none has acknowledged it yet."""
         self.ordered = order
         if self.held and self.held.acked_at is not None:
             self.held = replace(self.held, acked_at=None)
@@ -167,6 +169,7 @@ class ManagedService:
         return None
 
     def saw_running(self, running: WorkloadStatus) -> None:
+        """Apply a report of the backend."""
         self.running = running.endpoints
         if running.asks != UNKNOWN_REQUESTS:
             self.asks = running.asks
@@ -193,6 +196,7 @@ class ManagedService:
         self.seen = replace(self.seen, endpoints=endpoints, withdrawn=bool(self.running) and not endpoints)
 
     def saw_traffic(self, traffic: ServiceUsage) -> None:
+        """Apply the usage in the latest sample."""
         since = self.seen.silent_since
         is_held = self.record is not None and self.record.state is State.Draining
         is_silent = is_held and is_without_bytes(self.spec, traffic)
@@ -205,10 +209,12 @@ class ManagedService:
             self.unserved = self.unserved.used(traffic)
 
     def saw_route(self, routed: RouteState) -> None:
+        """Apply a report of the router."""
         self.routed = routed
         self._acknowledged()
 
     def saw_held(self, held: HoldStatus) -> None:
+        """Apply a report of the holders."""
         self.held = held
         if held.held != self.seen.held or held.relayed != self.seen.relayed:
             self.seen = replace(self.seen, held=held.held, relayed=held.relayed)

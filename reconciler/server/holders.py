@@ -117,7 +117,7 @@ class HolderStreams:
             self._acked_at.pop(service, None)
             self._pending.add(service)
         # An order that is the same for holders, such as one with another detail of a reason, is in force already.
-        return self._held(service)
+        return self._status(service)
 
     def _withdraw(self, service: str) -> None:
         if address := self._addresses.pop(service, None):
@@ -233,13 +233,13 @@ class HolderStreams:
             changed = {order.spec.name for c in message.counts if (order := self._orders.get(c.address))}
             if message.acked > holder.acked:
                 holder.acked = message.acked
-                changed |= self._acknowledged()
+                changed |= self._note_acknowledged()
             for service in changed:
-                self._report(self._held(service))
+                self._report(self._status(service))
         return ""
 
-    def _acknowledged(self) -> set[str]:
-        """Return the services whose present order is now in force on all holders, and was not before."""
+    def _note_acknowledged(self) -> set[str]:
+        """Note and return the services whose present order is now in force on all holders, and was not before."""
         acked = min((holder.acked for holder in self._holders.values()), default=0)
         done = {service for service in self._pending if self._versions[service] <= acked}
         self._pending -= done
@@ -253,11 +253,12 @@ class HolderStreams:
         self._joined()
         self._pending = set(self._versions)
         self._acked_at.clear()
-        self._acknowledged()
+        self._note_acknowledged()
         for service in list(self._addresses):
-            self._report(self._held(service))
+            self._report(self._status(service))
 
-    def _held(self, service: str) -> HoldStatus:
+    def _status(self, service: str) -> HoldStatus:
+        """Return the sums over all holders. While one is missing, relayed is None, and so is held if it would be 0."""
         address = self._addresses[service]
         held = relayed = released = refused = gone = 0
         first_byte_at, complete, refused_by = None, bool(self._holders), []
@@ -269,7 +270,7 @@ class HolderStreams:
                 refused_by.append(count.refused_by)
                 if count.first_byte_at:
                     first_byte_at = max(first_byte_at or 0.0, count.first_byte_at)
-        via, first = self._first(address) if refused_by else (None, None)
+        via, first = self._oldest_held(address) if refused_by else (None, None)
         return HoldStatus(
             service,
             held=held if complete or held else None,
@@ -285,7 +286,7 @@ class HolderStreams:
             refused_by=added(refused_by),
         )
 
-    def _first(self, address: str) -> tuple[str | None, wire.Count | None]:
+    def _oldest_held(self, address: str) -> tuple[str | None, wire.Count | None]:
         """Return the holder of the oldest held connection, or else of the latest one, and its count."""
         known = ((name, holder.counts.get(address)) for name, holder in self._holders.items())
         began = [(name, count) for name, count in known if count and count.held_since]
