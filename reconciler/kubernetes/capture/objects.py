@@ -1,6 +1,7 @@
 """The objects of a captured Service: a companion that selects the pods, and an EndpointSlice with the proxies. Pure.
 
-The ScaledService owns them, so they end with it.
+The ScaledService and the Service own them, so they end with both. With the ScaledService alone, a foreground deletion,
+which Argo CD uses by default, would delete them before the Service has its pods back: it waits for no finalizer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from reconciler.kubernetes.config.capture import HEADLESS, IPV4
+from reconciler.kubernetes.config.service_config import SERVICE
 from reconciler.kubernetes.types.builtin import (
     CAPTURE_LABEL,
     SERVICE_NAME_LABEL,
@@ -85,8 +87,11 @@ def ready_pods(slices: Iterable[EndpointSlice]) -> frozenset[str]:
 
 
 def _meta(item: ScaledService, service: Service, name: str, labels: Mapping[str, str]) -> ObjectMeta:
-    owner = OwnerReference(API_VERSION, KIND, item.metadata.name, item.metadata.uid, controller=True)
-    return ObjectMeta(name, labels={**labels, CAPTURE_LABEL: service.metadata.name}, owner_references=(owner,))
+    owners = (
+        OwnerReference(API_VERSION, KIND, item.metadata.name, item.metadata.uid, controller=True),
+        OwnerReference("v1", SERVICE, service.metadata.name, service.metadata.uid),
+    )
+    return ObjectMeta(name, labels={**labels, CAPTURE_LABEL: service.metadata.name}, owner_references=owners)
 
 
 def _written_meta(meta: ObjectMeta) -> dict[str, Any]:
