@@ -25,7 +25,7 @@ class Selection:
     def __init__(self, translate: Translate = parts) -> None:
         self._translate = translate
         self._listen: ir.Listen | None = None
-        self._asked: dict[str, ir.Upstream] = {}
+        self._configured: dict[str, ir.Upstream] = {}
         """The services of the configuration, by name, in its order."""
         self._good: dict[str, Parts] = {}
         """The parts of valid services, as configured."""
@@ -39,8 +39,8 @@ class Selection:
     @property
     def faults(self) -> dict[str, str]:
         """The errors of services that are not served as configured, by service."""
-        asked = ((name, found.get(self._asked[name])) for name, found in self._rejected.items())
-        return self._mistakes | {name: message for name, message in asked if message is not None}
+        present = ((name, found.get(self._configured[name])) for name, found in self._rejected.items())
+        return self._mistakes | {name: message for name, message in present if message is not None}
 
     def choose(self, listen: ir.Listen, services: tuple[ir.Upstream, ...]) -> None:
         """Replace the configuration.
@@ -62,7 +62,7 @@ class Selection:
                     mistakes[service.name] = f"cannot be encoded for Envoy: {error}"
         same = {service.name for service in services if service in self._rejected.get(service.name, ())}
         self._rejected = {name: found for name, found in self._rejected.items() if name in same}
-        self._asked = {service.name: service for service in services}
+        self._configured = {service.name: service for service in services}
         self._listen, self._good, self._mistakes = listen, good, mistakes
         self._compose()
 
@@ -107,13 +107,13 @@ class Selection:
             self.served = self._good
             return
         kept = {name: found for name in out if (found := self._kept(name))}
-        good = [service for service in self._asked.values() if service.name not in out]
+        good = [service for service in self._configured.values() if service.name not in out]
         assert self._listen is not None
         # A kept part must not take a name or address from a service that is served as configured.
         everyone = [*good, *(found.service for found in kept.values())]
         collides = faults(self._listen, everyone, lambda _: True).services
         served = {}
-        for name, service in self._asked.items():
+        for name, service in self._configured.items():
             if name not in out:
                 served[name] = self._good[name]
             elif name in kept and name not in collides:

@@ -94,8 +94,8 @@ class Snapshot:
         self._names: frozenset[str] = frozenset()
         self._routes: dict[str, tuple[tuple[ir.SocketAddress, ...], bool]] = {}
         """The latest endpoints of each service, and whether they are its hold address."""
-        self._asked: SharedResource | None = None
-        """The shared resource under inquiry, which is not changed meanwhile."""
+        self._under_inquiry: SharedResource | None = None
+        """The shared resource that an inquiry is about; it is not changed meanwhile."""
         self._trial: bytes = b""
         self._sent: dict[SharedResource, dict[str, Mapping[str, Parts]]] = {kind: {} for kind in SharedResource}
         """The parts that were served with the latest versions of each shared resource, by version, oldest first."""
@@ -150,7 +150,7 @@ class Snapshot:
 
     def ask(self, kind: SharedResource, services: Iterable[Parts]) -> tuple[Change, str]:
         """Try these services' parts of a shared resource; also return the version of the trial listener."""
-        self._asked, self._trial = kind, trial(kind, services)
+        self._under_inquiry, self._trial = kind, trial(kind, services)
         table = self._tables[LDS]
         table.put(names.TRIAL, self._trial)
         tried = table.get(names.TRIAL)
@@ -159,7 +159,7 @@ class Snapshot:
 
     def conclude(self, tried: Mapping[str, Parts], found: Mapping[str, str]) -> Change:
         """End the trial, and leave out the services that were found, each with Envoy's message."""
-        self._asked, self._trial = None, b""
+        self._under_inquiry, self._trial = None, b""
         before = self.served
         self._selection.reject(tried, found)
         return self._apply(before)
@@ -171,7 +171,7 @@ class Snapshot:
 
     def pardon(self, services: Container[str]) -> Change:
         """End the trial, and serve these services' rejected parts again."""
-        self._asked, self._trial = None, b""
+        self._under_inquiry, self._trial = None, b""
         before = self.served
         self._selection.pardon(services)
         return self._apply(before)
@@ -189,8 +189,10 @@ class Snapshot:
         whole = translation(self._listen, self.served.values())
         if found := inconsistencies(whole):
             raise ValueError("\n".join(found))
-        if self._asked and (present := self._tables[self._asked.type_url].get(self._asked.resource)):
-            whole.resources[self._asked.type_url][present.name] = present.body
+        if self._under_inquiry and (
+            present := self._tables[self._under_inquiry.type_url].get(self._under_inquiry.resource)
+        ):
+            whole.resources[self._under_inquiry.type_url][present.name] = present.body
         if self._trial:
             whole.resources[LDS][names.TRIAL] = self._trial
         changed, removed = {}, {}
@@ -205,7 +207,7 @@ class Snapshot:
     def _note_versions(self) -> None:
         for kind, sent in self._sent.items():
             present = self._tables[kind.type_url].get(kind.resource)
-            if present is None or kind is self._asked:
+            if present is None or kind is self._under_inquiry:
                 continue
             sent.pop(present.version, None)
             sent[present.version] = self.served
