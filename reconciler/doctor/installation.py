@@ -215,7 +215,7 @@ def _check_policy(text: str) -> Iterator[Finding]:
         yield Finding(FindingCode.HOST_POLICY_INVALID, place, str(error).replace("\n", "; "), example)
         return
     if ungoverned:
-        message = f"no rule says which namespace may claim {join_words(ungoverned, 'or')}: the oldest claim wins"
+        message = f"no rule decides which namespace may claim {join_words(ungoverned, 'or')}: the oldest claim wins"
         remedy = f"if namespaces do not trust one another, add rules ({example})"
         yield Finding(FindingCode.HOST_POLICY_INCOMPLETE, place, message, remedy, Severity.NOTE)
 

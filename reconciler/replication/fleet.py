@@ -181,10 +181,10 @@ class FleetLedger:
     def unknown(self) -> Unknown | None:
         """Return why the state of the replicas does not allow putting anything to sleep, or None."""
         if (left := self._settled_at - self._context.clock.ticks()) > 0:
-            return Unknown(Reason.LEADER_NEW, f"this replica leads for a short time only; {left:.0f} s to go")
+            return Unknown(Reason.LEADER_NEW, f"this replica has been leading for a short time; {left:.0f} s left")
         listed = self._context.replicas.names()
         if self._context.me not in listed:
-            return Unknown(Reason.REPLICAS_UNKNOWN, "which replicas there are is not known")
+            return Unknown(Reason.REPLICAS_UNKNOWN, "the list of replicas is not known")
         missing = (listed | self.followers.keys()) - self.connected() - {self._context.me}
         if missing:
             return Unknown(Reason.REPLICA_MISSING, f"replica {', '.join(sorted(missing))} is not connected")

@@ -244,7 +244,7 @@ class CaptureController:
         if problem:
             return CaptureStatus(False, problem.reason, f"{problem.message}; {problem.remedy}", port)
         if refused := self._refused.get(key):
-            return CaptureStatus(False, Reason.REFUSED, f"the API server says: {refused}", port)
+            return CaptureStatus(False, Reason.REFUSED, f"refused by the API server: {refused}", port)
         if key in self._hidden_since and not isinstance(step, Wait):
             return CaptureStatus(True, CAPTURED, f"new connections to Service {key} reach a proxy", port)
         silent = self._silent.get(key) if step is Action.WRITE_SLICES else None

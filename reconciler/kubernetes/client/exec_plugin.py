@@ -47,8 +47,10 @@ async def credentials(plugin: Mapping[str, Any], cluster: Mapping[str, Any]) -> 
         raise NoCluster(f"the exec plugin {command} cannot be run: {error.strerror}{hint and f'; {hint}'}") from None
     output, errors = await process.communicate()
     if process.returncode:
-        said = (errors or b"").decode(errors="replace").strip()[-MAX_ERROR_LENGTH:]
-        raise NoCluster(f"the exec plugin {command} failed with exit code {process.returncode}{said and f': {said}'}")
+        message = (errors or b"").decode(errors="replace").strip()[-MAX_ERROR_LENGTH:]
+        raise NoCluster(
+            f"the exec plugin {command} failed with exit code {process.returncode}{message and f': {message}'}"
+        )
     try:
         status = json.loads(output)["status"]
         return _user(status)

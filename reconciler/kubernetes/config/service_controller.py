@@ -178,7 +178,11 @@ class ServiceController:
 
     def _refuse(self, key: str, error: ApiError) -> None:
         problem = Problem(
-            Reason.REFUSED, ENABLED_LABEL, f"the API server says: {error.message}", "change what it names", SERVICE
+            Reason.REFUSED,
+            ENABLED_LABEL,
+            f"refused by the API server: {error.message}",
+            "fix what its message names",
+            SERVICE,
         )
         if self._refused.get(key) != problem:
             self._refused[key] = problem

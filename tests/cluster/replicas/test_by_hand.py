@@ -157,7 +157,7 @@ def test_unknown_replicas_let_nothing_sleep(scene: Scene, tmp_path: Path, pool: 
     act.bring("Idle")
     listed = json.loads(scene.kubectl("get", "endpointslice", "replicas", "-o", "json"))
     scene.kubectl("delete", "endpointslice", "replicas")
-    unknown = "which replicas there are is not known"
+    unknown = "the list of replicas is not known"
     until("the leader is in doubt", lambda: scene.unknown() == unknown)
     scene.command(act.name, "sleep")
     until("the command was heard", lambda: "observedCommand" in status(scene, act.name))

@@ -138,7 +138,7 @@ def test_leader_missing_replica_is_found() -> None:
 
 def test_leader_newly_elected_is_no_finding() -> None:
     unknown = {
-        "unknown": "this replica leads for a short time only; 3 s to go",
+        "unknown": "this replica has been leading for a short time; 3 s left",
         "unknownReason": Reason.LEADER_NEW.value,
     }
     assert codes(overview(standing=standing(leads=True, **unknown))) == []
