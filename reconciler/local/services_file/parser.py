@@ -150,11 +150,12 @@ def _file(root: Value, folder: Path, taken: Mapping[str, Address]) -> ServicesFi
     if "listen" not in fields or fields["listen"].is_mapping():
         _need_listeners(services, listen)
     known = [draft.entry.spec.name for draft in services if draft.entry.spec.protocol.is_http]
+    own_ports = {draft.listen.port for draft in services if draft.listen}
     find_conflicts(list(shared.values()), services, taken)
     return ServicesFile(
         listen_http=_shown(shared, "http"),
         listen_tls=_shown(shared, "tls"),
-        proxy=read_proxy(fields["proxy"], known) if "proxy" in fields else ProxySettings(),
+        proxy=read_proxy(fields["proxy"], known, own_ports) if "proxy" in fields else ProxySettings(),
         sample_interval=interval or SAMPLE_INTERVAL_SECONDS,
         services=tuple(draft.entry for draft in services),
     )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import yaml
 
-from reconciler.core.text import closest_match
+from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import MAX_PORT, MAX_TRUSTED_HOPS
 from reconciler.local.services_file.problems import FileProblem, Problems
 from reconciler.local.services_file.values import Value
@@ -26,8 +26,13 @@ HTTP_KEYS = ("trustedHops", "maxHeadersKiB", "maxHeaders", "healthPath", "defaul
 _T = TypeVar("_T")
 
 
-def read_proxy(value: Value, services: Collection[str] | None = None) -> ProxySettings:
-    """Return the valid settings; problems of the others are recorded. `services` are the HTTP services, if known."""
+def read_proxy(
+    value: Value, services: Collection[str] | None = None, own_ports: Collection[int] | None = None
+) -> ProxySettings:
+    """Return the valid settings; problems of the others are recorded.
+
+    `services` are the HTTP services, and `own_ports` those of services with a listener of their own, if known.
+    """
     fields = value.fields(("http", "tls", "tcp", "keepalive"), EXAMPLE)
     default = ProxySettings()
     http = fields["http"].fields(HTTP_KEYS, "{trustedHops: 1}") if "http" in fields else {}
@@ -37,7 +42,9 @@ def read_proxy(value: Value, services: Collection[str] | None = None) -> ProxySe
         http=_http(http, services),
         http_proxy_protocol=_read(http, "proxyProtocol", Value.yes_no, default.http_proxy_protocol),
         tls_proxy_protocol=_read(tls, "proxyProtocol", Value.yes_no, default.tls_proxy_protocol),
-        tcp_proxy_protocol=_read(tcp, "proxyProtocol", _ports, default.tcp_proxy_protocol),
+        tcp_proxy_protocol=_read(
+            tcp, "proxyProtocol", lambda ports: _ports(ports, own_ports), default.tcp_proxy_protocol
+        ),
         keepalive_seconds=_read(fields, "keepalive", _keepalive, default.keepalive_seconds),
     )
 
@@ -87,8 +94,13 @@ def _service(value: Value, services: Collection[str] | None) -> str | None:
     return None
 
 
-def _ports(value: Value) -> frozenset[int]:
-    ports = [item.whole(1, MAX_PORT) for item in value.items("[5432]")]
+def _ports(value: Value, known: Collection[int] | None) -> frozenset[int]:
+    items = value.items("[5432]")
+    ports = [item.whole(1, MAX_PORT) for item in items]
+    for item, port in zip(items, ports, strict=True):
+        if port is not None and known is not None and port not in known:
+            right = f"use {join_words(map(str, sorted(known)))}" if known else "set listen of the service"
+            item.wrong(f"no service of this file listens on port {port}; {right}")
     return frozenset(port for port in ports if port is not None)
 
 

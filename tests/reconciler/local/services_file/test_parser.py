@@ -94,14 +94,14 @@ def test_parser_full_file_reads_every_field(file: Path) -> None:
 def test_parser_proxy_reads_every_setting(file: Path) -> None:
     assert right(file).proxy == ProxySettings()
     limits, rest = "maxHeadersKiB: 512, maxHeaders: 2000", "healthPath: /up, defaultService: web, proxyProtocol: true"
-    others = "tls: {proxyProtocol: true}, tcp: {proxyProtocol: [5432]}, keepalive: 2m"
+    others = "tls: {proxyProtocol: true}, tcp: {proxyProtocol: [15432]}, keepalive: 2m"
     block = f"proxy: {{http: {{trustedHops: 0, {limits}, {rest}}}, {others}}}\nservices:"
     http = HttpProxy(trusted_hops=0, max_headers_kib=512, max_headers=2000, health_path="/up", default_service="web")
     assert changed(file, "services:", block).proxy == ProxySettings(
         http=http,
         http_proxy_protocol=True,
         tls_proxy_protocol=True,
-        tcp_proxy_protocol=frozenset({5432}),
+        tcp_proxy_protocol=frozenset({15432}),
         keepalive_seconds=120,
     )
 
