@@ -143,8 +143,8 @@ class ClusterRuntime:
     def _make_elector(self) -> LeaderElector:
         settings = self._settings
         duration = settings.lease_duration
-        terms = LeaseTiming(duration, margin=duration / 3, every=duration / 7.5)
-        candidate = LeaderElection(settings.pod_name, terms, self._wanted_indexes, self._unused_index)
+        timing = LeaseTiming(duration, margin=duration / 3, every=duration / 7.5)
+        candidate = LeaderElection(settings.pod_name, timing, self._wanted_indexes, self._unused_index)
         place, address = (settings.lease_namespace, settings.lease_name), settings.peer_address
         return LeaderElector(self._api, place, candidate, address, self._lead, self._follow, self._allocate)
 
@@ -152,9 +152,9 @@ class ClusterRuntime:
         """Make the streams of this replica, and the view of all replicas that the engine works with."""
         settings, found = self._settings, self._certificates
         clock, valid, proxies = Clock(ticks=ticks), self._elector.valid, self._proxies or NoMembers()
-        terms = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, proxies)
+        context = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, proxies)
         secure = (lambda: credentials.channel(found.read())) if found else None
-        peers = Peers(terms, self.engine, self._elector.renew_now, secure, settings.server_name or None)
+        peers = Peers(context, self.engine, self._elector.renew_now, secure, settings.server_name or None)
         shared = peers.replication
         reports = Reports(shared.router.routed, shared.holders.held, _rejected, shared.faults.found, self._joined)
         acknowledged = self._runtime.metrics.acked

@@ -183,7 +183,7 @@ class Lifecycles:
         if after.stage is not Stage.Removed:
             self._removed.pop(name, None)
         if isinstance(event, RemovalTimedOut):
-            log.warning("taken out, and not known to be unused for all of drainTimeout", service=name)
+            log.warning("removed although it may still be in use: its drainTimeout has passed", service=name)
         if after.stage is not before.stage:
             self._converge(name, before, after)
 
@@ -191,12 +191,12 @@ class Lifecycles:
         """Apply the effects of a new stage."""
         match after.stage:
             case Stage.Withdrawn:
-                log.info("its program changed, and it is never idle: new connections wait", service=name)
+                log.info("the program changed and the service is never idle: new connections wait", service=name)
                 self._engine.withdraw(name)
             case Stage.Replacing:
-                log.info("nothing is in flight: its program is replaced", service=name)
+                log.info("nothing is in flight: replacing the program", service=name)
                 self._programs.restart(name)
             case Stage.Outdated if before.stage is Stage.Withdrawn:
-                log.warning("in use all the time that others may wait: its program is replaced later", service=name)
+                log.warning("still in use after the longest wait: replacing the program later", service=name)
         if before.runs_earlier_program and not after.runs_earlier_program and after.stage is not Stage.Removed:
             self._engine.restore(name)

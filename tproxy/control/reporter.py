@@ -48,7 +48,7 @@ class HoldReporter:
             self._link.send(HolderReport(acked=self._acked, rules=rules))
 
     def acknowledge(self, link: Link, version: int) -> None:
-        """Report that a `AssignmentUpdate` of this stream is in force."""
+        """Report that an `AssignmentUpdate` of this stream is in force."""
         if self._link is link:
             self._acked = version
             self._flush(force=True)

@@ -94,17 +94,18 @@ class LeaderElection:
     def __init__(
         self,
         identity: str,
-        terms: LeaseTiming,
+        timing: LeaseTiming,
         wanted: Callable[[], int] = lambda: 0,
         unused: Callable[[], int] = lambda: FIRST_INDEX,
     ) -> None:
-        self.identity, self.terms, self._wanted, self._unused = identity, terms, wanted, unused
+        self.identity, self.timing, self._wanted, self._unused = identity, timing, wanted, unused
         self.known: LeaseRecord | None = None
         self.valid_until = 0.0
         self.since = 0.0
         """Start of the current or the last term."""
         self._unchanged_since = 0.0
-        self._has_read = self._starts_after_uninstall = False
+        self._has_read = False
+        self._starts_after_uninstall = False
         """True if the Lease belonged to an uninstallation when it was first read: a later installation may lead."""
         self._must_read = True
         self._due = 0.0
@@ -148,7 +149,7 @@ class LeaderElection:
         self._highest = max(self._highest, found.next_index if found else 0)
         if found is None or found.holder != self.identity:
             self._end_term()
-        self._due = now if self.valid(now) or self._may_acquire(now) else now + self.terms.every
+        self._due = now if self.valid(now) or self._may_acquire(now) else now + self.timing.every
 
     def wrote(self, began: float, now: float, write: WriteLease, found: LeaseRecord) -> None:
         """Record that the write that was sent at `began` was accepted."""
@@ -160,8 +161,8 @@ class LeaderElection:
         self._highest = max(self._highest, write.next_index)
         self.known, self._unchanged_since, self._must_read = found, now, False
         self._starts_after_uninstall = False  # an uninstallation after a term of this candidate concerns it
-        self.valid_until = began + self.terms.duration - self.terms.margin
-        self._due = now + self.terms.every if self.valid(now) else now
+        self.valid_until = began + self.timing.duration - self.timing.margin
+        self._due = now + self.timing.every if self.valid(now) else now
 
     def refused(self, now: float) -> None:
         """Record a conflict: another candidate wrote in between."""
@@ -169,7 +170,7 @@ class LeaderElection:
 
     def failed(self, now: float) -> None:
         """Record a failed call; a write may have taken effect."""
-        self._must_read, self._due = True, now + self.terms.every / 2
+        self._must_read, self._due = True, now + self.timing.every / 2
 
     def release(self) -> WriteLease | None:
         """End the term now, and return the write that lets the next leader start at once."""
@@ -209,7 +210,7 @@ class LeaderElection:
         if known is None or known.holder in ("", self.identity):
             return True
         lasts = 0.0 if self._starts_after_uninstall else known.duration
-        return now - self._unchanged_since >= max(self.terms.duration, lasts)
+        return now - self._unchanged_since >= max(self.timing.duration, lasts)
 
     def _write(self, now: float) -> WriteLease:
         known, leads = self.known, self.valid(now)

@@ -171,7 +171,7 @@ class LeaderElector:
             return None
 
     async def _put(self, write: WriteLease) -> LeaseRecord:
-        body = lease_body(write, self._name, self._address, self._election.terms, self._wall())
+        body = lease_body(write, self._name, self._address, self._election.timing, self._wall())
         method, where = ("PUT", self._one) if write.over else ("POST", self._all)
         return _lease(await self._api.call(method, where, body, timeout=self._timeout()))
 
@@ -199,7 +199,7 @@ class LeaderElector:
             self._on_indexes()
 
 
-def lease_body(write: WriteLease, name: str, address: str, terms: LeaseTiming, at: datetime) -> dict[str, Any]:
+def lease_body(write: WriteLease, name: str, address: str, timing: LeaseTiming, at: datetime) -> dict[str, Any]:
     """Return the Lease to send; fields of other writers are kept."""
     new = {"apiVersion": API_VERSION, "kind": "Lease"}
     over: dict[str, Any] = dict(write.over.raw) if write.over else new
@@ -208,7 +208,7 @@ def lease_body(write: WriteLease, name: str, address: str, terms: LeaseTiming, a
     notes[leader_election.ADDRESS] = address if write.holder else ""
     spec = dict(over.get("spec") or {})
     stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec |= {"leaseDurationSeconds": max(1, round(terms.duration)), "leaseTransitions": write.transitions}
+    spec |= {"leaseDurationSeconds": max(1, round(timing.duration)), "leaseTransitions": write.transitions}
     spec |= {"holderIdentity": write.holder, "renewTime": stamp}
     if write.acquires:
         spec["acquireTime"] = stamp
