@@ -6,6 +6,7 @@ The options of all commands are created at every start, so this module imports o
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -211,6 +212,16 @@ def named_path(text: str | Path) -> Path:
     if text == "":
         raise typer.BadParameter("the path is empty; name a directory, or leave the option out")
     return Path(text)
+
+
+def lasting_file(path: Path) -> Path:
+    """Validate a file that other processes can read, again and again: not a pipe, and not `/dev/stdin`."""
+    is_descriptor = os.path.realpath(path.parent).startswith("/proc/") or (
+        path.is_symlink() and os.readlink(path).startswith("/proc/")
+    )
+    if is_descriptor or path.is_fifo():
+        raise typer.BadParameter(f"{path} cannot be read again after a change; save its content as a file, and name it")
+    return path
 
 
 def directory(path: Path | None) -> Path | None:

@@ -53,6 +53,9 @@ class LogFormat(StrEnum):
 
 
 File = Annotated[Path, typer.Argument(help="The services file.", metavar="FILE")]
+LastingFile = Annotated[
+    Path, typer.Argument(help="The services file.", metavar="FILE", callback=validators.lasting_file)
+]
 Log = Annotated[LogFormat, typer.Option("--log", envvar="ZENVOY_LOG", help="Format of log lines.")]
 StateDirOption = Annotated[
     Path,
@@ -141,7 +144,7 @@ def _as_data(problem: FileProblem) -> dict[str, str | int | bool]:
 
 
 def up_command(
-    file: File,
+    file: LastingFile,
     state_dir: StateDirOption = STATE_DIR,
     log_style: Log = LogFormat.plain,
     metrics: Metrics = None,

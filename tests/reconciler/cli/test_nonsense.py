@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,19 @@ def test_url_with_password_is_not_shown(here: Path, command: str, url: str) -> N
     assert done.exit_code == 2
     assert "send them as a header" in " ".join(done.output.replace("│", "").split())
     assert "secret" not in done.output
+
+
+def test_up_file_that_can_be_read_once_is_usage_error(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.mkfifo(tmp_path / "pipe")
+    try:
+        for file in ("/dev/stdin", f"/dev/fd/{reading}", f"{tmp_path}/pipe"):
+            done = CliRunner().invoke(app, ["up", file, f"--state-dir={tmp_path}/state"])
+            assert done.exit_code == 2, done.output
+            assert "cannot be read again" in " ".join(done.output.replace("│", "").split())
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_up_two_prometheus_servers_is_usage_error(here: Path) -> None:
