@@ -76,10 +76,10 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
             return _draining(record, spec, seen, now, stale_after)
 
 
-def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event | None:
+def due(record: Record, spec: Spec, seen: Observed, event: type[Event], now: float) -> Event | None:
     """Return the event of a passed deadline, filled from the observation; None if a busy check decides instead."""
     if event is events.WakeTimedOut:
-        wanted = spec.departing or spec.paused or _wanted(record, spec, seen)
+        wanted = spec.departing or spec.paused or _works(record, spec, seen, now) or _wanted(record, spec, seen)
         return events.WakeTimedOut(str(seen.diagnosis or UNEXPLAINED), wanted=wanted)
     if event is events.DrainTimedOut:
         return events.DrainTimedOut(str(drain_blocker(record, spec, seen) or "the drain took too long"))
@@ -147,6 +147,13 @@ def _silent_for(seen: Observed, traffic: ServiceUsage) -> float:
 def _was_commanded(record: Record, seen: Observed) -> bool:
     """Return whether the present drain was commanded, rather than caused by idleness."""
     return seen.sleep_commanded_at is not None and seen.sleep_commanded_at >= record.since
+
+
+def _works(record: Record, spec: Spec, seen: Observed, now: float) -> bool:
+    """Return whether a waking service was at work when it lost its endpoints: a program at work may be unready."""
+    asked_from = record.since - busy.ask_again_after(spec) - busy.CHECK_SECONDS
+    answer = None if seen.end else seen.busy  # the work has ended with the process
+    return busy.blocker_of(spec, answer, seen.busy_until, now, asked_from) is not None
 
 
 def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:

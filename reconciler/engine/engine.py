@@ -195,9 +195,10 @@ class Engine:
         before, service.deadline = service.record, None  # it has passed: the next plan arms the alarm again
         self._settle(name)
         if before and service.record and service.record.since == before.since:
-            event = due(service.record, service.effective_spec, service.seen, deadline.event)
+            now = max(self._now(), deadline.at)
+            event = due(service.record, service.effective_spec, service.seen, deadline.event, now)
             if event and (self.leads or follows_deadline(service.record, event)):
-                self._step(name, service, event, max(self._now(), deadline.at))
+                self._step(name, service, event, now)
                 self._settle(name)
 
     def command(self, name: str, event: Event) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import events
+from reconciler.core.busy import CHECK_SECONDS, BusyAnswer, BusyUntil, ask_again_after
 from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS, Observed, due, judge, undrained
 from reconciler.core.machine import step
@@ -359,14 +361,14 @@ def test_deleted_awake_service_has_the_same_events(state: State) -> None:
 
 def test_due_wake_of_deleted_service_is_wanted() -> None:
     unused = replace(DRAINED, endpoints=())
-    event = due(a_record(State.Waking), DEPARTING, unused, events.WakeTimedOut)
+    event = due(a_record(State.Waking), DEPARTING, unused, events.WakeTimedOut, NOW)
     assert isinstance(event, events.WakeTimedOut)
     assert event.wanted
 
 
 def test_due_wake_of_paused_service_is_wanted() -> None:
     unused = replace(DRAINED, endpoints=())
-    event = due(a_record(State.Waking), replace(SPEC, paused=True), unused, events.WakeTimedOut)
+    event = due(a_record(State.Waking), replace(SPEC, paused=True), unused, events.WakeTimedOut, NOW)
     assert isinstance(event, events.WakeTimedOut)
     assert event.wanted
 
@@ -375,7 +377,7 @@ def test_due_wake_of_paused_service_is_wanted() -> None:
 
 
 def wanted(seen: Observed) -> bool:
-    event = due(a_record(State.Waking), SPEC, seen, events.WakeTimedOut)
+    event = due(a_record(State.Waking), SPEC, seen, events.WakeTimedOut, NOW)
     assert isinstance(event, events.WakeTimedOut)
     return event.wanted
 
@@ -397,25 +399,52 @@ def test_due_wake_is_wanted_unless_proved_unused() -> None:
         assert wanted(unknown), unknown
 
 
+AT_WORK = Blocker(Reason.BUSY, "GET /busy is answered with 200")
+CHECKED = replace(SPEC, has_busy_check=True)
+ANSWERED = BusyAnswer(SINCE - 1, AT_WORK)
+LONG_AGO = BusyAnswer(SINCE - ask_again_after(CHECKED) - CHECK_SECONDS - 1, AT_WORK)
+
+
+@pytest.mark.parametrize(
+    ("spec", "known", "expected"),
+    [
+        (SPEC, {"busy_until": BusyUntil(NOW + 1, AT_WORK)}, True),
+        (SPEC, {"busy_until": BusyUntil(NOW, AT_WORK)}, False),
+        (CHECKED, {"busy": ANSWERED}, True),
+        (CHECKED, {"busy": ANSWERED, "end": "exit code 1"}, False),
+        (CHECKED, {"busy": LONG_AGO}, False),
+        (CHECKED, {"busy": BusyAnswer(SINCE - 1)}, False),
+        (SPEC, {"busy": ANSWERED}, False),
+    ],
+    ids=["until later", "until now", "busy", "ended", "long ago", "idle", "without a check"],
+)
+def test_due_wake_of_a_service_at_work_is_wanted(spec: Spec, known: dict[str, Any], expected: bool) -> None:
+    """A program that works without a client may be unready for a while, and a sleep would cut its work."""
+    seen = replace(DRAINED, endpoints=(), **known)
+    event = due(a_record(State.Waking), spec, seen, events.WakeTimedOut, NOW)
+    assert isinstance(event, events.WakeTimedOut)
+    assert event.wanted is expected
+
+
 def test_due_wake_has_diagnosis_as_reason() -> None:
     record, stuck = (
         a_record(State.Waking),
         replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit code 1"), held=1),
     )
-    assert due(record, SPEC, stuck, events.WakeTimedOut).reason == "exit code 1"
-    unexplained = due(record, SPEC, replace(stuck, diagnosis=None), events.WakeTimedOut)
+    assert due(record, SPEC, stuck, events.WakeTimedOut, NOW).reason == "exit code 1"
+    unexplained = due(record, SPEC, replace(stuck, diagnosis=None), events.WakeTimedOut, NOW)
     assert unexplained.reason == "TimedOut: not ready, and no reason is reported"
 
 
 def test_due_drain_has_blocker_as_reason() -> None:
     seen = replace(DRAINED, traffic=a_judgement(Usage.TRAFFIC, start=999, in_flight=2))
-    event = due(a_record(State.Draining), SPEC, seen, events.DrainTimedOut)
+    event = due(a_record(State.Draining), SPEC, seen, events.DrainTimedOut, NOW)
     assert event == events.DrainTimedOut("2 requests in flight")
-    assert due(a_record(State.Draining), SPEC, DRAINED, events.DrainTimedOut).reason == "the drain took too long"
+    assert due(a_record(State.Draining), SPEC, DRAINED, events.DrainTimedOut, NOW).reason == "the drain took too long"
 
 
 def test_due_idle_of_paused_service_is_paused() -> None:
-    assert due(a_record(State.Idle), replace(SPEC, paused=True), IN_USE, events.IdleElapsed) == events.IdleElapsed(
+    assert due(a_record(State.Idle), replace(SPEC, paused=True), IN_USE, events.IdleElapsed, NOW) == events.IdleElapsed(
         "idle for all of idleAfter", paused=True
     )
 
@@ -457,7 +486,7 @@ def test_judge_and_step_converge_in_few_rounds(
 
 @given(RECORDS, SEEN, st.sampled_from([events.WakeTimedOut, events.DrainTimedOut, events.IdleElapsed]))
 def test_due_event_always_has_a_reason(record: Record, seen: Observed, event: type[Event]) -> None:
-    assert due(record, SPEC, seen, event).reason
+    assert due(record, SPEC, seen, event, NOW).reason
 
 
 def test_commanded_drain_allows_for_first_samples() -> None:
