@@ -337,13 +337,13 @@ def _reconciler(options: Options, holder_port: int) -> ChildProcess:
         command += ["--tls-cert", str(files.certificate), "--tls-key", str(files.key), "--tls-ca", str(files.authority)]
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
-    output, health = options.state_dir.log("reconciler"), options.state_dir.control
+    output, health = options.state_dir.process_log("reconciler"), options.state_dir.control
     return ChildProcess("reconciler", command, output=output, shares_stdout=True, health=health, umask=options.umask)
 
 
 def _keeper(options: Options) -> ChildProcess:
     command = [*PYTHON, "tproxy.keeper", KEEPER_SOCKET]
-    return ChildProcess("keeper", command, output=options.state_dir.log("keeper"), stop_seconds=0.3)
+    return ChildProcess("keeper", command, output=options.state_dir.process_log("keeper"), stop_seconds=0.3)
 
 
 def _holder(options: Options, listening: socket.socket) -> ChildProcess:
@@ -352,14 +352,14 @@ def _holder(options: Options, listening: socket.socket) -> ChildProcess:
     command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
     command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
     command += ["--keeper", KEEPER_SOCKET, "--health-socket", HOLDER_SOCKET]
-    output, health = options.state_dir.log("holder"), options.state_dir.path / HOLDER_SOCKET
+    output, health = options.state_dir.process_log("holder"), options.state_dir.path / HOLDER_SOCKET
     return ChildProcess("holder", command, output=output, health=health, stop_seconds=0.6, descriptors=(descriptor,))
 
 
 def _envoy(options: Options, binary: str) -> ChildProcess:
     command = [binary, "-c", options.state_dir.bootstrap.name, "--disable-hot-restart", "--log-level", "warning"]
     command += ["--concurrency", str(min(4, os.cpu_count() or 1))]
-    output, health = options.state_dir.log("envoy"), options.state_dir.path / ADMIN_SOCKET
+    output, health = options.state_dir.process_log("envoy"), options.state_dir.path / ADMIN_SOCKET
     return ChildProcess(
         "envoy",
         command,

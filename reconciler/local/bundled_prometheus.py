@@ -15,6 +15,7 @@ import yaml
 
 from reconciler.local import private_files
 from reconciler.local.process_supervisor import ChildProcess
+from reconciler.local.state_dir import StateDir
 
 DIRECTORY = "prometheus"
 RETENTION = "1d"
@@ -46,7 +47,7 @@ def child(
     command = [program, f"--config.file={DIRECTORY}/prometheus.yml", f"--storage.tsdb.path={DIRECTORY}/data"]
     command += [f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address=127.0.0.1:{port}"]
     command += ["--enable-feature=exemplar-storage"]
-    return ChildProcess("prometheus", command, output=state_dir / "logs" / "prometheus.log", stop_seconds=0.5)
+    return ChildProcess("prometheus", command, output=StateDir(state_dir).process_log("prometheus"), stop_seconds=0.5)
 
 
 def configuration(sample_interval: float, metrics: str, holder: str | None, rules: Sequence[Path]) -> str:

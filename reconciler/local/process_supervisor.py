@@ -53,7 +53,7 @@ class ChildProcess:
     name: str
     command: Sequence[str]
     output: Path | None = None
-    """The log file for its output, `NAME.log`; None: the output of the supervisor."""
+    """The log file for its output; None: the output of the supervisor."""
     shares_stdout: bool = False
     """True if only standard error goes to the log file, and standard output to that of the supervisor."""
     health: Path | None = None

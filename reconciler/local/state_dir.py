@@ -59,13 +59,17 @@ class StateDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
-    def log(self, process: str) -> Path:
-        """Return the log file of a service, or of a process of `zenvoy up`."""
-        return self.logs / f"{process}.log"
+    def log(self, service: str) -> Path:
+        """Return the log file of a service."""
+        return self.logs / f"{service}.log"
+
+    def process_log(self, process: str) -> Path:
+        """Return the log file of a process of `zenvoy up`. No service has this file, since names have no dots."""
+        return self.logs / f"zenvoy.{process}.log"
 
     def make(self) -> None:
         """Create the directory. Raises `OSError`, in particular `NotPrivate` if another user could change it."""
         from reconciler.local import private_files  # the commands of the CLI do not need it
 
-        for directory in (self.path, self.log("envoy").parent):
+        for directory in (self.path, self.logs):
             private_files.make_directory(directory)

@@ -63,5 +63,5 @@ def test_envoy_that_always_exits_ends_up_with_its_output(zenvoy: Start) -> None:
     reason = text.splitlines()[-1]
     assert reason.startswith("zenvoy: envoy ended 5 times and was never ready: exit code 7; ")
     assert "its last output: the library is missing" in reason
-    assert str(z.state_dir / "logs" / "envoy.log") in reason
+    assert str(z.state_dir / "logs" / "zenvoy.envoy.log") in reason
     assert not z.leftovers()
