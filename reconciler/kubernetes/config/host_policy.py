@@ -29,8 +29,8 @@ _MAX_RULES = 1000
 class Refusal(NamedTuple):
     """The reason why a namespace may not have a host or a port, and the remedy."""
 
-    what: str
-    right: str
+    message: str
+    remedy: str
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +80,7 @@ class HostPolicy:
             return None
         if any(_matches(pattern, name) for rule in self.rules if rule.covers(namespace) for pattern in rule.hosts):
             return None
-        return Refusal(f"hostPolicy does not give {host} to namespace {namespace}", _ASK)
+        return Refusal(f"hostPolicy does not allow {host} for namespace {namespace}", _ASK)
 
     def port_refusal(self, port: int, namespace: str) -> Refusal | None:
         """Return why a ScaledService may not have a port of the proxy; None when it may."""
@@ -88,7 +88,7 @@ class HostPolicy:
             return None
         if any(_within(text, port) for rule in self.rules if rule.covers(namespace) for text in rule.ports):
             return None
-        return Refusal(f"hostPolicy does not give port {port} to namespace {namespace}", _ASK)
+        return Refusal(f"hostPolicy does not allow port {port} for namespace {namespace}", _ASK)
 
     @property
     def ungoverned(self) -> tuple[str, ...]:
@@ -136,12 +136,12 @@ def owning_namespace(host: str, domain: str = CLUSTER_DOMAIN, namespaces: Contai
 def parse_policy(text: str, bare_names: bool = False, domain: str = CLUSTER_DOMAIN) -> HostPolicy:
     """Read a policy, a list in JSON. Raises `BadPolicy` with every mistake."""
     if not _DOMAIN.fullmatch(domain):
-        raise BadPolicy(f"{domain!r} is not a domain; write it as {CLUSTER_DOMAIN}")
+        raise BadPolicy(f"{domain!r} is not a domain; use for example {CLUSTER_DOMAIN}")
     try:
         rules = msgspec.json.decode(text, type=tuple[Rule, ...])
     except (msgspec.DecodeError, RecursionError) as error:
         example = '[{"namespaces": ["shop"], "hosts": ["*.shop.example.com"], "ports": ["5432"]}]'
-        raise BadPolicy(f"hostPolicy: {error}; write it as {example}") from None
+        raise BadPolicy(f"hostPolicy: {error}; use for example {example}") from None
     if mistakes := list(_mistakes(rules)):
         raise BadPolicy("\n".join(mistakes))
     return HostPolicy(rules, bare_names, domain)
@@ -154,18 +154,18 @@ def _mistakes(rules: tuple[Rule, ...]) -> Iterator[str]:
     for number, rule in enumerate(rules):
         where = f"hostPolicy[{number}]"
         if not rule.namespaces:
-            yield f"{where}.namespaces: the list is empty; write the namespaces, or * for all"
+            yield f"{where}.namespaces: the list is empty; name the namespaces, or use * for all"
         if not (rule.hosts or rule.ports):
-            yield f"{where}: the rule gives nothing; add hosts or ports"
+            yield f"{where}: the rule allows nothing; add hosts or ports"
         for glob in rule.namespaces:
             if not _NAMESPACES.fullmatch(glob):
-                yield f"{where}.namespaces: {glob!r} is not a namespace; write it as shop or team-*"
+                yield f"{where}.namespaces: {glob!r} is not a namespace; use for example shop or team-*"
         for pattern in rule.hosts:
             if not _PATTERN.fullmatch(pattern):
-                yield f"{where}.hosts: {pattern!r} is not a host; write it as www.example.com or *.shop.example.com"
+                yield f"{where}.hosts: {pattern!r} is not a host; use for example www.example.com or *.shop.example.com"
         for text in rule.ports:
             if not _is_port_range(text):
-                yield f"{where}.ports: {text!r} is not a port; write it as 5432 or 5400-5499"
+                yield f"{where}.ports: {text!r} is not a port; use for example 5432 or 5400-5499"
 
 
 def _is_port_range(text: str) -> bool:
@@ -186,7 +186,7 @@ def _not_yours(host: str, owner: str, namespace: str, service: str) -> Refusal:
     short = normalize_host(host).count(".") < 2
     right = f"leave it out; {service}.{namespace} leads here without it"
     if short:
-        right += f", and the cluster's administrator can give {host} to {namespace} in the chart value hostPolicy"
+        right += f", and the cluster's administrator can allow {host} for {namespace} in the chart value hostPolicy"
     if owner:
         return Refusal(f"{host} is a name of namespace {owner}, which alone may have it", right)
     kind = (

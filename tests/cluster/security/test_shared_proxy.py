@@ -180,7 +180,7 @@ async def test_names_of_a_namespace_lead_to_its_own_services(stage: Stage) -> No
 async def test_port_leads_to_the_namespace_that_may_have_it(stage: Stage) -> None:
     await stage.runs(stage.tenant.objects, "thief", echoes("thief"), "tcp")
     await stage.claims(stage.tenant.objects, "thief", {"protocol": "tcp", "listen": stage.tcp})
-    assert f"does not give port {stage.tcp}" in await stage.refused("thief", "ListenNotAllowed")
+    assert f"does not allow port {stage.tcp}" in await stage.refused("thief", "ListenNotAllowed")
     with pytest.raises(OSError, match="Connect call failed"):
         await line(stage.tcp)
     await stage.runs(stage.victim, "db", echoes("owner"), "tcp")

@@ -126,7 +126,8 @@ def test_bare_name_of_another_service_is_rejected() -> None:
         assert told(found) == {
             "b/front": [
                 "HostNotAllowed: spec.hosts: web is a bare name, which belongs to no namespace; leave it out; front.b "
-                "leads here without it, and the cluster's administrator can give web to b in the chart value hostPolicy"
+                "leads here without it, and the cluster's administrator can allow web for b in the chart value "
+                "hostPolicy"
             ]
         }
         assert "web" not in found.entries["b/front"].spec.hosts
@@ -156,8 +157,8 @@ def test_host_outside_policy_is_removed() -> None:
     found = settled(scaled("hosts: [a.shop.example.com, www.example.com]"), policy=policy)
     assert told(found) == {
         "shop/web": [
-            "HostNotAllowed: spec.hosts: hostPolicy does not give www.example.com to namespace shop; leave it out, or "
-            "ask the cluster's administrator to add it to the chart value hostPolicy"
+            "HostNotAllowed: spec.hosts: hostPolicy does not allow www.example.com for namespace shop; leave it out, "
+            "or ask the cluster's administrator to add it to the chart value hostPolicy"
         ]
     }
     assert found.entries["shop/web"].spec.hosts[-1] == "a.shop.example.com"
@@ -171,7 +172,7 @@ def test_port_outside_policy_is_rejected() -> None:
     assert list(found.entries) == ["a/db"]
     assert told(found) == {
         "b/db": [
-            "ListenNotAllowed: spec.listen: hostPolicy does not give port 5432 to namespace b; leave it out, or ask "
+            "ListenNotAllowed: spec.listen: hostPolicy does not allow port 5432 for namespace b; leave it out, or ask "
             "the cluster's administrator to add it to the chart value hostPolicy"
         ]
     }

@@ -140,7 +140,7 @@ def test_policy_rule_allows_named_short_host() -> None:
         ('[{"hosts": ["a.example.com"]}]', "missing required field `namespaces`"),
         ('[{"namespaces": ["a"], "host": []}]', "unknown field `host`"),
         ('[{"namespaces": [], "ports": ["1"]}]', "hostPolicy[0].namespaces: the list is empty"),
-        ('[{"namespaces": ["a"]}]', "hostPolicy[0]: the rule gives nothing"),
+        ('[{"namespaces": ["a"]}]', "hostPolicy[0]: the rule allows nothing"),
         ('[{"namespaces": ["A"], "ports": ["1"]}]', "hostPolicy[0].namespaces: 'A' is not a namespace"),
         ('[{"namespaces": ["a"], "hosts": ["a.*.com"]}]', "hostPolicy[0].hosts: 'a.*.com' is not a host"),
         ('[{"namespaces": ["a"], "ports": ["0"]}]', "hostPolicy[0].ports: '0' is not a port"),
