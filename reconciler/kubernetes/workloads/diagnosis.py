@@ -174,9 +174,17 @@ def _missing_pods(evidence: Evidence, pods: int) -> RankedDiagnosis | None:
         if any(condition.reason == PAUSED for condition in evidence.conditions):
             message = f"{evidence.target} is paused and has never created a pod; run kubectl rollout resume"
             return _finding(7, Reason.NO_PODS, message)
-        message = f"the controller of {evidence.target} has created no pod and reports no reason"
-        return _finding(7, Reason.NO_PODS, message)
+        return _finding(7, Reason.NO_PODS, _uncreated(evidence))
     return None
+
+
+def _uncreated(evidence: Evidence) -> str:
+    """Describe that there is no pod. A StatefulSet creates none while the pod of the same name still exists."""
+    terminating = sorted((pod for pod in evidence.pods if pod.metadata.deletion_timestamp), key=_name)
+    if terminating:
+        earlier = f"pod {_name(terminating[0])} is still terminating on node {terminating[0].spec.node_name or 'none'}"
+        return f"{earlier}, and the controller of {evidence.target} has created no other pod"
+    return f"the controller of {evidence.target} has created no pod and reports no reason"
 
 
 def _rejection(target: str, reason: str, message: str) -> RankedDiagnosis:
@@ -264,6 +272,10 @@ def _quote(text: str) -> str:
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+def _name(pod: Pod) -> str:
+    return pod.metadata.name
 
 
 def _is_backing_off(container: ContainerStatus) -> bool:

@@ -55,7 +55,10 @@ class WakeMonitor:
         self._pods.close()
 
     def observe(self, workload: Workload) -> list[Pod] | None:
-        """Record the progress of the workload, and return the pods of this wake; None while they are not known."""
+        """Record the progress of the workload, and return the pods of this wake, and those that are terminating.
+
+        Returns None while they are not known.
+        """
         selector = workload.scaler.observer.selector or workload.selector
         if not selector:
             if workload.scaler.observer.selector == "" and workload.selector is None:
@@ -70,7 +73,8 @@ class WakeMonitor:
         ending = (
             workload.terminating | workload.previous_pods if waited < UNMARK_AFTER_SECONDS else workload.terminating
         )
-        pods = [pod for pod in seen[0] if pod.metadata.uid not in ending]
+        # One that Kubernetes calls terminating too may be why no other is created.
+        pods = [pod for pod in seen[0] if pod.metadata.uid not in ending or pod.metadata.deletion_timestamp]
         workload.record_milestones(pods, time.time())
         return pods
 

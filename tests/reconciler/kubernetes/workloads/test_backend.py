@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.workloads import probing
+from reconciler.kubernetes.workloads import diagnosis, probing
 from reconciler.kubernetes.workloads import workload as workload_module
 from reconciler.ports.backend import WorkloadStatus
 from tests.ports import free_port
@@ -299,6 +299,21 @@ async def test_backend_pods_that_ended_long_ago_are_not_diagnosed(scene: Scene) 
     scene.converge(UP)
     told = await scene.until(lambda running: running.diagnosis)
     assert str(told.diagnosis) == "Terminated: pod b has ended: shutdown"
+
+
+async def test_backend_pod_that_ends_slowly_is_named(scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A StatefulSet creates its pod again only once the earlier one has ended, which still serves meanwhile."""
+    monkeypatch.setattr(diagnosis, "UNCREATED_SECONDS", 0.0)
+    scene.deploy(0)
+    scene.slice(port, "uid-of-web-0", ready=False, serving=True, terminating=True)
+    meta = {"labels": {"app": "web"}, "deletionTimestamp": "2026-11-23T10:00:00Z"}
+    scene.api.say(PODS, "shop", "web-0", {"metadata": meta, "spec": {"nodeName": "node-1"}, "status": {}})
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    told = await scene.until(lambda running: running.diagnosis)
+    assert str(told.diagnosis).startswith("NoPods: pod web-0 is still terminating on node node-1")
+    assert not told.endpoints
 
 
 async def test_backend_removed_service_is_not_scaled(scene: Scene) -> None:

@@ -314,7 +314,11 @@ def test_diagnose_sidecar_that_has_started_is_not_initializing() -> None:
 def test_diagnose_no_pods() -> None:
     assert said(waited=1) is None
     assert said(waited=6) == f"NoPods: the controller of {TARGET} has created no pod and reports no reason"
-    assert said(pod(deleted=True), waited=6) == said(waited=6), "one that ends is none"
+    assert said(pod(deleted=True), waited=1) is None
+    assert said(pod("web-2", deleted=True), pod(deleted=True), waited=6) == (
+        "NoPods: pod web-1 is still terminating on node node-1, "
+        f"and the controller of {TARGET} has created no other pod"
+    )
     paused = Condition(type="Progressing", status="Unknown", reason="DeploymentPaused")
     assert said(waited=6, conditions=[paused]) == (
         f"NoPods: {TARGET} is paused and has never created a pod; run kubectl rollout resume"
