@@ -647,6 +647,8 @@ def test_chart_uninstall_job_has_permissions(chart: Chart) -> None:
     [job] = [one for one in rendered if one["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-delete"]
     commands = [" ".join(one.content["args"]) for one in containers([job])]
     assert [command.partition("--namespace=")[2] for command in commands] == ["shop", "blog"]
+    annotations = job["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
     roles = {
         (one["kind"], one["metadata"]["namespace"])
         for one in rendered
