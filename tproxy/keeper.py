@@ -107,6 +107,7 @@ class Keeper:
         self._link = link
 
     def _serve(self, link: socket.socket) -> None:
+        """Process one message. Raises `BlockingIOError` if there is none, and other errors if the link is unusable."""
         data, descriptors = receive(link)
         kind, body = data[:1], data[1:]
         if kind == b"K":

@@ -133,6 +133,7 @@ class ProcessSupervisor:
             self._notes.unlink(missing_ok=True)
 
     async def _keep(self, child: ChildProcess) -> None:
+        """Run a child again and again, until cancelled. Give up if it was never ready in `MAX_STARTS` runs."""
         failures = 0
         loop = asyncio.get_running_loop()
         for starts in itertools.count(1):

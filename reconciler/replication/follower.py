@@ -212,6 +212,7 @@ class PeerClient:
                 await asyncio.gather(sending, return_exceptions=True)
 
     async def _receive(self, call: Any, received: _Received) -> None:
+        """Adopt the leader's records and fleet until it ends the stream. Raises the errors of gRPC and of decoding."""
         async for message in call:
             received.any = True
             self._stop_alone_timer()

@@ -73,6 +73,7 @@ class PeerServer:
         received: AsyncIterator[messages.FollowerMessage],
         context: grpc.aio.ServicerContext[messages.FollowerMessage, messages.LeaderMessage],
     ) -> AsyncIterator[messages.LeaderMessage]:
+        """Serve one follower: all records, then each change, until its stream or this term ends."""
         first = await anext(aiter(received), None)
         if first is None or first.hello is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")

@@ -116,6 +116,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def _serve(
         self, kind: StreamKind, name_in: Callable[[Any], str], serve: Any, requests: AsyncIterator[Any], context: Any
     ) -> None:
+        """Admit a stream and serve it, or refuse it with a status."""
         peer = _peer(context)
         try:
             with self._counted():
@@ -161,6 +162,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 pass
 
     async def _first(self, name_in: Callable[[Any], str], requests: AsyncIterator[Any]) -> tuple[Any, str]:
+        """Return the first message and the name of its sender. Raises `RefusedError`."""
         try:
             async with asyncio.timeout(self._limits.first_message_seconds):
                 first = await anext(aiter(requests), None)

@@ -141,6 +141,7 @@ class HolderStreams:
         received: AsyncIterator[wire.HolderReport],
         context: grpc.aio.ServicerContext[wire.HolderReport, wire.AssignmentUpdate],
     ) -> AsyncIterator[wire.AssignmentUpdate]:
+        """Serve one holder: all assignments, then each change, until its stream ends or another one replaces it."""
         first = await anext(aiter(received), None)
         if first is None or first.hello is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")

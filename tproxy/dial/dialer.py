@@ -147,6 +147,7 @@ class Dialer:
         return min(self._owner.dials_wanted(), self.pace.window, in_flight + self._budget.dials_allowed()) - in_flight
 
     def _dial(self) -> None:
+        """Start one dial, to the next endpoint in turn. It may succeed or be refused at once."""
         family, target = self._endpoints[self._turn % len(self._endpoints)]
         self._turn += 1
         try:

@@ -120,6 +120,7 @@ class Attempt:
             self._send()
 
     def _send(self) -> None:
+        """Send the client's bytes that are not sent yet, and its end, without reading them."""
         ended = bool(self._client_events & EPOLLRDHUP)
         limit = self._skip + REPLAY_BYTES
         unread = tcp.peek(self.client_fd, limit)

@@ -197,6 +197,7 @@ class Attribution:
         return changes
 
     def _continue(self) -> Change | None:
+        """Return the change that follows from the inquiry's answer; None while it must wait for one."""
         inquiry = self._inquiry
         assert inquiry is not None
         if inquiry.is_review:

@@ -53,6 +53,7 @@ class SotwStream(Stream):
         return self._on_answer(sub, request.nonce, request.error, now)
 
     def _subscribe(self, sub: Subscription, request: SotwRequest, *, first: bool) -> None:
+        """Apply the names in a request, which replace those in the request before."""
         if request.names is self._named.get(sub.type_url) and not first:
             return
         self._named[sub.type_url] = request.names

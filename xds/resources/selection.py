@@ -102,6 +102,7 @@ class Selection:
         return known is not None and (known.service is service or known.service == service)
 
     def _compose(self) -> None:
+        """Choose what is served: valid parts, and for a service with an error its earlier parts or only its cluster."""
         out = self.faults.keys()
         if not out:
             self.served = self._good

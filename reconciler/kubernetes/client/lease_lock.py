@@ -138,6 +138,7 @@ class LeaderElector:
             return
 
     async def _execute(self, action: ReadLease | WriteLease) -> None:
+        """Make a call, and give its result to the election."""
         began = self._ticks()
         try:
             if isinstance(action, ReadLease):

@@ -90,6 +90,7 @@ def resolve(
 def _entry(
     item: ScaledService, port: ServicePort, times: list[float], cluster: ClusterConfig, capture: Capture
 ) -> ServiceConfig:
+    """Return the configuration of valid fields; `times` are the seconds of `DURATIONS`, in that order."""
     meta, fields = item.metadata, item.spec
     protocol, service = _protocol(fields, port), service_of(item).partition("/")[2]
     listen = capture.port or fields.listen

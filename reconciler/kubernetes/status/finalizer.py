@@ -135,6 +135,7 @@ class FinalizerController:
                 raise
 
     async def _delete(self, service: str, item: ScaledService) -> None:
+        """Restore the replicas; remove the finalizer once no client needs the service, or after `wakeTimeout`."""
         uid = item.metadata.uid
         deletion = self._deletions.setdefault(uid, _Deletion(time.monotonic()))
         if deletion.restored_at is None:

@@ -284,6 +284,7 @@ class KubernetesBackend:
                 self._refresh(workload)
 
     def _refresh(self, workload: Workload) -> None:
+        """Report a service, if it is known and its status changed."""
         scaler = workload.scaler
         is_known = scaler.observer.current is not None or scaler.observer.is_missing
         if self._closing or not self.endpoint_slices.synced or not (is_known or workload.reported):

@@ -171,6 +171,7 @@ class TargetScaler:
             self._converge()
 
     async def _wake_until_awake(self) -> None:
+        """Send the wake until it is answered, is not needed, or is no longer desired."""
         if self._woken_ticks and time.monotonic() - self._woken_ticks < STABLE_AFTER_SECONDS:
             await asyncio.sleep(next(self._backoff))
         if await self._was_woken_by_leader():
@@ -232,6 +233,7 @@ class TargetScaler:
             self._converge()
 
     async def _sleep_until_asleep(self) -> None:
+        """Scale the target to zero until it is at zero, is gone, or zero is no longer desired."""
         observer = self.observer
         for pause in wake_client.BACKOFF.delays(random.random):
             self._news.clear()
