@@ -24,6 +24,16 @@ class Protocol(StrEnum):
         return self in (Protocol.HTTP, Protocol.H2C, Protocol.AUTO)
 
 
+PROTOCOL_WORDS = {
+    Protocol.HTTP: ("http", "http1", "grpc-web", "ws", "kubernetes.io/ws"),
+    Protocol.H2C: ("h2c", "http2", "grpc", "kubernetes.io/h2c"),
+    Protocol.TLS: ("https", "tls", "wss", "kubernetes.io/wss", "grpcs", "ssl"),
+    Protocol.TCP: ("tcp", "postgres", "postgresql", "mysql", "redis", "mongo", "mongodb", "amqp", "mqtt", "nats"),
+}
+"""The words for each protocol in Kubernetes: values of `appProtocol`, and first words of port names."""
+PROTOCOL_OF_WORD = {word: protocol for protocol, words in PROTOCOL_WORDS.items() for word in words}
+
+
 class IdleBy(StrEnum):
     """The Envoy counter that decides whether a service is idle."""
 

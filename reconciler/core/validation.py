@@ -7,14 +7,16 @@ compares.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
+from types import MappingProxyType
 
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import IdleBy, Protocol, WakeBy
 from reconciler.core.text import closest_match, join_words, parse_duration
 
+NO_MEANINGS: Mapping[str, str] = MappingProxyType({})
 MIN_SECONDS, MAX_SECONDS = 0.001, 10 * 365 * 24 * 3600
 MAX_PORT = 65535
 MAX_TRUSTED_HOPS = 100
@@ -85,12 +87,14 @@ def replicas_problem(place: str, replicas: int | str) -> Problem | None:
     return _bad(place, f"{replicas!r} is not valid", f"use {LAST}, or a number from 1 to {MAX_REPLICAS}")
 
 
-def choice_problem(place: str, text: str, known: Iterable[str]) -> Problem | None:
-    """Check one of several words."""
+def choice_problem(
+    place: str, text: str, known: Iterable[str], meanings: Mapping[str, str] = NO_MEANINGS
+) -> Problem | None:
+    """Check one of several words; `meanings` are those of other words."""
     words = [str(word) for word in known]
     if text in words:
         return None
-    guess = closest_match(text, words)
+    guess = meanings.get(text.lower()) or closest_match(text, words)
     return _bad(place, f"{text!r} is not known", f"did you mean {guess}?" if guess else f"use {join_words(words)}")
 
 
@@ -130,6 +134,8 @@ def user_agent_problem(place: str, user_agent: str) -> Problem | None:
 def source_problem(place: str, source: str) -> Problem | None:
     """Check a source of an ignore rule."""
     try:
+        if "%" in source:  # the interface of a link-local address, which Envoy does not compare
+            raise ValueError
         ip_network(source, strict=False)
     except ValueError:
         what = f"{source!r} is not a valid IP address or range"

@@ -154,7 +154,7 @@ def _is_network(source: str) -> bool:
         ip_network(source, strict=False)
     except ValueError:
         return False
-    return True
+    return "%" not in source
 
 
 def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:

@@ -15,9 +15,9 @@ import msgspec
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import IdleBy, Protocol, WakeBy
+from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Protocol, WakeBy
 from reconciler.core.text import closest_match, join_words
-from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, Notation
+from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, NO_MEANINGS, Notation
 from reconciler.kubernetes.config import busy, ignore_rules
 from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, resolve
@@ -172,9 +172,9 @@ def _port(text: str) -> int | str:
     return text
 
 
-def _word(known: type[StrEnum]) -> Callable[[str], str]:
+def _word(known: type[StrEnum], meanings: Mapping[str, str] = NO_MEANINGS) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        _check(validation.choice_problem("", text, known))
+        _check(validation.choice_problem("", text, known, meanings))
         return text
 
     return parse
@@ -256,7 +256,7 @@ def _yes_no(text: str) -> bool:
 FIELDS: Mapping[str, Field] = {
     "target": Field("scaleTargetRef", _target, "StatefulSet/db"),
     "port": Field("port", _port, "http"),
-    "protocol": Field("protocol", _word(Protocol), "h2c"),
+    "protocol": Field("protocol", _word(Protocol, PROTOCOL_OF_WORD), "h2c"),
     "hosts": Field("hosts", _hosts, "shop.example.com,www.example.com"),
     "listen": Field("listen", lambda text: _number(text, MAX_PORT, 5432), "5432"),
     "http-trusted-hops": Field("http.trustedHops", lambda text: _number(text, MAX_TRUSTED_HOPS, 1, 0), "1"),

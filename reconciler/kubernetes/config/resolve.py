@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
+from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Protocol, Spec, WakeBy
 from reconciler.core.text import parse_duration
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, WAKE_BY, Notation
 from reconciler.kubernetes.config import busy, ignore_rules, service_ports
@@ -178,7 +178,7 @@ def _value_problems(fields: ScaledServiceSpec, names: Notation) -> Iterator[Prob
     place = names.place
     found: list[Problem | None] = []
     if fields.protocol:
-        found.append(validation.choice_problem(place("protocol"), fields.protocol, Protocol))
+        found.append(validation.choice_problem(place("protocol"), fields.protocol, Protocol, PROTOCOL_OF_WORD))
     if fields.replicas is not None:
         found.append(validation.replicas_problem(place("replicas"), fields.replicas))
     if fields.max_held is not None:

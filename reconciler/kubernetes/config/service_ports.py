@@ -6,19 +6,11 @@ import re
 from collections.abc import Sequence
 
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import Protocol
+from reconciler.core.spec import PROTOCOL_OF_WORD, Protocol
 from reconciler.core.text import closest_match, join_words
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 
 PREFERRED = ("http", "https", "http2", "tcp")
-_SPOKEN = {
-    Protocol.HTTP: ("http", "http1", "grpc-web", "ws", "kubernetes.io/ws"),
-    Protocol.H2C: ("h2c", "http2", "grpc", "kubernetes.io/h2c"),
-    Protocol.TLS: ("https", "tls", "wss", "kubernetes.io/wss", "grpcs", "ssl"),
-    Protocol.TCP: ("tcp", "postgres", "postgresql", "mysql", "redis", "mongo", "mongodb", "amqp", "mqtt", "nats"),
-}
-"""Values of `appProtocol`, and first words of port names, for each protocol."""
-_PROTOCOL = {word: protocol for protocol, words in _SPOKEN.items() for word in words}
 
 
 def protocol_of(port: ServicePort) -> Protocol | None:
@@ -26,8 +18,8 @@ def protocol_of(port: ServicePort) -> Protocol | None:
     name = port.name.lower()
     first_words = (name, re.sub(r"-[^-]*$", "", name), name.partition("-")[0])
     for word in (port.app_protocol.lower(), *first_words):
-        if word in _PROTOCOL:
-            return _PROTOCOL[word]
+        if word in PROTOCOL_OF_WORD:
+            return PROTOCOL_OF_WORD[word]
     return None
 
 

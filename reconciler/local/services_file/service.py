@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reconciler.core import validation
 from reconciler.core.address import Address
-from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
+from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Protocol, Spec, WakeBy
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_TRUSTED_HOPS, WAKE_BY, Notation
 from reconciler.local.services_file import command
 from reconciler.local.services_file.addresses import address, host_name, service_name
@@ -103,7 +103,7 @@ def _slow_after(spec: Spec) -> float:
 def _protocol(fields: Mapping[str, Value]) -> tuple[Protocol, str]:
     """Return the protocol, and for problems its source if it is not set."""
     if "protocol" in fields:
-        return fields["protocol"].word(Protocol) or Protocol.HTTP, ""
+        return fields["protocol"].word(Protocol, PROTOCOL_OF_WORD) or Protocol.HTTP, ""
     return (Protocol.TCP, " (because listen is set)") if "listen" in fields else (Protocol.HTTP, "")
 
 

@@ -7,7 +7,7 @@ graph, the last stage with line numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -18,7 +18,7 @@ import yaml
 
 from reconciler.core.reasons import Problem
 from reconciler.core.text import closest_match, join_words, parse_duration
-from reconciler.core.validation import MIN_SECONDS, choice_problem, duration_problem
+from reconciler.core.validation import MIN_SECONDS, NO_MEANINGS, choice_problem, duration_problem
 from reconciler.local.services_file.problems import Problems
 
 _TAG = "tag:yaml.org,2002:"
@@ -81,6 +81,10 @@ class Value:
             return {}
         fields: dict[str, Value] = {}
         for key, node in self._pairs(self.node):
+            if not isinstance(key, yaml.ScalarNode):
+                written = _braced(key) or "a list or a mapping"
+                Value(key, self.where, self.problems).wrong(f"{written} is not a key; quote it, or use another")
+                continue
             name = str(key.value)
             if name in fields:
                 first = fields[name].line
@@ -129,9 +133,8 @@ class Value:
         """Return a scalar as it is written in the file."""
         if isinstance(self.node, yaml.ScalarNode) and not (self._is("null") and not self.node.value):
             return self._encodable(str(self.node.value))
-        if isinstance(self.node, yaml.MappingNode) and len(self.node.value) == 1 and not self.node.value[0][1].value:
-            braced = f"{{{self.node.value[0][0].value}}}"
-            self.wrong(f'{braced} is a mapping in YAML; quote it: "{braced}"')
+        if braced := _braced(self.node):
+            self.wrong(f'{braced} is a mapping in YAML; quote it: "{{{braced.strip("{}")}}}"')
         else:
             self.wrong(f"expected text, found {self.shown}; for example {example}")
         return None
@@ -143,10 +146,11 @@ class Value:
             self.wrong(f"{half[0]!r} is half of a character; remove it")
         return None if half else text
 
-    def word(self, kind: type[_Word]) -> _Word | None:
-        """Return one of a few words."""
+    def word(self, kind: type[_Word], meanings: Mapping[str, str] = NO_MEANINGS) -> _Word | None:
+        """Return one of a few words; `meanings` are those of other words, for a problem."""
         text = self.as_written(join_words([str(word) for word in kind]))
-        return kind(text) if text is not None and self.follows(partial(choice_problem, known=kind), text) else None
+        rule = partial(choice_problem, known=kind, meanings=meanings)
+        return kind(text) if text is not None and self.follows(rule, text) else None
 
     def yes_no(self) -> bool | None:
         """Return true or false."""
@@ -204,3 +208,12 @@ class Value:
         if not isinstance(self.node, yaml.MappingNode):
             return []
         return [(str(key.value), key) for key, _ in reversed(self._pairs(self.node))]
+
+
+def _braced(node: yaml.Node) -> str | None:
+    """Return a word in braces as it is written, such as `{port}` or `{{port}}`; None for other nodes."""
+    if not isinstance(node, yaml.MappingNode) or len(node.value) != 1 or node.value[0][1].value:
+        return None
+    key = node.value[0][0]
+    inner = str(key.value) if isinstance(key, yaml.ScalarNode) else _braced(key)
+    return None if inner is None else f"{{{inner}}}"

@@ -17,6 +17,7 @@ CASES = [
     ("holdTimeout: 0s", {"hold-timeout": "0s"}),
     ("drainTimeout: 90000h", {"drain-timeout": "90000h"}),
     ("protocol: gopher", {"protocol": "gopher"}),
+    ("protocol: gRPC", {"protocol": "gRPC"}),
     ("idle: {by: packets}", {"idle-by": "packets"}),
     ("wake: {by: packets}", {"wake-by": "packets"}),
     ("protocol: http, wake: {by: bytes}", {"protocol": "http", "wake-by": "bytes"}),
@@ -24,6 +25,7 @@ CASES = [
     ("hosts: [a_b.example]", {"hosts": "a_b.example"}),
     ("ignore: [{paths: [healthz]}]", {"ignore-paths": "healthz"}),
     ("ignore: [{sources: [10.0.0]}]", {"ignore-sources": "10.0.0"}),
+    ("ignore: [{sources: [fe80::1%eth0]}]", {"ignore-sources": "fe80::1%eth0"}),
 ]
 
 
