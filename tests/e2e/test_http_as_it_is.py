@@ -179,6 +179,10 @@ REFUSED = {
         501,
         "the request: http1.invalid_transfer_encoding",
     ),
+    "space": ("GET /a b HTTP/1.1\r\n", 400, "the request: http1.codec_error"),
+    "length": ("POST / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 0\r\n", 400, "the request: http1.codec_error"),
+    "hop": ("GET / HTTP/1.1\r\nConnection: X-Forwarded-For\r\n", 400, "http1.connection_header_rejected"),
+    "no-path": ("GET http://case?x HTTP/1.1\r\n", 404, "path of a service: absolute_path_rejected"),
     "asterisk": ("OPTIONS * HTTP/1.1\r\n", 404, "path of a service: absolute_path_rejected"),
     "connect": ("CONNECT case:80 HTTP/1.1\r\n", 404, "path of a service: route_not_found"),
     "no-content": (
