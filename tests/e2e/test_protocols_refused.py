@@ -10,6 +10,8 @@ import subprocess
 import time
 
 import pytest
+from h2.connection import H2Connection
+from h2.events import StreamEnded, StreamReset
 
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, Zenvoy, gated, request, server, until
@@ -100,6 +102,23 @@ def test_refusal_h2c_names_class_and_reference(z: Zenvoy) -> None:
     assert "\nretry-after: " in head
     assert re.match(r"two did not start within \d+\.\d s ", body)
     assert ": Exited (reference " in body
+
+
+def test_refusal_h2c_of_head_has_no_body(z: Zenvoy) -> None:
+    client, ended = H2Connection(), set()
+    client.initiate_connection()
+    for stream, method in ((1, "HEAD"), (3, "GET"), (5, "HEAD")):
+        head = [(":method", method), (":scheme", "http"), (":path", "/"), (":authority", "two")]
+        client.send_headers(stream, head, end_stream=True)
+    with socket.create_connection((LOCAL, z.http_port), 60) as sock:
+        sock.sendall(client.data_to_send())
+        while ended != {1, 3, 5}:
+            data = sock.recv(65_536)
+            assert data, "the connection was closed"
+            events = client.receive_data(data)
+            assert not [event for event in events if isinstance(event, StreamReset)]
+            ended |= {event.stream_id for event in events if isinstance(event, StreamEnded)}
+            sock.sendall(client.data_to_send())
 
 
 def test_refusal_tcp_resets_the_connection(z: Zenvoy) -> None:

@@ -11,6 +11,7 @@ FRAME_HEADER = 9
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
+_PADDED, _PRIORITY = 0x8, 0x20
 FRAME_SIZE_ERROR = 6
 LARGEST_FRAME = 16_384
 
@@ -38,3 +39,11 @@ def frame_head(data: bytes, at: int = 0) -> tuple[int, int, int, int]:
     """Return the payload length, kind, flags and stream of the frame that begins at `at`."""
     length, stream = int.from_bytes(data[at : at + 3]), int.from_bytes(data[at + 5 : at + FRAME_HEADER])
     return length, data[at + 3], data[at + 4], stream & 0x7FFF_FFFF
+
+
+def header_fragment(flags: int, payload: bytes) -> bytes:
+    """Return the part of a HEADERS frame that belongs to the block, without padding and priority."""
+    begin, end = 0, len(payload)
+    if flags & _PADDED and payload:
+        begin, end = 1, end - payload[0]
+    return payload[begin + 5 * bool(flags & _PRIORITY) : end]

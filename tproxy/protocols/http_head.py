@@ -11,9 +11,8 @@ import re
 
 import hpack
 
-from tproxy.protocols.http2 import CONTINUATION, END_HEADERS, HEADERS, PREFACE, frames
+from tproxy.protocols.http2 import CONTINUATION, END_HEADERS, HEADERS, PREFACE, frames, header_fragment
 
-_PADDED, _PRIORITY = 0x8, 0x20
 _FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r]*)\r\n", re.IGNORECASE)
 
 
@@ -50,17 +49,9 @@ def _first_block(unread: bytes) -> bytes:
         if end > len(unread):
             break
         if kind == HEADERS:
-            block = _fragment(flags, unread[begin:end])
+            block = header_fragment(flags, unread[begin:end])
         elif kind == CONTINUATION:
             block += unread[begin:end]
         if kind in (HEADERS, CONTINUATION) and flags & END_HEADERS:
             return block
     return b""
-
-
-def _fragment(flags: int, payload: bytes) -> bytes:
-    """Return the part of a HEADERS frame that belongs to the block, without padding and priority."""
-    begin, end = 0, len(payload)
-    if flags & _PADDED and payload:
-        begin, end = 1, end - payload[0]
-    return payload[begin + 5 * bool(flags & _PRIORITY) : end]

@@ -3,8 +3,9 @@
 HTTP/2 requests are answered one by one, followed by GOAWAY with the last stream that was answered. Clients may safely
 repeat later requests over another connection (RFC 9113, 6.8), and Envoy does: recent requests continue to be held.
 
-The only thing that is read from HTTP/2 requests is whether they are gRPC: gRPC clients show `grpc-message` to people,
-but only the status code of a plain 503.
+Two things are read from HTTP/2 requests. If they are gRPC, the reason is in `grpc-message`: their clients show it to
+people, but only the status code of a plain 503. If the method is HEAD, the response has no body, which Envoy would
+take for an error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import hpack
 
 from tproxy.protocols import http2
 from tproxy.protocols.http2 import GRPC_MARKS, frame
+
+MAX_DECODED_BYTES = 4096
+"""The longest header block that is decoded. After a longer one, later requests of the connection cannot be."""
 
 
 class RefusalResponse:
@@ -78,6 +82,7 @@ class Http2Refusal:
         self._preface_seen = False
         self._headers: bytearray | None = None
         self._encoder = hpack.Encoder()
+        self._decoder: hpack.Decoder | None = hpack.Decoder()
         self._grpc = False
         self.last_stream = 0
         """The last stream that was answered."""
@@ -118,18 +123,31 @@ class Http2Refusal:
         if kind == http2.PING and not flags & http2.ACK:
             return frame(http2.PING, http2.ACK, 0, payload)
         if kind == http2.HEADERS:
-            self._headers = bytearray(payload)
+            self._headers = bytearray(http2.header_fragment(flags, payload))
         elif kind == http2.CONTINUATION and self._headers is not None:
             self._headers += payload
         else:
             return b""
         is_late = self._last is not None and stream > self._last
-        if is_late or not flags & http2.END_HEADERS or stream <= self.last_stream:
+        if is_late or not flags & http2.END_HEADERS:
             return b""
         block, self._headers = bytes(self._headers), None
-        return self._respond(stream, block)
+        is_head = self._method(block) == b"HEAD"
+        return b"" if stream <= self.last_stream else self._respond(stream, block, is_head)
 
-    def _respond(self, stream: int, block: bytes) -> bytes:
+    def _method(self, block: bytes) -> bytes | None:
+        """Return the method of a request; None for trailers, or if it is not known."""
+        if self._decoder is None or len(block) > MAX_DECODED_BYTES:
+            self._decoder = None
+            return None
+        try:
+            headers = self._decoder.decode(block, raw=True)
+        except hpack.HPACKError:
+            self._decoder = None
+            return None
+        return next((value for name, value, *_ in headers if name == b":method"), None)
+
+    def _respond(self, stream: int, block: bytes, is_head: bool) -> bytes:
         self.last_stream = stream
         self._grpc = self._grpc or any(mark in block for mark in GRPC_MARKS)
         retry_after = ("retry-after", self._retry_after)
@@ -142,6 +160,8 @@ class Http2Refusal:
         body = f"{self._reason}\n".encode()[: http2.LARGEST_FRAME - 1]
         content = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
         block = self._encoder.encode([(":status", "503"), *content, retry_after], huffman=False)
+        if is_head:
+            return frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream, block)
         # RFC 9113, 8.1 would allow RST_STREAM(NO_ERROR) to stop an upload; curl 7.88 then discards the response.
         headers = frame(http2.HEADERS, http2.END_HEADERS, stream, block)
         return headers + frame(http2.DATA, http2.END_STREAM, stream, body)

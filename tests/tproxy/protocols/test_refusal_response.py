@@ -36,6 +36,27 @@ def test_response_http2_request_in_pieces_is_the_same(steps: list[int], huffman:
     assert sent == expected
 
 
+@pytest.mark.parametrize("kind", ["short", "long", "invalid"])
+def test_response_http2_head_has_no_body_unless_unknown(kind: str) -> None:
+    encoder, request = hpack.Encoder(), http2.PREFACE + http2.frame(4, 0, 0)
+    cookie = ("cookie", "c" * 9000 if kind == "long" else "c")
+    for stream, method in ((1, "GET"), (3, "HEAD"), (5, "POST"), (7, "HEAD")):
+        block = encoder.encode([(":method", method), (":path", f"/{stream}"), cookie])
+        if stream == 1 and kind == "invalid":
+            block = b"\xff" * 8
+        padded = bytes([3]) + b"\0\0\0\0\1" + block + bytes(3)
+        request += http2.frame(1, 0x4 | 0x8 | 0x20, stream, padded)
+        request += http2.frame(1, 0x5, stream, encoder.encode([("x-sum", str(stream))]))  # trailers
+    sent = RefusalResponse("why", 5, 7).receive(request)
+    answers = [(found[2], found[0], found[1] & 1) for found in http2.frames(sent, 0) if found[2]]
+    without_body = (3, 7) if kind == "short" else ()
+    assert answers == [
+        answer
+        for stream in (1, 3, 5, 7)
+        for answer in ([(stream, 1, 1)] if stream in without_body else [(stream, 1, 0), (stream, 0, 1)])
+    ]
+
+
 def test_grpc_mark_equals_the_huffman_code_of_clients() -> None:
     # RFC 7541, appendix B, for "application/grpc", as nghttp2 and grpc encode it.
     assert http2.GRPC_MARKS[1] == bytes.fromhex("1d75d0620d263d4c4d6564")
