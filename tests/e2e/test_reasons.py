@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
+from tests.ports import free_port
 
 ON_IPV6 = "import http.server, socket, sys; http.server.HTTPServer.address_family = socket.AF_INET6; "
 SERVE = "http.server.HTTPServer((sys.argv[1], int(sys.argv[2])), http.server.SimpleHTTPRequestHandler).serve_forever()"
@@ -33,8 +34,13 @@ def z(shared_zenvoy: Start) -> Iterator[Zenvoy]:
     with socket.create_server((LOCAL, 0)) as other:
         yield shared_zenvoy(
             {"name": "fine", "command": quick("http")},
-            {"name": "ipv6", "command": [*python, ON_IPV6 + SERVE, "::1", "{port}"]},
-            {"name": "elsewhere", "command": [*python, f"import http.server, sys; {SERVE}", LOCAL, "0", "{port}"]},
+            # They do not take their ports, which a program of another run would take otherwise.
+            {"name": "ipv6", "command": [*python, ON_IPV6 + SERVE, "::1", "{port}"], "port": free_port()},
+            {
+                "name": "elsewhere",
+                "command": [*python, f"import http.server, sys; {SERVE}", LOCAL, "0", "{port}"],
+                "port": free_port(),
+            },
             {
                 "name": "path",
                 "command": [*python, f"import http.server, sys; {SERVE}", LOCAL, "{port}"],
