@@ -65,6 +65,9 @@ PYTHON = (sys.executable, "-P", "-m")
 """The command to run a module. -P: modules are not searched in the working directory, which is the state directory."""
 ENVOY_BUSY_SECONDS = 120.0
 """Long, since workers serve while the main thread applies a configuration, and a restart cuts every connection."""
+ENVOY_DRAIN_SECONDS = 365 * 24 * 3600
+"""Time after which Envoy closes the connections of a listener that was changed or removed; its default is 10 minutes.
+They end by themselves, or with their service, whose `drainTimeout` can be longer."""
 
 VERSION_SECONDS = 30.0
 PROMETHEUS_TIMEOUT_SECONDS = 2.0
@@ -359,6 +362,8 @@ def _holder(options: Options, listening: socket.socket) -> ChildProcess:
 def _envoy(options: Options, binary: str) -> ChildProcess:
     command = [binary, "-c", options.state_dir.bootstrap.name, "--disable-hot-restart", "--log-level", "warning"]
     command += ["--concurrency", str(min(4, os.cpu_count() or 1))]
+    # HTTP clients of such a listener are asked at their next request to close the connection.
+    command += ["--drain-time-s", str(ENVOY_DRAIN_SECONDS), "--drain-strategy", "immediate"]
     output, health = options.state_dir.process_log("envoy"), options.state_dir.path / ADMIN_SOCKET
     return ChildProcess(
         "envoy",

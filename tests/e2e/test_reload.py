@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -379,7 +380,7 @@ def test_rollout_in_flight_connection_delays_it(zenvoy: Start, tmp_path: Path) -
         until("the request is with the service", lambda: "asked" in z.output("web"))
         apply(z, web("web", "as=new", idleAfter="2s", drainTimeout="1s"))
         z.wait_line("it is tried", lambda entry: "new connections wait" in entry["event"])
-        z.wait_line("in vain", lambda entry: "replaced later" in entry["event"])
+        z.wait_line("in vain", lambda entry: "replacing the program later" in entry["event"])
         assert request(z.http_port, "web").body == b"web /\n"
         gate.touch()
         assert long.result().body == f"web /until{gate}\n".encode()
@@ -403,6 +404,41 @@ def test_reload_listen_addresses_move(zenvoy: Start) -> None:
     assert {name: z.service_pids(name) for name in ("web", "db")} == pids
     z.sleep("web")
     assert request(new_http, "web").body == b"web /\n"
+
+
+def test_reload_changed_listener_keeps_its_connections(zenvoy: Start) -> None:
+    z = zenvoy(web(), db(), defaults=STAYS)
+    connection = HTTPConnection(LOCAL, z.http_port, timeout=60)
+    with closing(connection), socket.create_connection((LOCAL, z.port("db")), 60) as client:
+        assert ask_line(client, "before") == "db before\n"
+        connection.request("GET", "/", headers={"Host": "web"})
+        assert connection.getresponse().read() == b"web /\n"
+        apply(z, web(), proxy={"keepalive": "30s", "http": {"maxHeaders": 500}})
+
+        def is_asked_to_close() -> bool:
+            connection.request("GET", "/", headers={"Host": "web"})
+            response = connection.getresponse()
+            assert response.read() == b"web /\n"
+            return response.headers["connection"] == "close"
+
+        until("Envoy uses the changed listener", is_asked_to_close)
+        assert ask_line(client, "after") == "db after\n"
+    options = server_info(z)["command_line_options"]
+    assert (options["drain_time"], options["drain_strategy"]) == ("31536000s", "Immediate")
+
+
+def server_info(z: Zenvoy) -> dict[str, Any]:
+    """Return what Envoy's admin port reports of the process."""
+    directory = os.open(z.state_dir, os.O_PATH)
+    try:
+        with closing(HTTPConnection("admin", timeout=60)) as admin:
+            admin.sock = socket.socket(socket.AF_UNIX)
+            admin.sock.connect(f"/proc/self/fd/{directory}/envoy.sock")
+            admin.request("GET", "/server_info")
+            found: dict[str, Any] = json.load(admin.getresponse())
+    finally:
+        os.close(directory)
+    return found
 
 
 def test_reload_listen_address_in_use_is_reported(zenvoy: Start) -> None:
