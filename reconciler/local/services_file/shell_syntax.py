@@ -18,8 +18,8 @@ _SUBSTITUTION = re.compile(r"`|\$\(")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
-_NEXT_LINE = re.compile(r"\n\s*([^\s'{-]\S*)")
-"""A line that is not the rest of a command: it does not begin with an option, a quote, or a placeholder."""
+_NEXT_LINE = re.compile(r"\n([^\s'{-]\S*)")
+"""A line that is not the rest of a command: it is not indented, and begins with no option, quote, or placeholder."""
 _COMMENT = re.compile(r"(?<!\S)#.*")
 _SINGLE_QUOTED = re.compile(r"\\.|'[^']*'", re.DOTALL)
 

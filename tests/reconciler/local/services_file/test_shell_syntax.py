@@ -34,7 +34,7 @@ from reconciler.local.services_file.shell_syntax import joined_lines, shell_synt
         ("serve {port} | tee log", "use a shell"),
         (["migrate", "&&", "serve", "{port}"], "use a shell: [sh, -c, 'migrate && serve {port}']"),
         ("migrate\nserve {port}\n", "the line of 'serve' would be another command"),
-        ("serve\n\n  0.0.0.0 {port}", "the line of '0.0.0.0' would be another command"),
+        ("serve\n\n0.0.0.0 {port}", "the line of '0.0.0.0' would be another command"),
         ('serve {port} # see "a"', '# see "a"\' is a comment for a shell'),
         ("cd app && serve {port}", "set workingDirectory: app"),
         ("cd app; serve {port}", "set workingDirectory: app"),
@@ -55,7 +55,8 @@ def test_shell_syntax_is_found_with_its_remedy(command: str | list[str], part: s
     "command",
     [
         "serve {port}",
-        "serve\n  --verbose\n  {port}\n",
+        "serve\n--verbose\n{port}\n",
+        "serve\n  0.0.0.0\n  {port}\n",
         "serve\n 'a\nb' \"# c\" a#b {port}",
         "serve --url http://127.0.0.1/?a=1&b=2 {port}",
         "serve 'a && b > $HOME' {port}",
