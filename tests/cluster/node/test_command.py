@@ -15,6 +15,7 @@ CHECKS = (
     "services",
     "conflicts",
     "routes",
+    "endpoints",
     "network",
 )
 """The first word of each."""
