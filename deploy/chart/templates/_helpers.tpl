@@ -174,14 +174,11 @@ seccompProfile: {type: RuntimeDefault}
 {{- include "zenvoy.checkName" . }}
 {{- include "zenvoy.checkAlone" . }}
 {{- include "zenvoy.checkPortRanges" (dict "values" .Values "ports" $ports) }}
-{{- include "zenvoy.checkService" (dict "service" .Values.proxy.service "nodes" $nodes) }}
+{{- include "zenvoy.checkService" (dict "service" .Values.proxy.service "kind" .Values.proxy.kind "nodes" $nodes) }}
 {{- $parts := dict "reconciler" .Values.reconciler "proxy.envoy" .Values.proxy.envoy "proxy.holder" .Values.proxy.holder "proxy.keeper" .Values.proxy.keeper }}
 {{- range $part, $values := $parts }}{{ include "zenvoy.checkResources" (dict "part" $part "resources" ($values.resources | default dict)) }}{{ end }}
 {{- include "zenvoy.checkDurations" . }}
 {{- include "zenvoy.checkVersion" . }}
-{{- if and (eq (toString .Values.proxy.service.internalTrafficPolicy) "Local") (ne .Values.proxy.kind "DaemonSet") }}
-{{- fail "proxy.service.internalTrafficPolicy: with Local, pods on nodes without a proxy are refused; set proxy.kind=DaemonSet, or use proxy.service.trafficDistribution" }}
-{{- end }}
 {{- end -}}
 
 {{- define "zenvoy.checkName" -}}
@@ -242,6 +239,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- range $value, $types := $wrong }}
 {{- fail (printf "proxy.service.type: with %s, %s cannot be set; use the type %s, or remove it" $type $value $types) }}
+{{- end }}
+{{- if and (eq (toString .service.internalTrafficPolicy) "Local") (ne .kind "DaemonSet") }}
+{{- fail "proxy.service.internalTrafficPolicy: with Local, pods on nodes without a proxy are refused; set proxy.kind=DaemonSet, or use proxy.service.trafficDistribution" }}
 {{- end }}
 {{- end -}}
 
