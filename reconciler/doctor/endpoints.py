@@ -57,5 +57,5 @@ def _pods(one: EndpointSlice) -> Iterator[str]:
     """Yield the pods that are ready and not terminating."""
     for endpoint in one.endpoints or ():
         conditions = endpoint.conditions
-        if conditions.ready is not False and not conditions.terminating and endpoint.addresses:
+        if conditions.is_ready and not conditions.terminating and endpoint.addresses:
             yield endpoint.target_ref.name if endpoint.target_ref else endpoint.addresses[0]

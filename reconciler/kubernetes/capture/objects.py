@@ -82,7 +82,7 @@ def written_slice(item: EndpointSlice) -> Body:
 def ready_pods(slices: Iterable[EndpointSlice]) -> frozenset[str]:
     """Return the addresses that get connections by EndpointSlices of Kubernetes."""
     endpoints = [endpoint for each in slices for endpoint in each.endpoints or ()]
-    ready = [each for each in endpoints if each.conditions.ready is not False or each.conditions.serving is True]
+    ready = [each for each in endpoints if each.conditions.is_ready or each.conditions.serving is True]
     return frozenset(address for each in ready for address in each.addresses[:1])
 
 

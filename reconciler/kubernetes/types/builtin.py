@@ -76,6 +76,11 @@ class EndpointConditions(Struct, frozen=True):
     serving: bool | None = None
     terminating: bool | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """True if the endpoint gets connections, or that is unknown."""
+        return self.ready is not False
+
 
 class Endpoint(Struct, frozen=True):
     addresses: tuple[str, ...] = ()

@@ -70,9 +70,8 @@ def _pod_endpoint(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | No
     address = f"[{ip}]:{port}" if ipv6 else f"{ip}:{port}"
     ref = endpoint.target_ref
     pod, name = (ref.uid if ref else "") or address, ref.name if ref else ""
-    ready = conditions.ready is None or conditions.ready
-    serving = ready if conditions.serving is None else conditions.serving
-    if ready:  # with publishNotReadyAddresses, also while it is terminating
+    serving = conditions.is_ready if conditions.serving is None else conditions.serving
+    if conditions.is_ready:  # with publishNotReadyAddresses, also while it is terminating
         return PodEndpoint(address, pod, terminating=bool(conditions.terminating), ipv6=ipv6, pod_name=name)
     if conditions.terminating:
         return PodEndpoint(address, pod, terminating=True, ipv6=ipv6, pod_name=name) if serving else None
