@@ -1,4 +1,4 @@
-"""A minimal HTTP client for questions to programs: one GET, of which only the status line is read.
+"""A minimal HTTP client for questions to programs: one GET, of which only the status is used.
 
 A program is not trusted: the answer is bounded in size and time, redirects are not followed, and no proxy is used.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
+from collections.abc import Iterable
 from contextlib import suppress
 
 from reconciler.core.address import join_address
 
 MAX_LINE_BYTES = 4096
+MAX_HEAD_LINES = 128
+"""Number of lines of an answer, with all informational answers before it: a program could send those without end."""
 USER_AGENT = "zenvoy"
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: .*)?\r?\n", re.DOTALL)
 
@@ -29,13 +33,41 @@ async def get_status(host: str, port: int, path: str, seconds: float) -> int:
     """Return the status of `GET path`, asked at an IP address. Raises `NoStatus`."""
     try:
         async with asyncio.timeout(seconds):
-            return await _status(host, port, path)
+            return await ask(host, port, request_head(host, port, path, [("User-Agent", USER_AGENT)]))
     except TimeoutError:
         raise NoStatus(f"is not answered within {seconds:g} s") from None
     except OSError as error:
         raise NoStatus(f"is not answered: {error.strerror or error}") from None
+
+
+def request_head(host: str, port: int, path: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return the head of `GET path`; the headers replace the default ones. All text must be valid in a head."""
+    given = [*headers]
+    names = {name.lower() for name, _ in given}
+    defaults = (("Host", join_address(host, port)), ("Accept", "*/*"), ("Connection", "close"))
+    fields = [*(field for field in defaults if field[0].lower() not in names), *given]
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+
+async def ask(host: str, port: int, head: bytes, tls: ssl.SSLContext | None = None, whole_head: bool = False) -> int:
+    """Send a request and return the status, with `whole_head` once the head of the answer is complete.
+
+    Raises `NoStatus` and `OSError`. The caller bounds the time.
+    """
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=MAX_LINE_BYTES)
+    try:
+        writer.write(head)
+        return await _read_status(reader, whole_head)
     except ValueError:  # a line is too long
         raise NoStatus("is not answered with HTTP", is_not_http=True) from None
+    finally:
+        if tls:
+            writer.transport.abort()  # to close it, TLS would wait for the program
+        else:
+            writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 def parse_status(line: bytes) -> int | None:
@@ -44,22 +76,20 @@ def parse_status(line: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-async def _status(host: str, port: int, path: str) -> int:
-    reader, writer = await asyncio.open_connection(host, port, limit=MAX_LINE_BYTES)
-    try:
-        head = f"GET {path} HTTP/1.1\r\nHost: {join_address(host, port)}\r\nUser-Agent: {USER_AGENT}\r\n"
-        writer.write(f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode())
-        while True:
-            line = await reader.readline()
-            if not line:
-                raise NoStatus("is not answered: the connection is closed")
-            if (status := parse_status(line)) is None:
-                raise NoStatus("is not answered with HTTP", is_not_http=True)
+async def _read_status(reader: asyncio.StreamReader, whole_head: bool) -> int:
+    status = None
+    for _ in range(MAX_HEAD_LINES):
+        line = await reader.readline()
+        if not line:
+            raise NoStatus("is not answered: the connection is closed")
+        if status is None:
+            status = parse_status(line)
+            if status is None:
+                break
+            if status >= 200 and not whole_head:
+                return status
+        elif not line.strip():
             if status >= 200:
                 return status
-            while (await reader.readline()).strip():  # the head of an informational answer, such as 103
-                pass
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+            status = None  # the head of an informational answer, such as 103, is complete
+    raise NoStatus("is not answered with HTTP", is_not_http=True)

@@ -67,6 +67,8 @@ async def test_status_is_read_and_nothing_else(answer: bytes, status: int) -> No
         b"HTTP/1.1 200 OK",
         b"HTTP/1.1 200 " + b"x" * 100_000 + b"\r\n\r\n",
         b"\x00" * 100_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"HTTP/1.1 103 Early Hints\r\n" + b"Link: </a.css>\r\n" * 1000,
     ],
 )
 async def test_answer_that_is_not_http_has_no_status(answer: bytes) -> None:

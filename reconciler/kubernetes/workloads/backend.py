@@ -163,7 +163,6 @@ class KubernetesBackend:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._early_endpoints.close()
 
     # The owner of targets
 

@@ -1,7 +1,7 @@
 """The probes of a pod that zenvoy can run itself, and their results. Pure.
 
-Kubernetes decides alone where a probe runs a command or has a `host`, where a pod has readiness gates, and where a pod
-uses the network of its node: its address is then not its own.
+Kubernetes decides alone where a probe runs a command, has a `host`, or sends a long request, where a pod has readiness
+gates, and where a pod uses the network of its node: its address is then not its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from reconciler.kubernetes.types.builtin import ContainerStatus, HttpGet, Pod, P
 
 MAX_PORT = 65535
 SCHEMES = ("HTTP", "HTTPS")
+MAX_REQUEST_LENGTH = 8192
+"""Characters that a probe may send. A longer one would cost time that the wakes of others need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ def _check(probe: Probe, container: PodContainer) -> Check | None:
         return TcpCheck(port, seconds) if port else None
     if probe.grpc:
         port = _port(probe.grpc.port, container)
-        return GrpcCheck(port, seconds, probe.grpc.service or "") if port else None
+        service = probe.grpc.service or ""
+        return GrpcCheck(port, seconds, service) if port and len(service) <= MAX_REQUEST_LENGTH else None
     return None
 
 
@@ -143,6 +146,8 @@ def _http_check(get: HttpGet, container: PodContainer, seconds: float) -> HttpCh
     if not port or get.host or get.scheme not in SCHEMES:
         return None
     headers = tuple((header.name, header.value) for header in get.http_headers)
+    if len(get.path) + sum(len(name) + len(value) for name, value in headers) > MAX_REQUEST_LENGTH:
+        return None
     return HttpCheck(port, seconds, get.path, headers, get.scheme == "HTTPS")
 
 

@@ -6,31 +6,32 @@ A pod is not trusted: answers are bounded in size and time, and redirects are no
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
+from urllib.parse import quote
 
-import aiohttp
 import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from reconciler.core.address import join_address
+from reconciler.http_get import NoStatus, ask, request_head
 from reconciler.kubernetes.workloads.probes.checks import Check, GrpcCheck, HttpCheck, TcpCheck
 from reconciler.kubernetes.workloads.probing import accepts
 
 MAX_TIMEOUT_SECONDS = 10.0
 """A longer timeout of a probe ends here, because an unanswered check occupies a slot."""
-MAX_CONCURRENT_CHECKS = 256
-MAX_LINE_BYTES = 4096
-MAX_HEADERS = 64
+MAX_METADATA_BYTES = 4096
 MAX_MESSAGE_BYTES = 4096
 USER_AGENT = "kube-probe/zenvoy"
 """Begins like the kubelet's, by which programs and ignore rules recognize probes."""
-DEFAULT_HEADERS = (("User-Agent", USER_AGENT), ("Accept", "*/*"))
 SERVING = 1
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00-\x08\x0a-\x1f\x7f]*")
+_SAFE_IN_TARGET = "!$%&'()*+,/:;=?@[]~"
 _GRPC_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
-    ("grpc.max_metadata_size", MAX_LINE_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.primary_user_agent", USER_AGENT),
     ("grpc.service_config_disable_resolution", 1),
@@ -39,27 +40,19 @@ _GRPC_OPTIONS = (
 
 
 class ProbeClient:
-    """A client for one event loop, with bounded concurrency."""
+    """A client for one event loop."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
-        self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext | None = None
 
     async def run(self, ip: str, check: Check) -> bool:
         """Run a check of the pod at `ip`, and return whether it passed."""
         seconds = min(check.timeout_seconds, MAX_TIMEOUT_SECONDS)
-        async with self._slots:
-            try:
-                async with asyncio.timeout(seconds):
-                    return await self._result(ip, check, seconds)
-            except TimeoutError:
-                return False
-
-    async def close(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._result(ip, check, seconds)
+        except TimeoutError:
+            return False
 
     async def _result(self, ip: str, check: Check, seconds: float) -> bool:
         match check:
@@ -71,32 +64,19 @@ class ProbeClient:
                 return await accepts(join_address(ip, check.port), seconds) is True
 
     async def _http(self, ip: str, check: HttpCheck) -> bool:
-        scheme = "https" if check.tls else "http"
-        # Without a slash, a path such as `@example.com` would replace the host.
-        path = check.path if check.path.startswith("/") else f"/{check.path}"
-        given = {name.lower() for name, _ in check.headers}
-        defaults = [header for header in DEFAULT_HEADERS if header[0].lower() not in given]
-        try:
-            response = await self._open_session().get(
-                f"{scheme}://{join_address(ip, check.port)}{path}",
-                headers=[*defaults, *check.headers],
-                skip_auto_headers=("Accept-Encoding",),
-                allow_redirects=False,
-                max_line_size=MAX_LINE_BYTES,
-                max_field_size=MAX_LINE_BYTES,
-                max_headers=MAX_HEADERS,
-                ssl=self._unverified() if check.tls else True,
-            )
-        except (aiohttp.ClientError, OSError, ValueError):
+        path = quote(check.path.partition("#")[0], safe=_SAFE_IN_TARGET)
+        target = path if path.startswith("/") else f"/{path}"
+        headers = check.headers
+        if not all(_HEADER.fullmatch(f"{name}: {value}") for name, value in headers):
             return False
-        response.close()
-        return 200 <= response.status < 300
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(force_close=True, limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        return self._session
+        if "user-agent" not in {name.lower() for name, _ in headers}:
+            headers = (("User-Agent", USER_AGENT), *headers)
+        head = request_head(ip, check.port, target, headers)
+        try:
+            status = await ask(ip, check.port, head, self._unverified() if check.tls else None, whole_head=True)
+        except (NoStatus, OSError):
+            return False
+        return 200 <= status < 300
 
     def _unverified(self) -> ssl.SSLContext:
         """Return a context that accepts any certificate, as the kubelet does: a pod is known by its address."""

@@ -17,8 +17,9 @@ from reconciler.core.address import split_address
 from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
-from reconciler.kubernetes.workloads.probes.checks import PodChecks, PodReadiness, pod_checks
+from reconciler.kubernetes.workloads.probes.checks import Check, PodChecks, PodReadiness, pod_checks
 from reconciler.kubernetes.workloads.probes.client import ProbeClient
+from reconciler.kubernetes.workloads.probes.slots import CheckSlots
 from reconciler.kubernetes.workloads.probing import accepts
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import EarlyEndpoint, Workload
@@ -36,7 +37,7 @@ class EarlyEndpoints:
     def __init__(self, changed: Callable[[str], None], spawn: Spawn) -> None:
         """`changed` is called with a service when one of its endpoints may be used, or no longer may be."""
         self._changed, self._spawn = changed, spawn
-        self._client = ProbeClient()
+        self._client, self._slots = ProbeClient(), CheckSlots()
 
     def usable(self, workload: Workload, endpoints: Sequence[PodEndpoint]) -> list[str]:
         """Return the addresses that passed, after comparing with the endpoints that may get connections."""
@@ -76,38 +77,39 @@ class EarlyEndpoints:
                 early = EarlyEndpoint(endpoint.pod, checks.restarts, not checks.passed, task)
                 workload.early[endpoint.address] = early
 
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._client.close()
-
     async def _follow(self, workload: Workload, endpoint: PodEndpoint, checks: PodChecks) -> None:
         readiness = PodReadiness(checks)
-        await self._until_ready(endpoint.address, checks.ip, readiness)
+        await self._until_ready(workload, endpoint.address, checks.ip, readiness)
         workload.early[endpoint.address].passed_at = time.time()
         self._changed(workload.name)
         try:
             passes = True
             while passes:
                 await asyncio.sleep(VERIFY_EVERY_SECONDS)
-                passes = await self._round(checks.ip, readiness) and await accepts(endpoint.address) is True
+                passes = await self._round(workload, checks.ip, readiness) and await accepts(endpoint.address) is True
         finally:
             early = workload.early.get(endpoint.address)
             if early and early.task is asyncio.current_task():
                 del workload.early[endpoint.address]
                 self._changed(workload.name)
 
-    async def _until_ready(self, address: str, ip: str, readiness: PodReadiness) -> None:
+    async def _until_ready(self, workload: Workload, address: str, ip: str, readiness: PodReadiness) -> None:
         for pause in BACKOFF.delays(random.random):
-            passed = await self._round(ip, readiness)
+            passed = await self._round(workload, ip, readiness)
             if readiness.is_ready and await accepts(address):
                 return
             # After a success, the next check of the pod is due: another success, or the readiness probe.
             await asyncio.sleep(BACKOFF.first if passed and not readiness.is_ready else pause)
 
-    async def _round(self, ip: str, readiness: PodReadiness) -> bool:
+    async def _round(self, workload: Workload, ip: str, readiness: PodReadiness) -> bool:
         due = list(readiness.due())
-        passed = await asyncio.gather(*(self._client.run(ip, check) for _, check in due))
+        namespace = workload.config.target.namespace
+        passed = await asyncio.gather(*(self._run(namespace, ip, check) for _, check in due))
         return readiness.record([(at, one) for (at, _), one in zip(due, passed, strict=True)])
+
+    async def _run(self, namespace: str, ip: str, check: Check) -> bool:
+        async with self._slots.slot(namespace, check):
+            return await self._client.run(ip, check)
 
 
 def _record_unready(workload: Workload, endpoints: Sequence[PodEndpoint]) -> None:

@@ -11,6 +11,7 @@ import yaml
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.types.objects import decoder
 from reconciler.kubernetes.workloads.probes.checks import (
+    MAX_REQUEST_LENGTH,
     ContainerChecks,
     GrpcCheck,
     HttpCheck,
@@ -21,6 +22,7 @@ from reconciler.kubernetes.workloads.probes.checks import (
 )
 
 IP = "10.0.0.7"
+LONG = "a" * MAX_REQUEST_LENGTH
 PORTS = "ports: [{name: admin, containerPort: 9000}, {name: http, containerPort: 8080}]"
 RUNS: dict[str, Any] = {"state": {"running": {"startedAt": "2026-11-23T10:00:00Z"}}}
 
@@ -71,7 +73,11 @@ def test_checks_are_as_written(probe: str, check: Any) -> None:
         "tcpSocket: {port: 5432, host: db.example.com}",
         "tcpSocket: {port: 0}",
         "grpc: {port: 0}",
+        f"httpGet: {{port: 8080, path: /{LONG}}}",
+        f"httpGet: {{port: 8080, httpHeaders: [{{name: X, value: {LONG}}}]}}",
+        f"grpc: {{port: 50051, service: {LONG}a}}",
     ],
+    ids=lambda probe: probe[:40],
 )
 def test_checks_of_other_probes_are_left_to_kubernetes(probe: str) -> None:
     assert checks(f"{PORTS}, readinessProbe: {{{probe}}}") is None

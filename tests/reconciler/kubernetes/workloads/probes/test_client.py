@@ -26,10 +26,8 @@ GENEROUS_SECONDS = 60.0
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[ProbeClient]:
-    made = ProbeClient()
-    yield made
-    await made.close()
+def client() -> ProbeClient:
+    return ProbeClient()
 
 
 @asynccontextmanager
@@ -123,9 +121,28 @@ async def test_http_path_cannot_change_the_host(client: ProbeClient, path: str) 
         assert [line for line in lines if line.lower().startswith(("host:", "x:"))] == [f"Host: {HERE}:{port}"]
 
 
-async def test_http_invalid_header_does_not_pass(client: ProbeClient) -> None:
+@pytest.mark.parametrize("header", [("X", "a\r\nY: b"), ("X", "a\nY: b"), ("X", "\x00"), ("X\r\nY", "b"), ("", "b")])
+async def test_http_invalid_header_does_not_pass(client: ProbeClient, header: tuple[str, str]) -> None:
     async with answering(response("200 OK")) as port:
-        assert not await client.run(HERE, get(port, headers=(("X", "a\r\nY: b"),)))
+        assert not await client.run(HERE, get(port, headers=(header,)))
+
+
+async def test_http_answer_without_end_does_not_pass(client: ProbeClient, tmp_path: Path) -> None:
+    pair = Authority(tmp_path / "authority").sign(tmp_path / "pair", "other.example.com")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair / "tls.crt", pair / "tls.key")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+                await writer.drain()
+        except OSError:
+            writer.close()
+
+    for tls in (None, context):
+        async with serving(serve, HERE, ssl=tls) as port:
+            assert not await client.run(HERE, get(port, tls=tls is not None))
 
 
 @pytest.mark.parametrize(
@@ -135,6 +152,8 @@ async def test_http_invalid_header_does_not_pass(client: ProbeClient) -> None:
         b"HTTP/1.1 200 " + b"a" * 100_000,
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 1000 + b"\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"HTTP/1.1 102 Processing\r\n" + b"X: a\r\n" * 1000 + b"\r\nHTTP/1.1 200 OK\r\n\r\n",
     ],
 )
 async def test_http_answer_is_bounded(client: ProbeClient, answer: bytes) -> None:

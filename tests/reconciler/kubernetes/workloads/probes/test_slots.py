@@ -1,0 +1,83 @@
+"""Slots for the checks of pods."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from reconciler.kubernetes.workloads.probes import slots as slots_module
+from reconciler.kubernetes.workloads.probes.checks import Check, GrpcCheck, HttpCheck, TcpCheck
+from reconciler.kubernetes.workloads.probes.slots import MAX_CONCURRENT_CHECKS, MAX_NAMESPACE_CHECKS, CheckSlots
+
+TCP = TcpCheck(80, 1.0)
+
+
+class Checks:
+    """Checks that end when they are told to."""
+
+    def __init__(self) -> None:
+        self._slots, self.running, self.end = CheckSlots(), list[str](), asyncio.Event()
+        self.tasks = list[asyncio.Task[None]]()
+
+    async def _run(self, namespace: str, check: Check) -> None:
+        async with self._slots.slot(namespace, check):
+            self.running.append(namespace)
+            await self.end.wait()
+
+    async def start(self, namespace: str, number: int, check: Check = TCP) -> None:
+        """Start checks, and wait until those with a slot run."""
+        self.tasks += [asyncio.create_task(self._run(namespace, check)) for _ in range(number)]
+        await asyncio.sleep(0)
+
+
+async def test_slots_of_one_namespace_are_bounded() -> None:
+    checks = Checks()
+    await checks.start("big", MAX_CONCURRENT_CHECKS * 2)
+    await checks.start("small", 1)
+    assert checks.running == ["big"] * MAX_NAMESPACE_CHECKS + ["small"]
+    checks.end.set()
+    await asyncio.gather(*checks.tasks)
+
+
+async def test_slots_of_all_namespaces_are_bounded() -> None:
+    checks = Checks()
+    for at in range(MAX_CONCURRENT_CHECKS + 1):
+        await checks.start(f"n{at}", 1)
+    assert len(checks.running) == MAX_CONCURRENT_CHECKS
+    checks.end.set()
+    await asyncio.gather(*checks.tasks)
+
+
+COSTLY = (GrpcCheck(80, 1.0, ""), HttpCheck(80, 1.0, "/", (), tls=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [("SLOT_SECONDS", TCP), ("SLOT_SECONDS", HttpCheck(80, 1.0, "/", (), tls=False))]
+    + [("COSTLY_SLOT_SECONDS", check) for check in COSTLY],
+)
+async def test_slot_is_occupied_for_a_while(monkeypatch: pytest.MonkeyPatch, name: str, check: Check) -> None:
+    monkeypatch.setattr(slots_module, name, 3600)
+    checks = Checks()
+    checks.end.set()
+    await checks.start("shop", MAX_NAMESPACE_CHECKS, check)
+    await asyncio.gather(*checks.tasks)
+    await checks.start("shop", 1)
+    assert len(checks.running) == MAX_NAMESPACE_CHECKS
+    checks.tasks[-1].cancel()
+    await asyncio.wait(checks.tasks)
+
+
+async def test_check_that_is_cancelled_leaves_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots_module, "SLOT_SECONDS", 0)
+    checks = Checks()
+    await checks.start("shop", MAX_NAMESPACE_CHECKS + 1)
+    for task in checks.tasks:
+        task.cancel()
+    await asyncio.wait(checks.tasks)
+    checks.tasks.clear()
+    checks.end.set()
+    await checks.start("shop", MAX_NAMESPACE_CHECKS * 2)
+    await asyncio.gather(*checks.tasks)
+    assert len(checks.running) == MAX_NAMESPACE_CHECKS * 3
