@@ -15,6 +15,8 @@ CHECK_SECONDS = 5.0
 """The longest time of a question to one program."""
 ASK_AGAIN_SECONDS = 60.0
 """The longest time until a service that is kept awake by its check is asked again."""
+SHORTEST_PAUSE_SECONDS = 1.0
+"""The shortest such time: with an `idle_after` of a millisecond, each answer would be followed by a question at once."""
 NOT_ANSWERED = Blocker(Reason.BUSY_CHECK_PENDING, "the busy check is not answered yet")
 NO_CONTENT = 204
 
@@ -48,7 +50,7 @@ class BusyUntil:
 
 def ask_again_after(spec: Spec) -> float:
     """Return the seconds after which a service that is kept awake by its check is asked again."""
-    return min(spec.idle_after, ASK_AGAIN_SECONDS)
+    return min(max(spec.idle_after, SHORTEST_PAUSE_SECONDS), ASK_AGAIN_SECONDS)
 
 
 def blocker_of(

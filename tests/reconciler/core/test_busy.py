@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.busy import BusyAnswer, BusyUntil, blocker_of, busy, check_failed, of_exit_code, of_status
+from reconciler.core.busy import (
+    BusyAnswer,
+    BusyUntil,
+    ask_again_after,
+    blocker_of,
+    busy,
+    check_failed,
+    of_exit_code,
+    of_status,
+)
 from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.spec import Spec
 
@@ -58,3 +67,8 @@ def test_answer_from_before_the_question_does_not_count() -> None:
 
 def test_answer_without_a_check_does_not_count() -> None:
     assert blocker_of(UNCHECKED, BusyAnswer(10.0, BUSY), None, 20.0) is None
+
+
+@pytest.mark.parametrize(("idle_after", "pause"), [(0.001, 1.0), (5.0, 5.0), (3600.0, 60.0)])
+def test_pause_between_questions_is_bounded(idle_after: float, pause: float) -> None:
+    assert ask_again_after(Spec(name="web", idle_after=idle_after, has_busy_check=True)) == pause
