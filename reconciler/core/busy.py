@@ -16,7 +16,7 @@ CHECK_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 60.0
 """The longest time until a service that is kept awake by its check is asked again."""
 SHORTEST_PAUSE_SECONDS = 1.0
-"""The shortest such time: with an `idle_after` of a millisecond, each answer would be followed by a question at once."""
+"""The shortest such time: without it, an `idle_after` of a millisecond would lead to questions without a pause."""
 NOT_ANSWERED = Blocker(Reason.BUSY_CHECK_PENDING, "the busy check is not answered yet")
 NO_CONTENT = 204
 
