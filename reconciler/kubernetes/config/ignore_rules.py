@@ -12,6 +12,9 @@ from reconciler.core.validation import Notation
 from reconciler.kubernetes.types.scaled_service import IgnoreAnswer, IgnoreRule
 
 EXAMPLE = "{paths: [/healthz], userAgents: [kube-probe/]}"
+MAX_COMBINATIONS, MAX_CHARACTERS = 1000, 131_072
+"""The proxies have a route for each combination of a path and a user agent, with all sources and the body. All services
+share their memory, so what one object can fill is bounded."""
 
 
 def convert_rules(rules: tuple[IgnoreRule, ...]) -> tuple[Ignore, ...]:
@@ -30,6 +33,21 @@ def rule_problems(rules: tuple[IgnoreRule, ...], names: Notation) -> Iterator[Pr
         yield from _texts(names.place(f"{place}.userAgents"), rule.user_agents, validation.user_agent_problem)
         yield from _texts(names.place(f"{place}.sources"), rule.sources, validation.source_problem)
         yield from answer_problems(names.place(f"{place}.answer"), rule.answer or IgnoreAnswer())
+    combinations, characters = map(sum, zip(*map(_size, rules), strict=True)) if rules else (0, 0)
+    if combinations > MAX_COMBINATIONS or characters > MAX_CHARACTERS:
+        largest = max(range(len(rules)), key=lambda number: _size(rules[number]))
+        part = "paths" if rules[largest].paths else "userAgents" if rules[largest].user_agents else "sources"
+        what = f"all rules have {combinations} combinations of paths and userAgents, with {characters} characters"
+        remedy = f"use at most {MAX_COMBINATIONS} and {MAX_CHARACTERS}; a prefix such as /metrics/* covers many paths"
+        yield Problem(Reason.BAD_SPEC, names.place(f"ignore[{largest}].{part}"), what, remedy)
+
+
+def _size(rule: IgnoreRule) -> tuple[int, int]:
+    """Return the number of combinations of a rule, and of the characters in all of them."""
+    paths, agents = rule.paths or ("",), rule.user_agents or ("",)
+    combinations = len(paths) * len(agents)
+    shared = sum(map(len, rule.sources or ())) + len(rule.answer.body if rule.answer else "")
+    return combinations, len(agents) * sum(map(len, paths)) + len(paths) * sum(map(len, agents)) + combinations * shared
 
 
 def answer_problems(place: str, answer: IgnoreAnswer) -> Iterator[Problem]:

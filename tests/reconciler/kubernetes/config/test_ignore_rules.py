@@ -83,3 +83,30 @@ def test_ignore_paths_of_connections_are_rejected(name: str, value: str) -> None
         f"IgnoreNotUsed: spec.ignore[1].{name}: not available for tls services (from the Service port's "
         "name https), whose connections have only sources; remove it"
     ]
+
+
+def rule_of(paths: int, agents: int, length: int = 8, body: int = 0) -> str:
+    listed = ", ".join(f"/{number:0{length - 1}}" for number in range(paths))
+    named = ", ".join(f"a{number:0{length - 1}}" for number in range(agents))
+    return f"{{paths: [{listed}], userAgents: [{named}], answer: {{body: {'b' * body or 'b'}}}}}"
+
+
+def test_ignore_rules_within_the_bounds_are_accepted() -> None:
+    rules = read(f"ignore: [{rule_of(32, 31)}, {rule_of(8, 1)}]")
+    assert [(len(rule.paths), len(rule.user_agents)) for rule in rules] == [(32, 31), (8, 1)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "place"),
+    [
+        ([rule_of(8, 1), rule_of(32, 32)], "ignore[1].paths"),
+        ([rule_of(32, 16), rule_of(32, 16)], "ignore[0].paths"),
+        ([rule_of(32, 4, length=1000)], "ignore[0].paths"),
+        ([rule_of(32, 5, body=1000)], "ignore[0].paths"),
+    ],
+    ids=["one rule", "all rules", "texts", "body"],
+)
+def test_ignore_rules_that_fill_the_proxies_are_rejected(rules: list[str], place: str) -> None:
+    [problem] = said(f"ignore: [{', '.join(rules)}]")
+    assert problem.startswith(f"BadSpec: spec.{place}: all rules have ")
+    assert problem.endswith("; use at most 1000 and 131072; a prefix such as /metrics/* covers many paths")
