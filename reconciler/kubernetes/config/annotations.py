@@ -6,7 +6,7 @@ All problems are reported at once, each at its annotation, including those that 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -36,6 +36,11 @@ from reconciler.kubernetes.types.scaled_service import (
 
 APPS = ("Deployment", "StatefulSet", "ReplicaSet")
 MAX_DIGITS = 10
+MAX_UNKNOWN = 16
+"""Number of unknown annotations that are reported one by one; each report costs time that all services share."""
+MAX_VALUE_LENGTH = 65_536
+MAX_HOSTS, MAX_TEXTS = 64, 32
+"""Entries of lists, as in the schema of ScaledServices."""
 PartialSpec = dict[str, Any]
 """A spec with only the fields that annotations set."""
 
@@ -82,16 +87,17 @@ def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[Partial
 def _parse_fields(annotations: Mapping[str, str]) -> tuple[PartialSpec, list[Problem]]:
     """Return the valid fields, and the problems of single annotations. `ignore` has the parts of rules."""
     fields: PartialSpec = {}
-    problems = []
-    for key, value in sorted(annotations.items()):
-        if not key.startswith(PREFIX):
-            continue
-        if key == BUSY_UNTIL_ANNOTATION:
-            continue  # not a field: it changes too often to be copied to the spec
-        name = key.removeprefix(PREFIX)
+    # `busy-until` is not a field: it changes too often to be copied to the spec.
+    given = {
+        key: value for key, value in annotations.items() if key.startswith(PREFIX) and key != BUSY_UNTIL_ANNOTATION
+    }
+    unknown = sorted(key for key in given if key.removeprefix(PREFIX) not in FIELDS)
+    problems = _unknown_problems(unknown)
+    for key in sorted(given.keys() - unknown):
+        name, value = key.removeprefix(PREFIX), given[key]
         try:
-            if name not in FIELDS:
-                raise _unknown(name)
+            if len(value) > MAX_VALUE_LENGTH:
+                raise _Invalid(f"longer than {MAX_VALUE_LENGTH} characters", "shorten it")
             field, _, part = FIELDS[name].path.partition(".")
             parsed = FIELDS[name].parse(value.strip())
             if part:
@@ -101,7 +107,7 @@ def _parse_fields(annotations: Mapping[str, str]) -> tuple[PartialSpec, list[Pro
         except _Invalid as invalid:
             what, right = invalid.args
             problems.append(Problem(Reason.BAD_ANNOTATION, key, what, right, SERVICE))
-    return fields, problems
+    return fields, sorted(problems, key=lambda problem: problem.field)
 
 
 def _make_ignore_rules(fields: PartialSpec, problems: list[Problem]) -> None:
@@ -140,12 +146,21 @@ def _annotation(path: str) -> str:
     return f"{PREFIX}{_BY_PATH.get(path) or _BY_PATH.get(path.partition('.')[0], path)}"
 
 
-def _unknown(name: str) -> _Invalid:
-    if f"{PREFIX}{name}" == ENABLED_LABEL:
-        return _Invalid("a label, not an annotation", "remove the annotation")
-    guess = closest_match(name, FIELDS)
+def _unknown_problems(keys: Sequence[str]) -> list[Problem]:
+    """Return the problems of unknown annotations, those beyond `MAX_UNKNOWN` as one."""
+    problems = [_unknown_problem(key) for key in keys[:MAX_UNKNOWN]]
+    if more := len(keys) - len(problems):
+        what = f"{more} more annotations are unknown"
+        problems.append(Problem(Reason.BAD_ANNOTATION, f"{PREFIX}*", what, "remove them", SERVICE))
+    return problems
+
+
+def _unknown_problem(key: str) -> Problem:
+    if key == ENABLED_LABEL:
+        return Problem(Reason.BAD_ANNOTATION, key, "a label, not an annotation", "remove the annotation", SERVICE)
+    guess = closest_match(key.removeprefix(PREFIX), FIELDS)
     right = f"did you mean {PREFIX}{guess}?" if guess else f"use {join_words(FIELDS)}"
-    return _Invalid("unknown annotation", right)
+    return Problem(Reason.BAD_ANNOTATION, key, "unknown annotation", right, SERVICE)
 
 
 def _target(text: str) -> Mapping[str, str]:
@@ -180,10 +195,18 @@ def _word(known: type[StrEnum], meanings: Mapping[str, str] = NO_MEANINGS) -> Ca
     return parse
 
 
+def _listed(text: str, most: int, example: str) -> list[str]:
+    """Return the entries of a list, without checking them: there may be many."""
+    entries = [entry for part in text.split(",") if (entry := part.strip())]
+    if not entries:
+        raise _Invalid("empty", f"use for example {example}")
+    if len(entries) > most:
+        raise _Invalid(f"{len(entries)} entries", f"use at most {most}")
+    return entries
+
+
 def _hosts(text: str) -> list[str]:
-    hosts = [host for part in text.split(",") if (host := part.strip())]
-    if not hosts:
-        raise _Invalid("empty", "use for example shop.example.com,www.example.com")
+    hosts = _listed(text, MAX_HOSTS, "shop.example.com,www.example.com")
     for host in hosts:
         _check(validation.host_problem("", host))
     return list(dict.fromkeys(hosts))
@@ -202,9 +225,7 @@ def _rules(answer: Mapping[str, Any] | None = None, **kinds: list[str]) -> list[
 
 def _texts(check: Callable[[str, str], Problem | None], example: str) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
-        texts = [one for part in text.split(",") if (one := part.strip())]
-        if not texts:
-            raise _Invalid("empty", f"use for example {example}")
+        texts = _listed(text, MAX_TEXTS, example)
         for one in texts:
             _check(check("", one))
         return list(dict.fromkeys(texts))

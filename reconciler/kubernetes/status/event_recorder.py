@@ -90,7 +90,7 @@ class _Written:
 @dataclass(slots=True)
 class _Problems:
     problems: tuple[Problem, ...] = ()
-    recorded: tuple[Problem, ...] = ()
+    recorded: frozenset[Problem] = frozenset()
 
 
 class EventRecorder:
@@ -171,7 +171,7 @@ class EventRecorder:
         for problem, regarding in about:
             if regarding and problem not in known.recorded:
                 self.record(regarding, problem_message(problem.reason, str(problem)))
-        known.recorded = tuple(problem for problem, regarding in about if regarding)
+        known.recorded = frozenset(problem for problem, regarding in about if regarding)
 
     def record(self, regarding: ObjectRef, note: EventMessage) -> None:
         """Queue an Event; do nothing unless this replica leads."""

@@ -101,6 +101,10 @@ BAD = [
     ),
     ("ignore-answer", "199", "199 is not a number from 200 to 599; use for example 200"),
     ("ignore-answer", f"200 {'a' * 4097}", "longer than 4096 bytes; shorten it"),
+    ("hosts", ",".join(f"h{number}.example.com" for number in range(65)), "65 entries; use at most 64"),
+    ("ignore-paths", ",".join(f"/{number}" for number in range(33)), "33 entries; use at most 32"),
+    ("ignore-sources", "10.0.0.1," * 33, "33 entries; use at most 32"),
+    ("idle-after", "1h" * 40_000, "longer than 65536 characters; shorten it"),
     ("ignore-answer", "503", "no requests are ignored; set for example zenvoy.dev/ignore-paths: /healthz"),
     ("busy-http", "busy", "'busy' is not a valid path; start it with /, without spaces, for example /busy"),
     ("busy-http", "/a b", "'/a b' is not a valid path; start it with /, without spaces, for example /busy"),
@@ -145,6 +149,13 @@ def test_annotations_of_others_are_skipped() -> None:
         {},
         (),
     )
+
+
+def test_annotations_unknown_in_great_number_are_one_problem() -> None:
+    found, problems = read({"idle-after": "5m", **{f"x{number:05}": "" for number in range(10_000)}})
+    assert found == {"idleAfter": "5m"}
+    assert len(problems) == annotations.MAX_UNKNOWN + 1
+    assert problems[0] == "zenvoy.dev/*: 9984 more annotations are unknown; remove them"
 
 
 def test_annotation_valid_sets_its_field() -> None:
