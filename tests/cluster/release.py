@@ -25,13 +25,14 @@ ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "deploy" / "chart"
 SYSTEM = "zenvoy-system"
 VERSION = "0.1.0"
-WEB, POSTGRES = "localhost/web:test", "localhost/postgres:test"
+WEB, POSTGRES, CURL = "localhost/web:test", "localhost/postgres:test", "localhost/curl:test"
 IMAGES = {
     "zenvoy": f"ghcr.io/zenvoy/zenvoy:{VERSION}",
     "tproxy-rules": f"ghcr.io/zenvoy/zenvoy:{VERSION}-tproxy-rules",
     "envoy": "docker.io/envoyproxy/envoy:v1.40.0",
     "web": WEB,
     "postgres": POSTGRES,
+    "curl": CURL,
 }
 """By kind (images/build), the names that the chart's values have."""
 POSTGRES_PORT = 5432
@@ -174,10 +175,13 @@ class Shop:
         return json.loads(self.kubectl("get", kind, name, "-o", "json"))
 
     def label(self, name: str, **annotations: str) -> None:
-        """Run `kubectl label service NAME zenvoy.dev/enabled=true`; annotations as `idle_after="2s"`."""
-        if annotations:
-            said = [f"zenvoy.dev/{key.replace('_', '-')}={value}" for key, value in annotations.items()]
-            self.kubectl("annotate", "--overwrite", "service", name, *said)
+        """Run `kubectl label service NAME zenvoy.dev/enabled=true`; annotations as `idle_after="2s"`.
+
+        Without `capture`, the Service is not captured, as a capture postpones the first sleep by seconds.
+        """
+        annotations = {"capture": "none", **annotations}
+        said = [f"zenvoy.dev/{key.replace('_', '-')}={value}" for key, value in annotations.items()]
+        self.kubectl("annotate", "--overwrite", "service", name, *said)
         self.kubectl("label", "--overwrite", "service", name, "zenvoy.dev/enabled=true")
 
     def idles_after(self, name: str, idle_after: str) -> None:

@@ -31,7 +31,7 @@ from reconciler.kubernetes.capture.writer import CaptureWriter, silent_proxy
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
-from reconciler.kubernetes.config.capture import NO_CAPTURE, CaptureStatus, companion_of
+from reconciler.kubernetes.config.capture import NO_CAPTURE, TURN_OFF, CaptureStatus, companion_of
 from reconciler.kubernetes.config.conflicts import listen_port
 from reconciler.kubernetes.config.resolve import service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
@@ -233,7 +233,7 @@ class CaptureController:
         problem = capture.problem
         if problem is None and owner is not None and owner.metadata.key != name:
             what = f"{owner.metadata.key}, which is older, captures the same Service"
-            problem = Problem(Reason.CAPTURE_TAKEN, "spec.capture", what, "set capture: none")
+            problem = Problem(Reason.CAPTURE_TAKEN, "spec.capture", what, TURN_OFF)
         self._on_status(name, self._status(key, port, problem, step))
         since = self._hidden_since.get(key)
         is_settled = since is not None and time.monotonic() - since >= self._settle

@@ -20,7 +20,7 @@ from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, NO_MEANINGS, Notation
 from reconciler.kubernetes.config import busy, ignore_rules
 from reconciler.kubernetes.config.capture import CaptureMode
-from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, resolve
+from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, protocol_of, resolve
 from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.names import is_api_version, is_kind, is_subdomain
@@ -76,10 +76,12 @@ def label_problem(service: Service) -> Problem | None:
 
 
 def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[PartialSpec, tuple[Problem, ...]]:
-    """Return the valid fields, and all problems."""
+    """Return the valid fields, and all problems. If the installation can capture, a Service is captured by default."""
     fields, problems = _parse_fields(service.metadata.annotations)
     if "ignore" in fields:
         _make_ignore_rules(fields, problems)
+    if cluster.capture_ports and _is_captured_by_default(service, fields):
+        fields["capture"] = CaptureMode.PROXY.value
     problems += _spec_problems(service, fields, cluster, {problem.field for problem in problems})
     return fields, tuple(problems)
 
@@ -127,14 +129,24 @@ def spec_of(fields: PartialSpec) -> ScaledServiceSpec:
     return msgspec.convert(fields, ScaledServiceSpec)
 
 
+def _scaled_service(service: Service, fields: PartialSpec) -> ScaledService:
+    meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
+    return ScaledService(meta, spec_of(fields))
+
+
 def _spec_problems(service: Service, fields: PartialSpec, cluster: ClusterConfig, known: set[str]) -> list[Problem]:
     """Return the problems of the resulting spec, except for annotations that have a problem already."""
-    meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
-    found = resolve(ScaledService(meta, spec_of(fields)), service, cluster, ANNOTATIONS)
+    found = resolve(_scaled_service(service, fields), service, cluster, ANNOTATIONS)
     if isinstance(found, ServiceConfig):
         return []
     problems = dict.fromkeys(replace(problem, on=SERVICE) for problem in found)
     return [problem for problem in problems if problem.field not in known]
+
+
+def _is_captured_by_default(service: Service, fields: PartialSpec) -> bool:
+    """Return whether neither an annotation nor the protocol says how its clients reach the proxy."""
+    annotated = {_annotation(path) for path in ("capture", "listen")} & service.metadata.annotations.keys()
+    return not annotated and protocol_of(_scaled_service(service, fields), service) is not Protocol.TLS
 
 
 def _annotation(path: str) -> str:

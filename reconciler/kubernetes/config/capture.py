@@ -13,9 +13,11 @@ from reconciler.core.reasons import Problem, Reason
 from reconciler.core.validation import Notation
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.names import companion_name
-from reconciler.kubernetes.types.scaled_service import ScaledService
+from reconciler.kubernetes.types.scaled_service import PREFIX, ScaledService
 
 HEADLESS, IPV4 = "None", "IPv4"
+TURN_OFF = f"set capture: none, on a labeled Service the annotation {PREFIX}capture: none"
+"""The remedy for a Service that is not to be captured."""
 
 
 class CaptureMode(StrEnum):
@@ -83,7 +85,7 @@ def companion_of(service: str) -> str:
 def _obstacles(service: Service) -> Iterator[tuple[str, str]]:
     """Return why a Service cannot be captured, each with a remedy."""
     spec = service.spec
-    none = "or set capture: none"
+    none = f"or {TURN_OFF}"
     if spec.type == "ExternalName" or not service.pod_selector:
         yield "has no selector, so its pods are not known", f"add a selector, {none}"
     if spec.cluster_ip == HEADLESS:

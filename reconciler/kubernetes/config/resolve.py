@@ -58,6 +58,12 @@ def target_of(item: ScaledService) -> Target:
     return Target(ref.api_version or api_version, ref.kind or kind, name, item.metadata.namespace)
 
 
+def protocol_of(item: ScaledService, service: Service) -> Protocol | None:
+    """Return its protocol; None if the port of the Service is not known."""
+    port = _port(item, service, SPEC)
+    return None if isinstance(port, Problem) else _protocol(item.spec, port)
+
+
 def wake_timeout(item: ScaledService) -> float:
     """Return its `wakeTimeout` in seconds, or the default if the value is invalid."""
     seconds = _seconds(item.spec, "wakeTimeout", SPEC)

@@ -86,10 +86,12 @@ def test_capture_and_release_lose_no_request(zenvoy: Release, shop: Shop) -> Non
     until("the companion is gone", lambda: shop.kubectl("get", "services", "-o", "name").split() == ["service/web"], 60)
 
 
-def test_captured_service_asleep_is_woken_by_a_plain_client(zenvoy: Release, shop: Shop) -> None:
+def test_labeled_service_asleep_is_woken_by_a_plain_client(zenvoy: Release, shop: Shop) -> None:
+    """A label is enough."""
     shop.apply(*web("web"))
     shop.until_rolled_out("web")
-    shop.label("web", capture="proxy", idle_after="2s")
+    shop.kubectl("annotate", "service", "web", "zenvoy.dev/idle-after=2s")
+    shop.kubectl("label", "service", "web", "zenvoy.dev/enabled=true")
     until_captured(shop, "web")
     for _ in range(2):
         shop.until_asleep("web")

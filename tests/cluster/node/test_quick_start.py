@@ -10,11 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.harness import Cluster
-from tests.cluster.release import ROOT, WEB, Release, Shop
+from tests.cluster.release import CURL, PATIENCE_SECONDS, ROOT, WEB, Release, Shop
 from tests.e2e.harness import until
 
 SHOP = "shop"
 WATCH = "kubectl get ssvc -n shop -w"
+CALLER = "caller"
+IMAGES = {"nginxinc/nginx-unprivileged:stable": WEB, "curlimages/curl": CURL}
+"""Those of the node, by the ones of a registry."""
 
 
 def blocks() -> list[list[str]]:
@@ -25,7 +28,17 @@ def blocks() -> list[list[str]]:
 
 
 def typed(node: Cluster, command: str) -> str:
-    return node.run("sh", "-c", command.replace("nginxinc/nginx-unprivileged:stable", WEB))
+    for image, loaded in IMAGES.items():
+        command = command.replace(image, loaded)
+    return node.run("sh", "-c", command)
+
+
+def called(shop: Shop, command: str) -> str:
+    """Return the output of a pod that `kubectl run` starts. Attached, it may miss the output of a short one."""
+    typed(shop.node, command.replace(" --rm -i", ""))
+    phases = ("Succeeded", "Failed")
+    until("the caller ends", lambda: shop.get("pod", CALLER)["status"].get("phase") in phases, PATIENCE_SECONDS)
+    return shop.kubectl("logs", CALLER)
 
 
 @pytest.fixture
@@ -37,7 +50,8 @@ def started(loaded: Cluster) -> Iterator[Cluster]:
 
 def test_quick_start_commands_work(zenvoy: Release, started: Cluster) -> None:
     install, label, wake = blocks()
-    assert install[1] == "helm install zenvoy deploy/chart -n zenvoy-system --create-namespace", "as `zenvoy` has it"
+    command = "helm install zenvoy deploy/chart -n zenvoy-system --create-namespace --set capture.enabled=true"
+    assert install[1] == command, "as `zenvoy` has it"
     assert label[-1] == WATCH
     for command in label[:-1]:
         typed(started, command)
@@ -45,7 +59,11 @@ def test_quick_start_commands_work(zenvoy: Release, started: Cluster) -> None:
     shop.until_asleep("web")
     assert "ScaledToZero" in typed(started, WATCH.removesuffix(" -w"))
 
-    forward, curl = wake
+    call, forward, curl = wake
+    assert " GET web.shop / " in called(shop, call)
+    shop.until("web", "Active", "Idle")
+    until("it is told", lambda: {"WakeRequested", "Woken"} <= shop.events("web"))
+
     assert forward.endswith(" &")
     command, settings = forward.removesuffix(" &").split(), {**os.environ, **started.settings}
     with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True) as forwarding:
@@ -55,5 +73,3 @@ def test_quick_start_commands_work(zenvoy: Release, started: Cluster) -> None:
             assert " GET web.shop / " in typed(started, curl)
         finally:
             forwarding.terminate()
-    shop.until("web", "Active", "Idle")
-    until("it is told", lambda: {"WakeRequested", "Woken"} <= shop.events("web"))

@@ -221,7 +221,7 @@ def wakes(zenvoy: Release, loaded: Cluster, fence: None) -> Iterator[Wakes]:
         for name, spec in PODS.items():
             deployment = workload("Deployment", name, {}, 0)
             deployment["spec"]["template"]["spec"] = spec
-            settings = {"idle-after": "1h", "hold-timeout": HOLD, "wake-timeout": HOLD}
+            settings = {"idle-after": "1h", "hold-timeout": HOLD, "wake-timeout": HOLD, "capture": "none"}
             marked = service(name, 80, "http")
             marked["metadata"]["annotations"] = {f"zenvoy.dev/{key}": value for key, value in settings.items()}
             marked["metadata"]["labels"] = {"zenvoy.dev/enabled": "true"}

@@ -133,9 +133,14 @@ BAD = [
 """By annotation and its value, what is said of it."""
 
 
-def read(said: dict[str, str], ports: str = WEB) -> tuple[dict[str, Any], list[str]]:
+NOT_CAPTURING, CAPTURING = ClusterConfig(), ClusterConfig(capture_ports=range(12000, 12010))
+
+
+def read(
+    said: dict[str, str], ports: str = WEB, cluster: ClusterConfig = NOT_CAPTURING
+) -> tuple[dict[str, Any], list[str]]:
     of = service(ports, annotations={f"zenvoy.dev/{key}": value for key, value in said.items()})
-    found, problems = annotations.parse_annotations(of, ClusterConfig())
+    found, problems = annotations.parse_annotations(of, cluster)
     assert all(problem.on == "Service" for problem in problems)
     return found, [str(problem) for problem in problems]
 
@@ -219,6 +224,44 @@ def test_annotation_valid_sets_its_field() -> None:
         {"protocol": "tcp", "listen": 5432, "port": 80},
         [],
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "ports"),
+    [
+        ({}, WEB),
+        ({"protocol": "tcp"}, WEB),
+        ({}, "ports: [{name: postgres, port: 5432, appProtocol: tcp}]"),
+        ({}, "ports: [{name: http, port: 80}, {name: admin, port: 81}]"),
+    ],
+    ids=["http", "tcp", "tcp-by-its-port", "not-possible"],
+)
+def test_labeled_service_is_captured_by_default(said: dict[str, str], ports: str) -> None:
+    """One that cannot be captured stays awake for that reason, because its callers do not wake it."""
+    assert read(said, ports, CAPTURING) == ({**said, "capture": "proxy"}, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "ports", "fields"),
+    [
+        ({"capture": "none"}, WEB, {"capture": "none"}),
+        ({"protocol": "tcp", "listen": "5432"}, WEB, {"protocol": "tcp", "listen": 5432}),
+        ({"listen": "8100", "protocol": "http"}, WEB, {"listen": 8100, "protocol": "http"}),
+        ({}, "ports: [{name: https, port: 443}]", {}),
+        ({"protocol": "tls"}, WEB, {"protocol": "tls"}),
+    ],
+    ids=["none", "tcp-port", "http-port", "tls-by-its-port", "tls"],
+)
+def test_labeled_service_with_another_way_is_not_captured(
+    said: dict[str, str], ports: str, fields: dict[str, Any]
+) -> None:
+    assert read(said, ports, CAPTURING) == (fields, [])
+
+
+def test_labeled_service_with_an_invalid_capture_has_none() -> None:
+    fields, problems = read({"capture": "yes"}, cluster=CAPTURING)
+    assert "capture" not in fields
+    assert [problem.partition(":")[0] for problem in problems] == ["zenvoy.dev/capture"]
 
 
 @pytest.mark.parametrize(
