@@ -1,7 +1,7 @@
 """A fake API server over real HTTP that can fail as real ones do. Counterpart: `kubernetes/client/api.py`.
 
-It has one collection of objects with lists in pages and watches; each change has its own version. The attributes of
-`Faults` cause faults until they are reset; those called `next_…` cause one.
+It has one collection of objects with lists in pages, watches, and writes; each change has its own version. The
+attributes of `Faults` cause faults until they are reset; those called `next_…` cause one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,27 @@ from reconciler.kubernetes.client.api import Api
 Object = dict[str, Any]
 
 
+PRECONDITIONS = ("uid", "resourceVersion")
+
+
+def merged(value: Any, change: Any) -> Any:
+    """Return a value after a JSON merge patch."""
+    if not isinstance(change, dict):
+        return change
+    found = dict(value) if isinstance(value, dict) else {}
+    for key, part in change.items():
+        found[key] = merged(found.get(key), part)
+    return {key: part for key, part in found.items() if part is not None}
+
+
+def is_selected(one: Object, request: web.Request) -> bool:
+    """Return whether an object has the label, or the name, that a list asks for."""
+    label, _, value = request.query.get("labelSelector", "").partition("=")
+    name = request.query.get("fieldSelector", "").partition("metadata.name=")[2]
+    labels = one["metadata"].get("labels", {})
+    return (not name or one["metadata"]["name"] == name) and (not value or labels.get(label) == value)
+
+
 def status(code: int, reason: str) -> Object:
     return {"kind": "Status", "code": code, "reason": reason, "message": f"made to fail: {reason}"}
 
@@ -36,6 +57,8 @@ class Faults:
     """Number of the page of a list that fails once, from 0."""
     refuse_page_with: tuple[int, str] = (500, "InternalError")
     end_watches_at_once: bool = False
+    hold_watches: bool = False
+    """Keep watches open and report nothing. `ApiServer.resume` ends it."""
     page: int | None = None
     """Maximum number of objects per page, regardless of the request."""
 
@@ -82,6 +105,12 @@ class ApiServer:
         for stream in list(self.open):
             await stream.write(line)
 
+    def resume(self) -> None:
+        """Report what watches did not report while they were held."""
+        self.faults.hold_watches = False
+        for moved in self.open.values():
+            moved.set()
+
     def cut(self) -> None:
         """Close the connections of all watches, perhaps in the middle of a line."""
         for stream in list(self.open):
@@ -98,7 +127,32 @@ class ApiServer:
             await asyncio.Event().wait()
         if self.faults.refuse:
             return self._refusal(self.faults.refuse)
+        if request.method != "GET":
+            return await self._write(request)
         return await (self._watch(request) if "watch" in request.query else self._list(request))
+
+    async def _write(self, request: web.Request) -> web.Response:
+        """Create, merge, or delete an object of a namespace, with the preconditions in the body."""
+        body = await request.json()
+        namespace = request.path.partition("/namespaces/")[2].partition("/")[0]
+        name = request.match_info.get("object") or body["metadata"]["name"]
+        before = self.objects.get(f"{namespace}/{name}")
+        if request.method == "POST":
+            if before:
+                return self._refusal((409, "AlreadyExists"))
+            meta = {"uid": f"uid-{self.version}", **body["metadata"]}
+            self.put(name, namespace, **{**body, "metadata": meta})
+            return web.json_response(self.objects[f"{namespace}/{name}"])
+        if not before:
+            return self._refusal((404, "NotFound"))
+        wanted = body.get("preconditions") or body.get("metadata") or {}
+        if any(wanted.get(one, before["metadata"].get(one)) != before["metadata"].get(one) for one in PRECONDITIONS):
+            return self._refusal((409, "Conflict"))
+        if request.method == "DELETE":
+            self.delete(name, namespace)
+        elif (after := merged(before, body)) != before:
+            self.put(name, namespace, **after)
+        return web.json_response(before)
 
     def _refusal(self, why: tuple[int, str]) -> web.Response:
         return web.json_response(status(*why), status=why[0])
@@ -112,7 +166,7 @@ class ApiServer:
             self.faults.refuse_page = None
             return self._refusal(self.faults.refuse_page_with)
         self.lists += start == 0
-        keys = sorted(self.objects)
+        keys = sorted(key for key, one in self.objects.items() if is_selected(one, request))
         meta = {"resourceVersion": str(self.version)}
         if start + limit < len(keys):
             meta["continue"] = str(start + limit)
@@ -139,7 +193,8 @@ class ApiServer:
         self.open[stream] = moved = asyncio.Event()
         try:
             while True:
-                for change in [change for change in self.log if change["version"] > version]:
+                held = self.faults.hold_watches
+                for change in [one for one in self.log if one["version"] > version and not held]:
                     await stream.write(json.dumps(change).encode() + b"\n")
                     version = change["version"]
                 await moved.wait()

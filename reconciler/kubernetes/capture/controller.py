@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from reconciler.core.reasons import Blocker, Problem, Reason
-from reconciler.kubernetes.capture.objects import Body
 from reconciler.kubernetes.capture.observer import CaptureObserver, CaptureSources
 from reconciler.kubernetes.capture.plan import (
     Action,
@@ -49,6 +48,8 @@ DIAL_AGAIN_SECONDS = 5.0
 """Delay before a proxy that did not answer is dialed again."""
 IN_PROGRESS = "InProgress"
 """The reason of the condition while a Service is not captured yet."""
+_ADDS_PROXIES = (Action.WRITE_SLICES, Action.HIDE_PODS)
+"""Steps after which more callers reach the proxies."""
 OnStatus = Callable[[str, CaptureStatus], None]
 OnBlocker = Callable[[str, Blocker | None], None]
 
@@ -169,19 +170,31 @@ class CaptureController:
         key = service.metadata.key
         if owner is None:
             # Until its pods are ready, callers wake it at the proxies.
-            return next_to_release(seen, may_wait=bool(self._sources.provider.users(key)))
+            former = self._former_owner(service)
+            required = self._required(former, service) if former else None
+            return next_to_release(seen, bool(self._sources.provider.users(key)), required)
         if self._observer.has_foreign_companion(key):
             return Wait(f"Service {companion_of(key)} exists, and zenvoy did not create it; rename it")
         port = self._ports.assigned(owner.metadata.key)
         if port == 0:
-            return Wait("every port of the proxy for captured Services is in use")
-        if (self._listens or {}).get(owner.metadata.key) != port:
+            return without_proxy(seen, "every port of the proxy for captured Services is in use")
+        if not self._has_listener(owner.metadata.key):
             return without_proxy(seen, f"the proxies do not listen on port {port}")
         return next_to_capture(seen, self._required(owner, service))
 
+    def _has_listener(self, name: str) -> bool:
+        """Return whether the proxies listen on the port of a ScaledService."""
+        port = self._ports.assigned(name)
+        return port != 0 and (self._listens or {}).get(name) == port
+
+    def _former_owner(self, service: Service) -> ScaledService | None:
+        """Return a ScaledService that captured a Service, and on whose port the proxies still listen."""
+        users = [name for name in self._sources.provider.users(service.metadata.key) if self._has_listener(name)]
+        return self._sources.scaled.get(users[0]) if users and len(service.spec.ports) == 1 else None
+
     def _note_hidden(self, key: str, seen: CaptureObjects) -> None:
         """Note since when new connections cannot reach the pods without the proxy."""
-        if not (self._is_synced() and seen.is_hidden and not seen.pods):
+        if not (self._is_synced() and seen.is_closed):
             self._hidden_since.pop(key, None)
         elif key not in self._hidden_since:
             self._hidden_since[key] = time.monotonic()
@@ -247,7 +260,7 @@ class CaptureController:
             return CaptureStatus(False, Reason.REFUSED, f"refused by the API server: {refused}", port)
         if key in self._hidden_since and not isinstance(step, Wait):
             return CaptureStatus(True, CAPTURED, f"new connections to Service {key} reach a proxy", port)
-        silent = self._silent.get(key) if step is Action.WRITE_SLICES else None
+        silent = self._silent.get(key) if step in _ADDS_PROXIES else None
         text = silent or (step.reason if isinstance(step, Wait) else f"next: {step}")
         return CaptureStatus(False, IN_PROGRESS, text, port)
 
@@ -271,8 +284,10 @@ class CaptureController:
         if not self._leads():
             self._queue.add_after(key)
             return
+        user = owner or self._former_owner(service)
         try:
-            await self._write(step, service, owner)
+            if await self._may_write(step, service, user):
+                await self._write(step, service, user)
         except ApiError as error:
             if error.status in (NOT_FOUND, CONFLICT) or is_namespace_terminating(error):
                 self._queue.add_after(key, TRY_AGAIN_SECONDS)  # the informers are about to report that change
@@ -284,14 +299,35 @@ class CaptureController:
         if self._refused.pop(key, None):
             self.look(key)
 
-    async def _write(self, step: Action, service: Service, owner: ScaledService | None) -> None:
+    async def _may_write(self, step: Action, service: Service, user: ScaledService | None) -> bool:
+        """Return whether a step leaves callers with an endpoint; otherwise queue the Service again.
+
+        An informer may be late, so a step that takes endpoints away is confirmed by what the API server has.
+        """
+        key = service.metadata.key
+        if step in _ADDS_PROXIES and user and not service.is_captured:
+            if silent := await silent_proxy(self._required(user, service).slices):
+                self._silent[key] = f"no answer from {silent}"
+                self._report(key)
+                self._queue.add_after(key, DIAL_AGAIN_SECONDS)
+                return False
+            self._silent.pop(key, None)
+        if step.breaks:
+            read = await self._observer.read(key)
+            if read is None or self._next(read[0], self._observer.owner(key), read[1]) is not step:
+                self._queue.add_after(key, TRY_AGAIN_SECONDS)
+                return False
+        return True
+
+    async def _write(self, step: Action, service: Service, user: ScaledService | None) -> None:
         key, namespace = service.metadata.key, service.metadata.namespace
         companion = self._observer.companion(key)
         match step:
-            case Action.WRITE_COMPANION if owner:
-                await self._writer.write_companion(namespace, self._required(owner, service).companion, companion)
-            case Action.WRITE_SLICES if owner:
-                await self._write_slices(service, self._required(owner, service).slices)
+            case Action.WRITE_COMPANION if user:
+                await self._writer.write_companion(namespace, self._required(user, service).companion, companion)
+            case Action.WRITE_SLICES if user:
+                slices = self._required(user, service).slices
+                await self._writer.write_slices(namespace, slices, self._observer.proxy_slices(key))
             case Action.HIDE_PODS | Action.SHOW_PODS:
                 await self._writer.set_hidden(service, hidden=step is Action.HIDE_PODS)
                 log.info(str(step), service=key)
@@ -302,14 +338,3 @@ class CaptureController:
 
     def _required(self, owner: ScaledService, service: Service) -> RequiredObjects:
         return self._observer.required(owner, service, self._ports.assigned(owner.metadata.key))
-
-    async def _write_slices(self, service: Service, slices: Mapping[str, Body]) -> None:
-        """Write the EndpointSlices of the proxies, once each of these listens: from then on, callers reach them."""
-        key = service.metadata.key
-        if not service.is_captured and (silent := await silent_proxy(slices)):
-            self._silent[key] = f"no answer from {silent}"
-            self._report(key)
-            self._queue.add_after(key, DIAL_AGAIN_SECONDS)
-            return
-        self._silent.pop(key, None)
-        await self._writer.write_slices(service.metadata.namespace, slices, self._observer.proxy_slices(key))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from reconciler.kubernetes.capture import objects
 from reconciler.kubernetes.capture.plan import CaptureObjects, RequiredObjects
+from reconciler.kubernetes.capture.reader import read_service, read_slices
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.client.pod_list import endpoint_slices
 from reconciler.kubernetes.config.capture import IPV4, Capture, capture_of, companion_of
 from reconciler.kubernetes.config.provider import KubernetesProvider
 from reconciler.kubernetes.config.resolve import SPEC, service_of
-from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, Endpoint, EndpointSlice, Service
+from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, SERVICE_NAME_LABEL, Endpoint, EndpointSlice, Service
 from reconciler.kubernetes.types.objects import name_selector
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices
@@ -45,7 +46,7 @@ class CaptureObserver:
     """The state of Services, by key; `changed` is called when the proxies change."""
 
     def __init__(self, api: Api, sources: CaptureSources, changed: Callable[[], None]) -> None:
-        self._sources = sources
+        self._api, self._sources = api, sources
         self._proxies: Informer[EndpointSlice] | None = None
         if sources.proxies:
             namespace, name = sources.proxies
@@ -75,7 +76,17 @@ class CaptureObserver:
 
     def observe(self, service: Service) -> CaptureObjects:
         """Return what exists for a Service."""
-        slices = self._sources.slices.slices(service.metadata.key)
+        return self._observed(service, self._sources.slices.slices(service.metadata.key))
+
+    async def read(self, key: str) -> tuple[Service, CaptureObjects] | None:
+        """Return a Service and what exists for it, from the API server; None if it is gone."""
+        labels = SERVICE_NAME_LABEL, CAPTURE_LABEL
+        slices = [each for label in labels for each in await read_slices(self._api, key, label)]
+        service = await read_service(self._api, key)
+        return (service, self._observed(service, slices)) if service else None
+
+    def _observed(self, service: Service, slices: Iterable[EndpointSlice]) -> CaptureObjects:
+        slices = [each for each in slices if each.service == service.metadata.key]
         own = {each.metadata.name: objects.written_slice(each) for each in slices if each.has_proxies}
         companion = self.companion(service.metadata.key)
         return CaptureObjects(

@@ -24,6 +24,11 @@ class Action(StrEnum):
     DELETE_SLICES = "delete the EndpointSlices of the proxies"
     DELETE_COMPANION = "delete the companion Service"
 
+    @property
+    def breaks(self) -> bool:
+        """True if callers lose endpoints by it, or zenvoy does."""
+        return self in (Action.HIDE_PODS, Action.DELETE_SLICES, Action.DELETE_COMPANION)
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -48,6 +53,11 @@ class CaptureObjects:
     slices: Mapping[str, Body] | None = None
     """zenvoy's own EndpointSlices, by name; None if there are none."""
 
+    @property
+    def is_closed(self) -> bool:
+        """True if new connections to the Service cannot reach its pods without the proxy."""
+        return self.is_hidden and not self.pods
+
 
 @dataclass(frozen=True, slots=True)
 class RequiredObjects:
@@ -64,9 +74,10 @@ def next_to_capture(seen: CaptureObjects, required: RequiredObjects) -> Action |
     if seen.companion != required.companion:
         return Action.WRITE_COMPANION
     if not required.has_proxy:
-        step = without_proxy(seen, "no proxy is ready for its connections")
+        if seen.is_hidden and seen.companion_pods:
+            return Action.SHOW_PODS
         is_outdated = seen.slices is not None and seen.slices != required.slices
-        return Action.WRITE_SLICES if isinstance(step, Wait) and is_outdated else step
+        return Action.WRITE_SLICES if is_outdated else Wait("no proxy is ready for its connections")
     if not seen.is_hidden and not seen.pods <= seen.companion_pods:
         return Wait("Kubernetes has not listed its pods for the companion Service yet")
     if seen.slices != required.slices:
@@ -78,11 +89,17 @@ def next_to_capture(seen: CaptureObjects, required: RequiredObjects) -> Action |
     return None
 
 
-def next_to_release(seen: CaptureObjects, may_wait: bool) -> Action | Wait | None:
-    """Return the next step; None if nothing of zenvoy is left. With `may_wait`, its pods are expected."""
+def next_to_release(
+    seen: CaptureObjects, may_wait: bool, required: RequiredObjects | None = None
+) -> Action | Wait | None:
+    """Return the next step; None if nothing of zenvoy is left.
+
+    With `may_wait`, its pods are expected. Until they are ready, callers reach the proxies of `required`, if given.
+    """
+    if may_wait and _is_asleep(seen):
+        is_outdated = required is not None and seen.slices != required.slices
+        return Action.WRITE_SLICES if is_outdated else Wait("no pod is ready yet")
     if seen.is_hidden:
-        if may_wait and not seen.companion_pods:
-            return Wait("no pod is ready yet")
         return Action.SHOW_PODS
     if not seen.companion_pods <= seen.pods:
         return Wait("Kubernetes has not listed its pods for the Service yet")
@@ -92,5 +109,15 @@ def next_to_release(seen: CaptureObjects, may_wait: bool) -> Action | Wait | Non
 
 
 def without_proxy(seen: CaptureObjects, reason: str) -> Action | Wait:
-    """Give an awake Service back to its pods until a proxy accepts its connections. One without pods can only wait."""
-    return Action.SHOW_PODS if seen.is_hidden and seen.companion_pods else Wait(reason)
+    """Give an awake Service back to its pods alone, until the proxies listen. One without pods can only wait."""
+    if seen.is_hidden and seen.companion_pods:
+        return Action.SHOW_PODS
+    is_shown = not seen.is_hidden and seen.pods and seen.companion_pods <= seen.pods
+    return Action.DELETE_SLICES if is_shown and seen.slices is not None else Wait(reason)
+
+
+def _is_asleep(seen: CaptureObjects) -> bool:
+    """Return whether only proxies serve callers. Without a companion, the pods of a hidden Service are unknown."""
+    if seen.is_hidden:
+        return seen.companion is not None and not seen.companion_pods
+    return seen.slices is not None and not seen.pods and not seen.companion_pods

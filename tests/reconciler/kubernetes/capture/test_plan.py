@@ -17,6 +17,7 @@ from reconciler.kubernetes.capture.plan import (
     Wait,
     next_to_capture,
     next_to_release,
+    without_proxy,
 )
 
 PODS = frozenset({"10.0.0.1", "10.0.0.2"})
@@ -137,3 +138,28 @@ def test_release_asleep_waits_for_pods_that_are_expected() -> None:
     seen = CaptureObjects(True, NONE, NONE, COMPANION, SLICES)
     assert next_to_release(seen, may_wait=True) == Wait("no pod is ready yet")
     assert next_to_release(seen, may_wait=False) is Action.SHOW_PODS
+
+
+@pytest.mark.parametrize(
+    ("seen", "step"),
+    [
+        (CaptureObjects(True, NONE, PODS, COMPANION, SLICES), Action.SHOW_PODS),
+        (CaptureObjects(True, NONE, NONE, COMPANION, SLICES), Wait("why")),
+        (CaptureObjects(True, PODS, NONE, COMPANION, SLICES), Wait("why")),
+        (CaptureObjects(False, NONE, NONE, COMPANION, SLICES), Wait("why")),
+        (CaptureObjects(False, frozenset({"10.0.0.1"}), PODS, COMPANION, SLICES), Wait("why")),
+        (CaptureObjects(False, PODS, PODS, COMPANION, SLICES), Action.DELETE_SLICES),
+        (CaptureObjects(False, PODS, PODS, COMPANION), Wait("why")),
+    ],
+    ids=["awake", "asleep", "pods are leaving", "shown asleep", "some pods are shown", "pods are shown", "done"],
+)
+def test_capture_without_listener_leads_to_the_pods_alone(seen: CaptureObjects, step: Action | Wait) -> None:
+    assert without_proxy(seen, "why") == step
+
+
+def test_capture_and_release_wait_until_all_pods_are_listed() -> None:
+    some = frozenset({"10.0.0.1"})
+    assert isinstance(next_to_capture(CaptureObjects(False, PODS, some, COMPANION, SLICES), WANTED), Wait)
+    for pods in (NONE, some):
+        step = next_to_release(CaptureObjects(False, pods, PODS, COMPANION, SLICES), may_wait=True, required=WANTED)
+        assert step == Wait("Kubernetes has not listed its pods for the Service yet")
