@@ -86,8 +86,10 @@ class CaptureController:
         """The message of the API server's refusal, by Service."""
         self._silent: dict[str, str] = {}
         """A proxy that did not answer a dial, by Service."""
+        self._changed: dict[str, None] = {}
+        """Services to be observed in the next turn of the event loop."""
         self._queue = WorkQueue(self._reconcile, "failed to capture or release a Service, retrying", timing)
-        sources.slices.listeners.append(self.look)
+        sources.slices.listeners.append(self._look_soon)
 
     # Inputs
 
@@ -100,11 +102,11 @@ class CaptureController:
         elif item.spec.capture or item.status.capture_port or before:
             self._service_of[name] = service_of(item)
         for key in filter(None, {before, self._service_of.get(name)}):
-            self.look(key)
+            self._look_soon(key)
 
     def saw_service(self, key: str, service: Service | None) -> None:
         """Handle a new version of a Service; None if it is gone."""
-        self.look((service.captured if service else "") or key)
+        self._look_soon((service.captured if service else "") or key)
 
     def configure(self, configs: Mapping[str, ServiceConfig]) -> None:
         """Set the configurations in effect."""
@@ -112,8 +114,8 @@ class CaptureController:
         listens = {name: listen_port(spec) for name, spec in captured.items() if spec.listen}
         before, self._listens = self._listens or {}, listens
         changed = {name for name in listens.keys() | before if listens.get(name) != before.get(name)}
-        for name in changed & self._service_of.keys():
-            self.look(self._service_of[name])
+        for key in {self._service_of[name] for name in changed & self._service_of.keys()}:
+            self.look(key)
 
     def lead(self) -> None:
         """Handle all Services, because this replica leads now."""
@@ -132,6 +134,17 @@ class CaptureController:
         """Observe a Service, report, and queue its next step, if this replica leads."""
         if isinstance(self._report(key), Action) and self._leads():
             self._queue.add(key)
+
+    def _look_soon(self, key: str) -> None:
+        """Observe a Service once, however many of its objects change together: many ScaledServices may name it."""
+        if not self._changed:
+            asyncio.get_running_loop().call_soon(self._look_at_changed)
+        self._changed[key] = None
+
+    def _look_at_changed(self) -> None:
+        changed, self._changed = self._changed, {}
+        for key in changed:
+            self.look(key)
 
     # Deletion of a ScaledService
 
