@@ -211,7 +211,7 @@ class CaptureController:
             self._hidden_since.pop(key, None)
         elif key not in self._hidden_since:
             self._hidden_since[key] = time.monotonic()
-            asyncio.get_running_loop().call_later(self._settle, self.look, key)
+            asyncio.get_running_loop().call_later(self._settle, self._look_soon, key)
 
     def _note_released(self, key: str, owner: ScaledService | None, is_done: bool) -> None:
         """Note since when no caller is led to the ports of ScaledServices for which a Service is not captured.
@@ -225,7 +225,7 @@ class CaptureController:
             return
         since = self._released_since.setdefault(key, time.monotonic())
         if (left := since + self._settle - time.monotonic()) > 0:
-            asyncio.get_running_loop().call_later(left, self.look, key)
+            asyncio.get_running_loop().call_later(left, self._look_soon, key)
             return
         for name in freed:
             self._ports.free(name)

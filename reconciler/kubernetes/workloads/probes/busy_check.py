@@ -22,10 +22,10 @@ from reconciler.kubernetes.types.names import is_subdomain
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+from reconciler.kubernetes.workloads.probes.slots import CheckSlots
 
 SERVICE_SECONDS = 30.0
 """The longest time of the questions to all pods of a service."""
-MAX_CONCURRENT_QUESTIONS = 256
 NO_POD = check_failed("no ready pod can be asked")
 
 
@@ -41,7 +41,7 @@ class PodBusyCheck:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_QUESTIONS)
+        self._slots = CheckSlots()
 
     async def ask(self, namespace: str, check: BusyCheck, endpoints: Iterable[PodEndpoint]) -> Blocker | None:
         """Return the reason to keep a service awake, or None if every ready pod is idle."""
@@ -57,7 +57,7 @@ class PodBusyCheck:
         return min(blockers, key=lambda one: one.code is not Reason.BUSY, default=None)
 
     async def _ask_pod(self, namespace: str, check: BusyCheck, endpoint: PodEndpoint) -> Blocker | None:
-        async with self._slots:
+        async with self._slots.slot(namespace, is_costly=True):
             if reason := await self._refusal(namespace, endpoint):
                 return check_failed(f"{endpoint.address} is not asked: {reason}")
             ip, port = split_address(endpoint.address)

@@ -17,7 +17,14 @@ from reconciler.core.address import split_address
 from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
-from reconciler.kubernetes.workloads.probes.checks import Check, PodChecks, PodReadiness, pod_checks
+from reconciler.kubernetes.workloads.probes.checks import (
+    Check,
+    GrpcCheck,
+    HttpCheck,
+    PodChecks,
+    PodReadiness,
+    pod_checks,
+)
 from reconciler.kubernetes.workloads.probes.client import ProbeClient
 from reconciler.kubernetes.workloads.probes.slots import CheckSlots
 from reconciler.kubernetes.workloads.probing import accepts
@@ -108,7 +115,8 @@ class EarlyEndpoints:
         return readiness.record([(at, one) for (at, _), one in zip(due, passed, strict=True)])
 
     async def _run(self, namespace: str, ip: str, check: Check) -> bool:
-        async with self._slots.slot(namespace, check):
+        is_costly = isinstance(check, GrpcCheck) or (isinstance(check, HttpCheck) and check.tls)
+        async with self._slots.slot(namespace, is_costly):
             return await self._client.run(ip, check)
 
 

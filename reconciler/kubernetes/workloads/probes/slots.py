@@ -1,6 +1,7 @@
-"""Slots for the checks of pods: they bound the number and the rate of checks, in total and of one namespace.
+"""Slots for probes and busy checks of pods: they bound number and rate, in total and of one namespace.
 
-A pod can have many containers, and all of its checks can fail at once, so the number alone bounds no work.
+A pod can have many containers whose checks all fail at once, and many ScaledServices can name one Service, so the
+number of checks at once does not bound their work.
 """
 
 from __future__ import annotations
@@ -10,15 +11,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from reconciler.kubernetes.workloads.probes.checks import Check, GrpcCheck, HttpCheck
-
 MAX_CONCURRENT_CHECKS = 256
 MAX_NAMESPACE_CHECKS = 128
 """The pods of one namespace must not keep those of others from being checked."""
 SLOT_SECONDS = 0.25
 """The shortest time for which a check occupies its slot."""
 COSTLY_SLOT_SECONDS = 1.0
-"""The same for a check over gRPC or TLS, which takes ten times as much of the processor."""
+"""The same for a check that takes ten times as much of the processor: over gRPC or TLS, or with a call to the API."""
 
 
 class CheckSlots:
@@ -29,10 +28,9 @@ class CheckSlots:
         self._of_namespaces: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def slot(self, namespace: str, check: Check) -> AsyncIterator[None]:
+    async def slot(self, namespace: str, is_costly: bool) -> AsyncIterator[None]:
         """Wait for a slot for a check of a pod in this namespace."""
         share = self._of_namespaces.setdefault(namespace, asyncio.Semaphore(MAX_NAMESPACE_CHECKS))
-
         await share.acquire()
         try:
             await self._all.acquire()
@@ -40,7 +38,6 @@ class CheckSlots:
             share.release()
             raise
         loop = asyncio.get_running_loop()
-        is_costly = isinstance(check, GrpcCheck) or (isinstance(check, HttpCheck) and check.tls)
         until = loop.time() + (COSTLY_SLOT_SECONDS if is_costly else SLOT_SECONDS)
         try:
             yield

@@ -7,10 +7,7 @@ import asyncio
 import pytest
 
 from reconciler.kubernetes.workloads.probes import slots as slots_module
-from reconciler.kubernetes.workloads.probes.checks import Check, GrpcCheck, HttpCheck, TcpCheck
 from reconciler.kubernetes.workloads.probes.slots import MAX_CONCURRENT_CHECKS, MAX_NAMESPACE_CHECKS, CheckSlots
-
-TCP = TcpCheck(80, 1.0)
 
 
 class Checks:
@@ -20,14 +17,14 @@ class Checks:
         self._slots, self.running, self.end = CheckSlots(), list[str](), asyncio.Event()
         self.tasks = list[asyncio.Task[None]]()
 
-    async def _run(self, namespace: str, check: Check) -> None:
-        async with self._slots.slot(namespace, check):
+    async def _run(self, namespace: str, is_costly: bool) -> None:
+        async with self._slots.slot(namespace, is_costly):
             self.running.append(namespace)
             await self.end.wait()
 
-    async def start(self, namespace: str, number: int, check: Check = TCP) -> None:
+    async def start(self, namespace: str, number: int, is_costly: bool = False) -> None:
         """Start checks, and wait until those with a slot run."""
-        self.tasks += [asyncio.create_task(self._run(namespace, check)) for _ in range(number)]
+        self.tasks += [asyncio.create_task(self._run(namespace, is_costly)) for _ in range(number)]
         await asyncio.sleep(0)
 
 
@@ -49,19 +46,12 @@ async def test_slots_of_all_namespaces_are_bounded() -> None:
     await asyncio.gather(*checks.tasks)
 
 
-COSTLY = (GrpcCheck(80, 1.0, ""), HttpCheck(80, 1.0, "/", (), tls=True))
-
-
-@pytest.mark.parametrize(
-    ("name", "check"),
-    [("SLOT_SECONDS", TCP), ("SLOT_SECONDS", HttpCheck(80, 1.0, "/", (), tls=False))]
-    + [("COSTLY_SLOT_SECONDS", check) for check in COSTLY],
-)
-async def test_slot_is_occupied_for_a_while(monkeypatch: pytest.MonkeyPatch, name: str, check: Check) -> None:
+@pytest.mark.parametrize(("name", "is_costly"), [("SLOT_SECONDS", False), ("COSTLY_SLOT_SECONDS", True)])
+async def test_slot_is_occupied_for_a_while(monkeypatch: pytest.MonkeyPatch, name: str, is_costly: bool) -> None:
     monkeypatch.setattr(slots_module, name, 3600)
     checks = Checks()
     checks.end.set()
-    await checks.start("shop", MAX_NAMESPACE_CHECKS, check)
+    await checks.start("shop", MAX_NAMESPACE_CHECKS, is_costly)
     await asyncio.gather(*checks.tasks)
     await checks.start("shop", 1)
     assert len(checks.running) == MAX_NAMESPACE_CHECKS
