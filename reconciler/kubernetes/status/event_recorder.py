@@ -1,13 +1,15 @@
 """Recorder of Kubernetes Events (events.k8s.io/v1) about services.
 
 Recording is asynchronous. A repetition is counted in the series of the first Event. If there are too many, the oldest
-are dropped and counted; warnings are written first. Only the leader writes, and followers record nothing.
+are dropped and counted: those of the namespace that has most. Namespaces take turns, and warnings are written first in
+each. Only the leader writes, and followers record nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +116,9 @@ class EventRecorder:
         """Total number of Events that could not be written."""
         self._waiting: dict[Key, _Waiting] = {}
         self._written: dict[Key, _Written] = {}
+        self._turns: dict[str, int] = {}
+        """Number of the latest turn of each namespace, the latest last."""
+        self._turn = 0
         self._problems: dict[str, _Problems] = {}
         self._causes: set[str] = set()
         self._sending = False
@@ -221,11 +226,25 @@ class EventRecorder:
         return ObjectRef(*of, about.namespace, about.name, about.uid)
 
     def _next(self) -> Key:
-        warnings = (key for key, waiting in self._waiting.items() if waiting.note.warning)
-        return next(warnings, None) or next(iter(self._waiting))
+        """Return the next Event, of the namespace whose turn was longest ago."""
+
+        def order(key: Key) -> tuple[int, bool]:
+            waiting = self._waiting[key]
+            return self._turns.get(waiting.regarding.namespace, 0), not waiting.note.warning
+
+        found = min(self._waiting, key=order)
+        namespace = self._waiting[found].regarding.namespace
+        self._turn += 1
+        self._turns.pop(namespace, None)
+        self._turns[namespace] = self._turn
+        if len(self._turns) > MAX_SERIES:
+            del self._turns[next(iter(self._turns))]
+        return found
 
     def _drop(self) -> None:
-        oldest = next(iter(self._waiting))
+        numbers = Counter(waiting.regarding.namespace for waiting in self._waiting.values())
+        [(most, _)] = numbers.most_common(1)
+        oldest = next(key for key, waiting in self._waiting.items() if waiting.regarding.namespace == most)
         self.dropped += self._waiting.pop(oldest).count
         if "dropped" not in self._causes:
             self._causes.add("dropped")

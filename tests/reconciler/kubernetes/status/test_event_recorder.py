@@ -263,6 +263,34 @@ async def test_event_warnings_are_written_first() -> None:
     assert [reason for _, reason, _, _ in scene.written()] == ["WakeStalled", "Idle", "Active"]
 
 
+def noisy(number: int) -> tuple[ObjectRef, EventMessage]:
+    """Return an Event of another namespace."""
+    regarding = ObjectRef("v1", "Service", "noisy", "web", "uid-noisy")
+    return regarding, EventMessage("BadAnnotation", f"mistake {number}", "Configuring", warning=True)
+
+
+async def test_event_of_another_namespace_is_not_delayed_by_many() -> None:
+    scene = Scene()
+    for number in range(5):
+        scene.events.record(*noisy(number))
+    scene.events.saw(TO_IDLE)
+    scene.events.saw(TO_ACTIVE)
+    async with writing(scene):
+        pass
+    reasons = [body["reason"] for _, _, body in scene.server.writes()]
+    assert reasons == ["BadAnnotation", "Idle", "BadAnnotation", "Active", *["BadAnnotation"] * 3]
+
+
+async def test_event_overflow_drops_those_of_the_namespace_with_most() -> None:
+    scene = Scene(pace=EventLimits(waiting=3, gather=0.001, each_second=100_000))
+    scene.events.saw(TO_IDLE)
+    for number in range(9):
+        scene.events.record(*noisy(number))
+    async with writing(scene):
+        pass
+    assert sorted(body["note"] for _, _, body in scene.server.writes()) == ["mistake 7", "mistake 8", "no traffic"]
+
+
 async def test_event_rate_is_limited() -> None:
     scene = Scene(pace=EventLimits(at_once=10, gather=0.001, each_second=50))
     for peer in range(20):
