@@ -44,7 +44,12 @@ def test_sbom_lists_exactly_the_runtime_lock() -> None:
 
 def test_sbom_equals_the_output_of_the_generator() -> None:
     made = subprocess.run(
-        [sys.executable, "scripts/sbom.py", "--print"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=240
+        [sys.executable, "scripts/sbom.py", "--print"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
     )
     assert (ROOT / "deploy" / "sbom.cdx.json").read_text() == made.stdout, "run make sbom"
 
