@@ -163,3 +163,12 @@ def test_capture_and_release_wait_until_all_pods_are_listed() -> None:
     for pods in (NONE, some):
         step = next_to_release(CaptureObjects(False, pods, PODS, COMPANION, SLICES), may_wait=True, required=WANTED)
         assert step == Wait("Kubernetes has not listed its pods for the Service yet")
+
+
+def test_capture_without_proxy_creates_no_empty_slices() -> None:
+    assert isinstance(next_to_capture(CaptureObjects(False, PODS, PODS, COMPANION), NO_PROXY), Wait)
+
+
+def test_captured_service_follows_the_proxies_while_pods_leave() -> None:
+    seen = CaptureObjects(True, PODS, NONE, COMPANION, {"web-ipv4": {"endpoints": ["gone"]}})
+    assert next_to_capture(seen, WANTED) is Action.WRITE_SLICES
