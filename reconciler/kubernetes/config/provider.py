@@ -74,8 +74,8 @@ class KubernetesProvider:
         self._users: dict[str, set[str]] = {}
         """By Service, the ScaledServices that name it."""
         self._uses: dict[str, str] = {}
-        self._is_scheduled = False
-        self._pause_until = 0.0
+        self._changed_services: set[str] = set()
+        self._is_scheduled, self._pause_until = False, 0.0
         self._all_synced = asyncio.Event()
         self._published: tuple[ServiceConfigs, Problems] | None = None
         self.scaled_services = MultiNamespaceInformer(
@@ -131,10 +131,12 @@ class KubernetesProvider:
         self._resolve(key, self.scaled_services.items.get(key))
 
     def _saw_service(self, key: str, service: Service | None) -> None:
-        for user in self._users.get(key, ()):
-            item = self.scaled_services.items.get(user)
-            self._read_busy_until(user, item)
-            self._resolve(user, item)
+        users = self._users.get(key, ())
+        for user in users:
+            self._read_busy_until(user, self.scaled_services.items.get(user))
+        if users:
+            self._changed_services.add(key)
+            self._schedule()
         self._service_controller.look(key)
         self._on_service(key, service)
 
@@ -197,6 +199,7 @@ class KubernetesProvider:
     def _synced(self) -> None:
         if not self.synced:
             return
+        self._changed_services.clear()
         # A ScaledService that arrived before its Service seemed to have none.
         for key, item in self.scaled_services.items.items():
             self._read_busy_until(key, item)
@@ -220,9 +223,16 @@ class KubernetesProvider:
 
     def _publish_and_pause(self) -> None:
         began = time.monotonic()
+        self._resolve_users()
         self._publish()
         ended = time.monotonic()
         self._pause_until = ended + min(PAUSES * (ended - began), LONGEST_PAUSE_SECONDS)
+
+    def _resolve_users(self) -> None:
+        """Resolve the ScaledServices that name a changed Service. There may be many, so the pause covers this too."""
+        changed, self._changed_services = self._changed_services, set()
+        for user in [user for key in changed for user in self._users.get(key, ())]:
+            self._resolve(user, self.scaled_services.items.get(user))
 
     def _publish(self) -> None:
         self._is_scheduled = False

@@ -107,6 +107,17 @@ async def test_provider_many_changes_leave_time_for_others(shop: Shop) -> None:
         assert next_began - ended >= PAUSES * (ended - began)
 
 
+async def test_provider_changed_service_is_published_once(shop: Shop) -> None:
+    shop.serve("web")
+    for number in range(20):
+        shop.scale(f"web-{number}", f"{{service: web, hosts: [web-{number}.example.com]}}")
+    await until(lambda: len(shop.entries) == 20)
+    published = len(shop.told)
+    shop.serve("web", {**HTTP, "ports": [{"name": "http", "port": 81}]})
+    await until(lambda: {entry.port.port for entry in shop.entries.values()} == {81})
+    assert len(shop.told) == published + 1
+
+
 async def test_provider_reports_added_changed_and_deleted(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
