@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from reconciler.core.address import split_address
 from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+from reconciler.kubernetes.workloads.probes.slots import CheckSlots
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import Workload
 
@@ -21,24 +22,23 @@ NO_ANSWER_SECONDS = 1.0
 """A dial that is neither accepted nor refused after this time is being dropped."""
 REFUSED_FOR_SECONDS = 5.0
 BACKOFF = Backoff(0.004, 0.1, factor=1.3)
-MAX_CONCURRENT_DIALS = 256
 
 
 class ConnectProbe:
     """Dials to endpoints, with bounded concurrency."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_DIALS)
+        self._slots = CheckSlots()
 
-    async def until_reachable(self, address: str) -> bool | None:
-        """Dial `ip:port` until a dial succeeds, and return True.
+    async def until_reachable(self, address: str, namespace: str) -> bool | None:
+        """Dial `ip:port` of a pod in this namespace until a dial succeeds, and return True.
 
         Give up after some seconds of refused dials (False), or after a dial without an answer (None).
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + REFUSED_FOR_SECONDS
         for delay in BACKOFF.delays(random.random):
-            async with self._slots:
+            async with self._slots.slot(namespace):
                 accepted = await accepts(address)
             if accepted is not False or loop.time() > deadline:
                 return accepted
@@ -102,7 +102,7 @@ class EndpointProber:
                 workload.dials[address, pod] = self._spawn(dial, f"dial of {address} for {workload.name}")
 
     async def _dial(self, workload: Workload, address: str, pod: str) -> None:
-        answer = await self._probe.until_reachable(address)
+        answer = await self._probe.until_reachable(address, workload.config.target.namespace)
         del workload.dials[address, pod]
         workload.trusts_kubernetes = answer is None
         workload.reachable[address] = pod

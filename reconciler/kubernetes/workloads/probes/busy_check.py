@@ -22,7 +22,7 @@ from reconciler.kubernetes.types.names import is_subdomain
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
-from reconciler.kubernetes.workloads.probes.slots import CheckSlots
+from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, CheckSlots
 
 SERVICE_SECONDS = 30.0
 """The longest time of the questions to all pods of a service."""
@@ -57,7 +57,7 @@ class PodBusyCheck:
         return min(blockers, key=lambda one: one.code is not Reason.BUSY, default=None)
 
     async def _ask_pod(self, namespace: str, check: BusyCheck, endpoint: PodEndpoint) -> Blocker | None:
-        async with self._slots.slot(namespace, is_costly=True):
+        async with self._slots.slot(namespace, COSTLY_SLOT_SECONDS):
             if reason := await self._refusal(namespace, endpoint):
                 return check_failed(f"{endpoint.address} is not asked: {reason}")
             ip, port = split_address(endpoint.address)

@@ -26,7 +26,7 @@ from reconciler.kubernetes.workloads.probes.checks import (
     pod_checks,
 )
 from reconciler.kubernetes.workloads.probes.client import ProbeClient
-from reconciler.kubernetes.workloads.probes.slots import CheckSlots
+from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, SLOT_SECONDS, CheckSlots
 from reconciler.kubernetes.workloads.probing import accepts
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import EarlyEndpoint, Workload
@@ -116,7 +116,7 @@ class EarlyEndpoints:
 
     async def _run(self, namespace: str, ip: str, check: Check) -> bool:
         is_costly = isinstance(check, GrpcCheck) or (isinstance(check, HttpCheck) and check.tls)
-        async with self._slots.slot(namespace, is_costly):
+        async with self._slots.slot(namespace, COSTLY_SLOT_SECONDS if is_costly else SLOT_SECONDS):
             return await self._client.run(ip, check)
 
 

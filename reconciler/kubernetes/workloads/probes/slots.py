@@ -1,4 +1,4 @@
-"""Slots for probes and busy checks of pods: they bound number and rate, in total and of one namespace.
+"""Slots for dials, probes, and busy checks of pods: they bound number and rate, in total and of one namespace.
 
 A pod can have many containers whose checks all fail at once, and many ScaledServices can name one Service, so the
 number of checks at once does not bound their work.
@@ -28,8 +28,8 @@ class CheckSlots:
         self._of_namespaces: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def slot(self, namespace: str, is_costly: bool) -> AsyncIterator[None]:
-        """Wait for a slot for a check of a pod in this namespace."""
+    async def slot(self, namespace: str, seconds: float = 0.0) -> AsyncIterator[None]:
+        """Wait for a slot for a check of a pod in this namespace, and occupy it for at least `seconds`."""
         share = self._of_namespaces.setdefault(namespace, asyncio.Semaphore(MAX_NAMESPACE_CHECKS))
         await share.acquire()
         try:
@@ -38,7 +38,7 @@ class CheckSlots:
             share.release()
             raise
         loop = asyncio.get_running_loop()
-        until = loop.time() + (COSTLY_SLOT_SECONDS if is_costly else SLOT_SECONDS)
+        until = loop.time() + seconds
         try:
             yield
         finally:

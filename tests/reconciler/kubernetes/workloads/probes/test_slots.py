@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from reconciler.kubernetes.workloads.probes import slots as slots_module
 from reconciler.kubernetes.workloads.probes.slots import MAX_CONCURRENT_CHECKS, MAX_NAMESPACE_CHECKS, CheckSlots
 
 
@@ -17,14 +14,14 @@ class Checks:
         self._slots, self.running, self.end = CheckSlots(), list[str](), asyncio.Event()
         self.tasks = list[asyncio.Task[None]]()
 
-    async def _run(self, namespace: str, is_costly: bool) -> None:
-        async with self._slots.slot(namespace, is_costly):
+    async def _run(self, namespace: str, seconds: float) -> None:
+        async with self._slots.slot(namespace, seconds):
             self.running.append(namespace)
             await self.end.wait()
 
-    async def start(self, namespace: str, number: int, is_costly: bool = False) -> None:
+    async def start(self, namespace: str, number: int, seconds: float = 0.0) -> None:
         """Start checks, and wait until those with a slot run."""
-        self.tasks += [asyncio.create_task(self._run(namespace, is_costly)) for _ in range(number)]
+        self.tasks += [asyncio.create_task(self._run(namespace, seconds)) for _ in range(number)]
         await asyncio.sleep(0)
 
 
@@ -46,12 +43,10 @@ async def test_slots_of_all_namespaces_are_bounded() -> None:
     await asyncio.gather(*checks.tasks)
 
 
-@pytest.mark.parametrize(("name", "is_costly"), [("SLOT_SECONDS", False), ("COSTLY_SLOT_SECONDS", True)])
-async def test_slot_is_occupied_for_a_while(monkeypatch: pytest.MonkeyPatch, name: str, is_costly: bool) -> None:
-    monkeypatch.setattr(slots_module, name, 3600)
+async def test_slot_is_occupied_for_a_while() -> None:
     checks = Checks()
     checks.end.set()
-    await checks.start("shop", MAX_NAMESPACE_CHECKS, is_costly)
+    await checks.start("shop", MAX_NAMESPACE_CHECKS, 3600.0)
     await asyncio.gather(*checks.tasks)
     await checks.start("shop", 1)
     assert len(checks.running) == MAX_NAMESPACE_CHECKS
@@ -59,8 +54,7 @@ async def test_slot_is_occupied_for_a_while(monkeypatch: pytest.MonkeyPatch, nam
     await asyncio.wait(checks.tasks)
 
 
-async def test_check_that_is_cancelled_leaves_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots_module, "SLOT_SECONDS", 0)
+async def test_check_that_is_cancelled_leaves_its_slot() -> None:
     checks = Checks()
     await checks.start("shop", MAX_NAMESPACE_CHECKS + 1)
     for task in checks.tasks:
