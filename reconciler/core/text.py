@@ -1,4 +1,4 @@
-"""Words for people: durations, lists, plurals, the closest known word, and text that is safe to print. Pure."""
+"""Words for people: durations, lists, plurals, errors, the closest known word, and text that is safe to print. Pure."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def format_duration(seconds: float) -> str:
     whole = round(seconds)
     units = ((whole // 3600, "h"), (whole // 60 % 60, "m"), (whole % 60, "s"))
     return "".join(f"{number}{unit}" for number, unit in units if number)
+
+
+def error_text(error: Exception) -> str:
+    """Return what an error says; many time-outs and closed connections say nothing."""
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def paused_effect(state: str, until: str = "`zenvoy resume`") -> str:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote
 
+from reconciler.core.text import error_text
+
 TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.25
 STATS = "/stats?usedonly&filter=" + quote(
@@ -89,7 +91,7 @@ def _ask(admin: str, method: str, path: str) -> str:
         answer = connection.getresponse()
         body = answer.read().decode()
     except (OSError, HTTPException) as error:
-        raise EnvoyUnreachable(f"Envoy's admin port {admin}: {error or type(error).__name__}") from error
+        raise EnvoyUnreachable(f"Envoy's admin port {admin}: {error_text(error)}") from error
     finally:
         connection.close()
     if answer.status != 200:

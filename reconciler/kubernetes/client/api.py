@@ -21,6 +21,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from multidict import CIMultiDict
 
+from reconciler.core.text import error_text
 from reconciler.kubernetes.client import exec_plugin, port_forward, service_account
 from reconciler.kubernetes.client import kubeconfig as kubeconfigs
 from reconciler.kubernetes.client.errors import UNAUTHORIZED, ApiError, NoCluster, Unreachable
@@ -140,7 +141,7 @@ class Api:
                 answer = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.called(method, NO_ANSWER)
-            raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+            raise Unreachable(f"{method} {path}: {error_text(error)}") from error
         self.called(method, str(response.status))
         _check(response, answer)
         return answer
@@ -164,7 +165,7 @@ class Api:
                     _check(response, await response.read())
                 yield _lines(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unreachable(f"watch of {path}: {error or type(error).__name__}") from error
+            raise Unreachable(f"watch of {path}: {error_text(error)}") from error
 
     async def forwarded(
         self, where: str, port: int, path: str, timeout: float = CALL_TIMEOUT_SECONDS
@@ -199,7 +200,7 @@ class Api:
         except aiohttp.WSServerHandshakeError as error:
             raise ApiError(error.status, "", _HANDSHAKE_ERRORS.get(error.status, "refused by the API server")) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unreachable(f"{where}: {error or type(error).__name__}") from error
+            raise Unreachable(f"{where}: {error_text(error)}") from error
         return answer.read()
 
     async def _authenticated(self, attempt: Callable[[], Awaitable[_T]]) -> _T:

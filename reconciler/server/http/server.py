@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from reconciler.core.text import error_text
 from reconciler.ports.operations import Command, Operations
 from reconciler.server.http.connections import BACKLOG, Connections, timed
 
@@ -110,7 +111,7 @@ class Http:
         try:
             return web.Response(body=await self._envoy(), headers={"Content-Type": CONTENT_TYPE})
         except OSError as error:  # a TimeoutError is one
-            return web.Response(text=f"Envoy does not answer: {error or type(error).__name__}\n", status=503)
+            return web.Response(text=f"Envoy does not answer: {error_text(error)}\n", status=503)
 
     async def _answer_health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core.spec import IdleBy
-from reconciler.core.text import closest_match, join_words, parse_duration, paused_effect, pluralize
+from reconciler.core.text import closest_match, error_text, join_words, parse_duration, paused_effect, pluralize
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 targets"), (1, "1 target"), (2, "2 targets")])
@@ -38,6 +38,12 @@ def test_join_words_puts_the_conjunction_last() -> None:
     assert join_words(["a"]) == "a"
     assert join_words(["a", "b", "c"]) == "a, b or c"
     assert join_words(["a", "b"], "and") == "a and b"
+
+
+def test_error_text_without_a_message_names_the_kind() -> None:
+    assert error_text(OSError("reset")) == "reset"
+    assert error_text(TimeoutError()) == "no answer in time"
+    assert error_text(EOFError()) == "EOFError"
 
 
 def test_paused_effect_depends_on_the_state() -> None:
