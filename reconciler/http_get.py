@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 
 from reconciler.core.address import join_address
@@ -33,19 +33,19 @@ async def get_status(host: str, port: int, path: str, seconds: float) -> int:
     """Return the status of `GET path`, asked at an IP address. Raises `NoStatus`."""
     try:
         async with asyncio.timeout(seconds):
-            return await ask(host, port, request_head(host, port, path, [("User-Agent", USER_AGENT)]))
+            return await ask(host, port, request_head(host, port, path, USER_AGENT))
     except TimeoutError:
         raise NoStatus(f"is not answered within {seconds:g} s") from None
     except OSError as error:
         raise NoStatus(f"is not answered: {error.strerror or error}") from None
 
 
-def request_head(host: str, port: int, path: str, headers: Iterable[tuple[str, str]]) -> bytes:
+def request_head(host: str, port: int, path: str, user_agent: str, headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """Return the head of `GET path`; the headers replace the default ones. All text must be valid in a head."""
-    given = [*headers]
-    names = {name.lower() for name, _ in given}
-    defaults = (("Host", join_address(host, port)), ("Accept", "*/*"), ("Connection", "close"))
-    fields = [*(field for field in defaults if field[0].lower() not in names), *given]
+    given = {name.lower() for name, _ in headers}
+    address = join_address(host, port)
+    defaults = (("Host", address), ("User-Agent", user_agent), ("Accept", "*/*"), ("Connection", "close"))
+    fields = [*(field for field in defaults if field[0].lower() not in given), *headers]
     lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 

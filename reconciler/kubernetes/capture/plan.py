@@ -54,6 +54,11 @@ class CaptureObjects:
     """zenvoy's own EndpointSlices, by name; None if there are none."""
 
     @property
+    def keeps_pods(self) -> bool:
+        """True if the selector keeps ready pods from callers."""
+        return self.is_hidden and bool(self.companion_pods)
+
+    @property
     def is_closed(self) -> bool:
         """True if new connections to the Service cannot reach its pods without the proxy."""
         return self.is_hidden and not self.pods
@@ -74,7 +79,7 @@ def next_to_capture(seen: CaptureObjects, required: RequiredObjects) -> Action |
     if seen.companion != required.companion:
         return Action.WRITE_COMPANION
     if not required.has_proxy:
-        if seen.is_hidden and seen.companion_pods:
+        if seen.keeps_pods:
             return Action.SHOW_PODS
         is_outdated = seen.slices is not None and seen.slices != required.slices
         return Action.WRITE_SLICES if is_outdated else Wait("no proxy is ready for its connections")
@@ -110,7 +115,7 @@ def next_to_release(
 
 def without_proxy(seen: CaptureObjects, reason: str) -> Action | Wait:
     """Give an awake Service back to its pods alone, until the proxies listen. One without pods can only wait."""
-    if seen.is_hidden and seen.companion_pods:
+    if seen.keeps_pods:
         return Action.SHOW_PODS
     is_shown = not seen.is_hidden and seen.pods and seen.companion_pods <= seen.pods
     return Action.DELETE_SLICES if is_shown and seen.slices is not None else Wait(reason)

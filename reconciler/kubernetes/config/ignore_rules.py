@@ -33,9 +33,10 @@ def rule_problems(rules: tuple[IgnoreRule, ...], names: Notation) -> Iterator[Pr
         yield from _texts(names.place(f"{place}.userAgents"), rule.user_agents, validation.user_agent_problem)
         yield from _texts(names.place(f"{place}.sources"), rule.sources, validation.source_problem)
         yield from answer_problems(names.place(f"{place}.answer"), rule.answer or IgnoreAnswer())
-    combinations, characters = map(sum, zip(*map(_size, rules), strict=True)) if rules else (0, 0)
+    sizes = [_size(rule) for rule in rules]
+    combinations, characters = sum(number for number, _ in sizes), sum(length for _, length in sizes)
     if combinations > MAX_COMBINATIONS or characters > MAX_CHARACTERS:
-        largest = max(range(len(rules)), key=lambda number: _size(rules[number]))
+        largest = sizes.index(max(sizes))
         part = "paths" if rules[largest].paths else "userAgents" if rules[largest].user_agents else "sources"
         what = f"all rules have {combinations} combinations of paths and userAgents, with {characters} characters"
         remedy = f"use at most {MAX_COMBINATIONS} and {MAX_CHARACTERS}; a prefix such as /metrics/* covers many paths"

@@ -66,12 +66,9 @@ class ProbeClient:
     async def _http(self, ip: str, check: HttpCheck) -> bool:
         path = quote(check.path.partition("#")[0], safe=_SAFE_IN_TARGET)
         target = path if path.startswith("/") else f"/{path}"
-        headers = check.headers
-        if not all(_HEADER.fullmatch(f"{name}: {value}") for name, value in headers):
+        if not all(_HEADER.fullmatch(f"{name}: {value}") for name, value in check.headers):
             return False
-        if "user-agent" not in {name.lower() for name, _ in headers}:
-            headers = (("User-Agent", USER_AGENT), *headers)
-        head = request_head(ip, check.port, target, headers)
+        head = request_head(ip, check.port, target, USER_AGENT, check.headers)
         try:
             status = await ask(ip, check.port, head, self._unverified() if check.tls else None, whole_head=True)
         except (NoStatus, OSError):
