@@ -62,7 +62,7 @@ def test_quick_start_commands_work(zenvoy: Release, started: Cluster) -> None:
     call, forward, curl = wake
     assert " GET web.shop / " in called(shop, call)
     shop.until("web", "Active", "Idle")
-    until("it is told", lambda: {"WakeRequested", "Woken"} <= shop.events("web"))
+    until("both Events are written", lambda: {"WakeRequested", "Woken"} <= shop.events("web"))
 
     assert forward.endswith(" &")
     command, settings = forward.removesuffix(" &").split(), {**os.environ, **started.settings}

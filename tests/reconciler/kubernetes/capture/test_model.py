@@ -89,7 +89,7 @@ def test_zenvoy_always_sees_the_pods_that_everybody_knew(found: Search) -> None:
 
 
 def test_bypass_counts_as_possible_while_slices_have_pods(found: Search) -> None:
-    """Unless somebody has just overwritten the selector, and the informer has not reported that yet."""
+    """Unless the selector was overwritten, and the informer has not reported that yet."""
     wrong = [state for state in found.before if state.callers == SETTLED and state.slices.pods and state.is_current]
     assert [found.way(state) for state in wrong] == []
     early = [state for state in found.before if (state.wish, state.step, state.callers) == (CAPTURE, None, VISIBLE)]

@@ -8,7 +8,7 @@ from reconciler.kubernetes.workloads.probes.slots import MAX_CONCURRENT_CHECKS, 
 
 
 class Checks:
-    """Checks that end when they are told to."""
+    """Checks whose ends the test decides."""
 
     def __init__(self) -> None:
         self._slots, self.running, self.end = CheckSlots(), list[str](), asyncio.Event()
