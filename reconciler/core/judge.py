@@ -289,7 +289,7 @@ def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, 
         return events.TrafficUnknown("there is no recent sample")
     traffic = seen.traffic
     if traffic and traffic.usage is Usage.UNKNOWN and traffic.taken_at > record.since:
-        waits = patient and traffic.starting and not traffic.moved
+        waits = patient and traffic.starting and not (traffic.moved and _is_new_use(record, seen, traffic))
         return None if waits else events.TrafficUnknown(traffic.reason)
     return None
 

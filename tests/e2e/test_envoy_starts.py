@@ -6,6 +6,15 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import SLOW_TO_SLEEP, quick, request, until
 
 
+def test_sleep_after_the_first_request_succeeds(zenvoy: Start) -> None:
+    """The request is in the first sample of an Envoy, and is over when the command comes."""
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
+    assert request(z.http_port, "web").status == 200
+    z.ask("POST", "/v1/services/web/sleep")
+    view = z.wait_state("web", "ScaledToZero", "Active", "Idle")
+    assert view["state"] == "ScaledToZero", view
+
+
 def test_sleep_after_envoy_start_succeeds(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     assert request(z.http_port, "web").status == 200

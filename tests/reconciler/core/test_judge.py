@@ -500,3 +500,5 @@ def test_commanded_drain_allows_for_first_samples() -> None:
     assert heard(State.Draining, replace(commanded, sleep_commanded_at=None)) == unknown
     assert heard(State.Draining, replace(commanded, traffic=UNKNOWN)) == unknown
     assert heard(State.Draining, replace(commanded, traffic=replace(starting, moved=1))) == unknown
+    used_before = replace(starting, moved=1, window_start=SINCE - 1)
+    assert heard(State.Draining, replace(commanded, traffic=used_before)) is None
