@@ -92,7 +92,7 @@ class _File:
             return self._read_only("mode=ro&immutable=1")  # mode=ro creates a second file, if possible
 
     def _read_only(self, how: str) -> Content:
-        uri = f"file:{_quoted(self.path)}?{how}"
+        uri = f"{self.path.absolute().as_uri()}?{how}"
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as database:
             return _content(database)
 
@@ -151,9 +151,7 @@ class _File:
             return self._database
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
             raise NotAFile(f"{self.path} is not a regular file")
-        database = sqlite3.connect(
-            f"file:{_quoted(self.path)}", uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=True
-        )
+        database = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             with suppress(OSError):  # owned by another user, or read-only
                 self.path.chmod(0o600)
@@ -288,8 +286,7 @@ class SqliteStore:
 
     def _unreadable(self, error: Exception) -> None:
         """Rename the file, unless another process has locked it and could still write to it."""
-        code = _code(error)
-        if code in _BUSY:
+        if _code(error) in _BUSY:
             self._failed(error)
             return
         name = self._file.set_aside()
@@ -371,11 +368,6 @@ def _content(database: sqlite3.Connection) -> Content:
 def _code(error: Exception) -> int:
     """Return SQLite's primary result code; 0 for other errors, and for errors of Python's module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _quoted(path: Path) -> str:
-    """Return a path, quoted for a URI."""
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 async def _until(event: threading.Event, seconds: float) -> bool:
