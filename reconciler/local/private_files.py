@@ -48,7 +48,7 @@ def write(path: Path, content: bytes) -> None:
     """Replace a file atomically. Raises OSError."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
-    with os.fdopen(_opened(fresh, os.O_WRONLY | os.O_EXCL), "wb") as file:
+    with os.fdopen(open_file(fresh, os.O_WRONLY | os.O_EXCL), "wb") as file:
         file.write(content)
     fresh.replace(path)
 
@@ -61,19 +61,16 @@ def update(path: Path, content: bytes) -> None:
     write(path, content)
 
 
-def open_in_place(path: Path) -> int:
-    """Return a descriptor to overwrite the file without freeing its space; the caller closes it. Raises OSError."""
-    return _opened(path, os.O_WRONLY)
-
-
-def open_append(path: Path) -> int:
-    """Return a descriptor to append to the file; the caller closes it. Raises OSError."""
-    return _opened(path, os.O_WRONLY | os.O_APPEND)
+def open_file(path: Path, flags: int = os.O_WRONLY | os.O_APPEND) -> int:
+    """Return a descriptor of the file, by default to append to it; the caller closes it. Raises OSError."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def lock(path: Path) -> int:
     """Lock a file and write the pid to it; closing the descriptor unlocks it. Raises `InUse` and OSError."""
-    descriptor = _opened(path, os.O_RDWR)
+    descriptor = open_file(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -84,12 +81,6 @@ def lock(path: Path) -> int:
     with suppress(OSError):  # a full disk: the lock holds, and `InUse` has no pid
         os.pwrite(descriptor, pid, 0)
         os.ftruncate(descriptor, len(pid))
-    return descriptor
-
-
-def _opened(path: Path, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)
     return descriptor
 
 

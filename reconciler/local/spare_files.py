@@ -95,5 +95,6 @@ def _is_spare(path: Path) -> bool:
 
 
 def _overwrite(path: Path, content: bytes) -> None:
-    with os.fdopen(private_files.open_in_place(path), "wb") as file:
+    """Replace the content without freeing the space of the file. Raises OSError."""
+    with os.fdopen(private_files.open_file(path, os.O_WRONLY), "wb") as file:
         file.write(content.ljust(SPARE_BYTES))

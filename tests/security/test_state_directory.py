@@ -135,7 +135,7 @@ def test_state_directory_symlink_inside_is_not_followed(folder: Path) -> None:
     target.write_text("precious")
     for name in ("file", "file.new"):
         (folder / name).symlink_to(target)
-    for attempt in (private_files.read, private_files.open_append, private_files.lock):
+    for attempt in (private_files.read, private_files.open_file, private_files.lock):
         with pytest.raises(OSError, match="symbolic links"):
             attempt(folder / "file")
     private_files.write(folder / "file", b"ours")

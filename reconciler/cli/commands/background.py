@@ -31,7 +31,7 @@ def start(state: StateDir, timeout: float) -> None:
     log = state.path / LOG
     if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
         log.replace(log.with_suffix(".log.1"))
-    with open(private_files.open_append(log), "ab") as written:
+    with open(private_files.open_file(log), "ab") as written:
         before = written.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "reconciler.cli.main", *(word for word in sys.argv[1:] if word != WAIT_FLAG)],

@@ -26,8 +26,8 @@ _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\xa0-\U0010ffff]")
 class LogFile:
     """The log file `service.log`, from the start of one run. Content over 10 MB is moved to `service.log.1`."""
 
-    def __init__(self, folder: Path, service: str) -> None:
-        self.path = folder / f"{service}.log"
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._start = self._size()
 
     def open(self) -> int:
@@ -40,7 +40,7 @@ class LogFile:
             if self._start > ROTATE_BYTES:
                 self.path.replace(self.path.with_suffix(".log.1"))
                 self._start = 0
-            descriptor = private_files.open_append(self.path)
+            descriptor = private_files.open_file(self.path)
             if os.fstatvfs(descriptor).f_bavail:
                 return descriptor
             os.close(descriptor)
@@ -59,7 +59,7 @@ class LogFile:
         older = self.path.with_suffix(".log.1")
         try:
             older.unlink(missing_ok=True)
-            with self.path.open("rb") as content, os.fdopen(private_files.open_append(older), "wb") as copy:
+            with self.path.open("rb") as content, os.fdopen(private_files.open_file(older), "wb") as copy:
                 shutil.copyfileobj(content, copy)
             os.truncate(self.path, 0)
         except OSError as error:
