@@ -45,7 +45,7 @@ from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import FileProblem, ServicesFile
-from reconciler.local.sockets import listened_on
+from reconciler.local.sockets import listening_sockets
 from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, SHORTEN_STOP, StateDir
 from reconciler.metrics import Sources
@@ -227,7 +227,7 @@ class LocalRuntime:
         """Return where Envoy does not listen yet: a listener that it has acknowledged may still wait for its routes."""
         has_tls = any(entry.spec.protocol is Protocol.TLS for entry in self._file.services)
         addresses = {at for owner, at in self._listening.served.items() if has_tls or owner != TLS}
-        ports = listened_on()
+        ports = {one.port for one in listening_sockets()}
         return sorted(address for address in addresses if split_address(address)[1] not in ports)
 
     async def _end_services(self, shorten: asyncio.Event) -> None:

@@ -24,7 +24,8 @@ from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
 from reconciler.local.processes.log_file import LogFile
-from reconciler.local.processes.procfs import CHILD_MARK, children_of, cpu_seconds, process_info, run_id
+from reconciler.local.processes.procfs import children_of, cpu_seconds, process_info, run_id
+from reconciler.local.state_dir import CHILD_MARK
 
 log = structlog.get_logger()
 
@@ -138,7 +139,7 @@ class ProcessSupervisor:
         loop = asyncio.get_running_loop()
         for starts in itertools.count(1):
             began = loop.time()
-            output = LogFile(child.output.parent, child.output.stem) if child.output else None
+            output = LogFile(child.output) if child.output else None
             try:
                 how = _describe(await self._run(child, output))
             except OSError as error:

@@ -1,19 +1,38 @@
-"""Listening sockets: addresses that are available, and the processes that use the others."""
+"""TCP addresses of this machine: those that are available, the sockets that listen, and the processes that have them.
+
+Sources: https://docs.kernel.org/networking/proc_net_tcp.html, unix(7)
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from reconciler.core.address import Address, split_address
-from reconciler.local.listening import command_of, listeners, listening_sockets
-from reconciler.local.processes.procfs import CHILD_MARK
+from reconciler.core.address import Address, join_address, split_address
+from reconciler.local.state_dir import CHILD_MARK
 
 BACKLOG = 65_535
 """The kernel takes net.core.somaxconn when that is less."""
+LISTEN = "0A"
+_ACCEPTS = 0x10000
+"""The flag of a Unix socket that listens."""
+_VERSIONS = {"": socket.AF_INET, "6": socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningSocket:
+    """One TCP socket that listens."""
+
+    host: str
+    port: int
+    inode: str
 
 
 def parsed(text: str) -> str:
@@ -44,15 +63,13 @@ def taken(metrics: str | None, holder_metrics: str | None, grpc: str | None) -> 
 def unavailable(address: str) -> str | None:
     """Return why `ip:port` is unavailable, with the process that uses it if known; None if it is available."""
     error = _error_of_listening(address)
-    return None if error is None else f"{address}: {error.strerror}{_user(split_address(address)[1])}"
+    return _described(address, error) if error else None
 
 
 def in_use(address: str) -> str | None:
     """Return the reason why `ip:port` is in use, with the process that uses it; None also for other errors."""
     error = _error_of_listening(address)
-    if error is None or error.errno != errno.EADDRINUSE:
-        return None
-    return f"{address}: {error.strerror}{_user(split_address(address)[1])}"
+    return _described(address, error) if error and error.errno == errno.EADDRINUSE else None
 
 
 def _error_of_listening(address: str) -> OSError | None:
@@ -68,22 +85,11 @@ def _error_of_listening(address: str) -> OSError | None:
     return None
 
 
-def listened_on() -> frozenset[int]:
-    """Return all TCP ports that are listened on."""
-    return frozenset(one.port for one in listening_sockets())
-
-
-def _user(port: int) -> str:
-    """Return the process that uses a port, to append to an error."""
-    command = command_of(port)
-    owners = [owner for pid in listeners(port) if (owner := _owner(pid))]
-    return f"; it is used by {command}{owners[0] if owners else ''}" if command else ""
-
-
-def _owner(pid: int) -> str:
-    """Name the `zenvoy up` that a process belongs to, if it does."""
-    state_dir = _state_dir(pid)
-    return f" (of the `zenvoy up` with the state directory {state_dir})" if state_dir else ""
+def _described(address: str, error: OSError) -> str:
+    port = split_address(address)[1]
+    user, state_dir = command_of(port), next(filter(None, map(_state_dir, listeners(port))), None)
+    owner = f" (of the `zenvoy up` with the state directory {state_dir})" if state_dir else ""
+    return f"{address}: {error.strerror}" + (f"; it is used by {user}{owner}" if user else "")
 
 
 def _state_dir(pid: int) -> str | None:
@@ -112,3 +118,79 @@ def listening_socket(preferred: int = 0) -> socket.socket:
         listening.bind(("0.0.0.0", 0))
     listening.listen(BACKLOG)
     return listening
+
+
+def listening_sockets() -> list[ListeningSocket]:
+    """Return all sockets that listen."""
+    return _inet_sockets("tcp", LISTEN)
+
+
+def listeners(port: int) -> Iterator[int]:
+    """Yield the pids of processes that listen on a port, except those whose sockets this user cannot see."""
+    inodes = {one.inode for one in listening_sockets() if one.port == port}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and inodes & _sockets(process):
+            yield int(process.name)
+
+
+def sockets_of(pids: Iterable[int]) -> list[ListeningSocket]:
+    """Return the sockets on which one of these processes listens, by port."""
+    inodes = {inode for pid in pids for inode in _sockets(Path(f"/proc/{pid}"))}
+    return sorted((one for one in listening_sockets() if one.inode in inodes), key=lambda one: (one.port, one.host))
+
+
+def other_sockets_of(pids: Iterable[int]) -> list[str]:
+    """Return the Unix sockets on which one of these processes listens, and its UDP sockets, in words for people."""
+    inodes = {inode for pid in pids for inode in _sockets(Path(f"/proc/{pid}"))}
+    unix = [row for row in _rows("unix") if len(row) > 7 and int(row[3], 16) & _ACCEPTS]
+    found = {f"the Unix socket {' '.join(row[7:])}" for row in unix if row[6] in inodes}
+    found |= {f"UDP {join_address(one.host, one.port)}" for one in _inet_sockets("udp") if one.inode in inodes}
+    return sorted(found)
+
+
+def command_of(port: int) -> str | None:
+    """Return `process 7: python3 serve.py` for a process that listens on a port, if this user can see it."""
+    for pid in listeners(port):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has just ended
+        return f"process {pid}: {' '.join(command.split())[:120]}"
+    return None
+
+
+def _inet_sockets(protocol: str, state: str = "") -> list[ListeningSocket]:
+    """Return the sockets of `tcp` or `udp` in a state; empty: in any state."""
+    found = []
+    for version, family in _VERSIONS.items():
+        for row in _rows(f"{protocol}{version}"):
+            if row[3].startswith(state):
+                host, _, port = row[1].rpartition(":")
+                found.append(ListeningSocket(_host(host, family), int(port, 16), row[9]))
+    return found
+
+
+def _rows(table: str) -> list[list[str]]:
+    try:
+        return [line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    except OSError:
+        return []
+
+
+def _host(text: str, family: socket.AddressFamily) -> str:
+    """Return an address that the kernel writes as 32-bit words in its own byte order."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    return socket.inet_ntop(family, b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+
+
+def _sockets(process: Path) -> set[str]:
+    """Return the inodes of the sockets of a process; empty for a process of another user."""
+    found: set[str] = set()
+    try:
+        entries = os.listdir(process / "fd")
+    except OSError:
+        return found
+    for entry in entries:
+        with suppress(OSError):  # it has just been closed
+            found.add(os.readlink(process / "fd" / entry))
+    return {link[8:-1] for link in found if link.startswith("socket:[")}

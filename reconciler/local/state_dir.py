@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -17,47 +16,28 @@ KEEPER_SOCKET = "keeper.sock"
 HOLDER_SOCKET = "holder.sock"
 NODE = "local"
 """The node id of the one Envoy."""
+CHILD_MARK = "ZENVOY_CHILD"
+"""The environment variable of child processes of `zenvoy up`: `<state directory>/<name>`."""
 SHORTEN_STOP = signal.SIGURG
 """From the supervisor to the reconciler during shutdown: stop waiting. By default, this signal is ignored."""
 
 
-@dataclass(frozen=True, slots=True)
 class StateDir:
     """The state directory of one `zenvoy up`."""
 
-    path: Path
-
-    @property
-    def control(self) -> Path:
-        return self.path / "control.sock"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "lock"
-
-    @property
-    def children(self) -> Path:
-        return self.path / "children.json"
-
-    @property
-    def holder_port(self) -> Path:
-        return self.path / "holder-port"
-
-    @property
-    def records(self) -> Path:
-        return self.path / "records.db"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.control = path / "control.sock"
+        self.lock = path / "lock"
+        self.children = path / "children.json"
+        self.holder_port = path / "holder-port"
+        self.records = path / "records.db"
+        self.bootstrap = path / "bootstrap.json"
+        self.logs = path / "logs"
 
     def last_good_of(self, file: Path) -> Path:
         """Return the file with the last good content of a services file."""
         return self.path / f"last-good-{blake2b(os.fsencode(file.absolute()), digest_size=6).hexdigest()}.yaml"
-
-    @property
-    def bootstrap(self) -> Path:
-        return self.path / "bootstrap.json"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
 
     def log(self, service: str) -> Path:
         """Return the log file of a service."""

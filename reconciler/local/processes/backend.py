@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
-from reconciler.local.processes.notes import ProcessNote, ProcessNotes
+from reconciler.local.processes.notes import ProcessNote, ProcessNotes, read_notes
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.ports import PortAllocator
 from reconciler.local.processes.probes import NOT_RUNNING, BusyProber, ReadinessProber
@@ -108,10 +108,6 @@ class ProcessBackend:
         if unit := self._units.get(service):
             unit.restart()
 
-    def log_of(self, service: str) -> Path:
-        """Return the file with the service's output."""
-        return self._notes.logs / f"{service}.log"
-
     def converge(self, service: str, scale: Scale) -> WorkloadStatus | None:
         """Start or stop a service; return its status without endpoints if it stops.
 
@@ -174,7 +170,7 @@ class ProcessBackend:
 
     def _take_over(self) -> None:
         """Adopt or end the processes that an earlier zenvoy started."""
-        notes = self._notes.notes()
+        notes = read_notes(self._notes.state_dir.path)
         for service, note in notes.items():
             seen = self._notes.process(service, note)
             process = WatchedProcess.of_other(seen) if seen else None

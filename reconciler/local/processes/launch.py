@@ -16,8 +16,8 @@ from reconciler.local.open_files import restore_of
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.mark import mark, marking
 from reconciler.local.processes.pidfd import WatchedProcess
-from reconciler.local.processes.procfs import CHILD_MARK
 from reconciler.local.processes.program import Program, filled
+from reconciler.local.state_dir import CHILD_MARK
 
 
 class LaunchError(Exception):

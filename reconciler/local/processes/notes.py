@@ -22,6 +22,7 @@ from reconciler.local.processes.mark import mark, read_mark
 from reconciler.local.processes.procfs import ProcessInfo, boot_id, process_info, run_id
 from reconciler.local.processes.program import Program
 from reconciler.local.spare_files import SpareFiles
+from reconciler.local.state_dir import StateDir
 
 log = structlog.get_logger(__name__)
 
@@ -62,10 +63,10 @@ class ProcessNotes:
 
     def __init__(self, state_dir: Path) -> None:
         """Lock the directory. Raises `StateDirInUse`, and `NotPrivate` if another user can change the directory."""
-        self.logs = state_dir / "logs"
+        self.state_dir = StateDir(state_dir)
+        self.state_dir.make()
         self._notes = state_dir / NOTES
-        for folder in (state_dir, self.logs, self._notes):
-            private_files.make_directory(folder)
+        private_files.make_directory(self._notes)
         try:
             self._lock = private_files.lock(state_dir / "processes.lock")
         except private_files.InUse as error:
@@ -83,10 +84,6 @@ class ProcessNotes:
     def mark(self, service: str) -> int:
         """Return the mark of the service's processes."""
         return mark(self.run, service)
-
-    def notes(self) -> dict[str, ProcessNote]:
-        """Return all notes, by service."""
-        return read_notes(self._notes.parent)
 
     def process(self, service: str, note: ProcessNote) -> ProcessInfo | None:
         """Return the noted process if it still runs and belongs to the service."""

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.local.processes.mark import belongs_to, read_mark
+from reconciler.local.state_dir import CHILD_MARK
 
-CHILD_MARK = "ZENVOY_CHILD"
-"""The environment variable of child processes of `zenvoy up`: `<state directory>/<name>`."""
 _KTHREADD = 2
 _NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """Errors of reading a process that has ended or belongs to another user. Other errors must not look like an end."""

@@ -16,7 +16,6 @@ import structlog
 
 from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
-from reconciler.local.listening import ListeningSocket, command_of, other_sockets_of, sockets_of
 from reconciler.local.processes.launch import LaunchError, launch
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
@@ -27,6 +26,7 @@ from reconciler.local.processes.program import Program
 from reconciler.local.processes.slow_start import LATER_LOOK_SECONDS, LOOK_SECONDS, OFTEN_SECONDS, unreadiness
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.local.processes.termination import CensusTaker, Termination
+from reconciler.local.sockets import ListeningSocket, command_of, other_sockets_of, sockets_of
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.threads import in_thread
 
@@ -110,7 +110,7 @@ class ServiceProcess:
         self._process, self._note, self.wanted = process, note, True
         self.claims = frozenset(note.claims)
         self._shared.ports.keep(self.service, note.port)
-        self._output = LogFile(self._shared.notes.logs, self.service)
+        self._output = LogFile(self._shared.notes.state_dir.log(self.service))
         self._running = replace(self._running, milestones=note.milestones)
         good = note.reachable or self.program.is_ready_by_dial
         if good and not self.outdated and accepts(note.port):
@@ -188,7 +188,7 @@ class ServiceProcess:
             elif not is_free(port, reusing=True):
                 user = command_of(port) or "another program"
                 raise LaunchError(f"port {port} is in use by {user}; stop it, or choose another port")
-            self._output = LogFile(notes.logs, self.service)
+            self._output = LogFile(notes.state_dir.log(self.service))
             self._process = launch(self.service, self.program, port, notes.run, self._output, self._shared.umask)
         except (LaunchError, OSError) as error:
             diagnosis = Diagnosis(Reason.NOT_STARTED, f"cannot be started: {error}")

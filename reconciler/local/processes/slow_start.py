@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.core.address import join_address
-from reconciler.local.listening import ListeningSocket
 from reconciler.local.processes.probes import LastProbe
 from reconciler.local.processes.program import Program
+from reconciler.local.sockets import ListeningSocket
 
 LOOK_SECONDS = 1.0
 """Pause between two looks at a program that starts."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reconciler.local.processes import ProcessBackend, Program
+from reconciler.local.state_dir import StateDir
 from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
 
@@ -127,7 +128,7 @@ class Scene:
 
     def log(self, service: str = "s") -> str:
         """Return the log file of the service, if there is one."""
-        path = self.backend.log_of(service)
+        path = StateDir(self.state_dir).log(service)
         return path.read_text() if path.exists() else ""
 
 

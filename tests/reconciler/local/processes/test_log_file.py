@@ -12,7 +12,7 @@ from tests.soak.surroundings import SmallDisk
 
 
 def test_rotate_moves_content_while_a_program_appends(tmp_path: Path) -> None:
-    log = LogFile(tmp_path, "web")
+    log = LogFile(tmp_path / "web.log")
     program = log.open()
     try:
         os.write(program, b"first\n")
@@ -31,7 +31,7 @@ def test_rotate_moves_content_while_a_program_appends(tmp_path: Path) -> None:
 
 def test_rotate_that_fails_keeps_the_content(tmp_path: Path) -> None:
     (tmp_path / "web.log.1").mkdir()
-    log = LogFile(tmp_path, "web")
+    log = LogFile(tmp_path / "web.log")
     program = log.open()
     os.write(program, b"x" * ROTATE_BYTES + b"\nlast\n")
     os.close(program)
@@ -43,7 +43,7 @@ def test_rotate_that_fails_keeps_the_content(tmp_path: Path) -> None:
 def test_open_on_a_full_disk_discards_the_output(tmp_path: Path) -> None:
     with SmallDisk(tmp_path / "logs") as disk:
         disk.fill()
-        program = LogFile(tmp_path / "logs", "web").open()
+        program = LogFile(tmp_path / "logs" / "web.log").open()
         try:
             assert os.write(program, b"a program that runs\n") > 0
         finally:

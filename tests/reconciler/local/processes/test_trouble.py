@@ -17,6 +17,7 @@ import pytest
 
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.local.processes.probes import LastProbe, ReadinessProber
+from reconciler.local.state_dir import StateDir
 from reconciler.ports.backend import WorkloadStatus
 from tests.ports import free_port
 from tests.reconciler.local.processes.conftest import Stage
@@ -236,7 +237,7 @@ async def test_readiness_command_that_fails_is_reported(script: str, message: st
 
 async def test_log_file_long_is_rotated(stage: Stage) -> None:
     scene = stage(shell("echo out; echo err >&2; exec sleep 1000"))
-    log = scene.backend.log_of("s")
+    log = StateDir(scene.state_dir).log("s")
     for expected in ("out\nerr\n", "out\nerr\nout\nerr\n"):
         scene.converge(UP)
         await eventually(lambda expected=expected: scene.log() == expected)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.listening import ListeningSocket, command_of, listeners, other_sockets_of, sockets_of
 from reconciler.local.processes.probes import LastProbe
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.slow_start import unreadiness
+from reconciler.local.sockets import ListeningSocket, command_of, listeners, other_sockets_of, sockets_of
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
