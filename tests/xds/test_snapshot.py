@@ -6,8 +6,7 @@ import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http, tcp, world
 from xds import ir
-from xds.resources.snapshot import Change, Snapshot, inconsistencies
-from xds.resources.translation import Translation
+from xds.resources.snapshot import Change, Snapshot
 from xds.resources.validation import faults
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
@@ -178,8 +177,3 @@ def test_snapshot_changed_service_keeps_its_endpoints() -> None:
     made = world(http("a"), http("b"))
     made.configure(LISTEN, [ir.Upstream("a", ir.ServiceProtocol.H2C, ("a.localhost",))])
     assert made.table(EDS).get("a") and made.table(EDS).get("b") is None
-
-
-def test_snapshot_missing_cluster_is_inconsistent() -> None:
-    whole = Translation({CDS: {}, LDS: {}, RDS: {}}, frozenset({"gone"}), frozenset({"http"}))
-    assert len(inconsistencies(whole)) == 2

@@ -220,17 +220,32 @@ def test_load_assignment_any_order_is_sorted_and_distinct(
 def test_translation_joins_the_parts_of_all_services(chosen: list[ir.Upstream]) -> None:
     of = [parts(service) for service in chosen]
     whole = translation(ir.Listen(HTTP, TLS), of)
-    for type_url, resources in whole.resources.items():
+    for type_url, resources in whole.items():
         for name, encoded in resources.items():
             assert oracle(type_url, encoded).name == name
-    hosts = [host.name for host in oracle(RDS, whole.resources[RDS]["http"]).virtual_hosts]
+    hosts = [host.name for host in oracle(RDS, whole[RDS]["http"]).virtual_hosts]
     by_name = [service.name for service in chosen if service.protocol.is_http]
     assert hosts == [*by_name, "(unknown host)"]
-    assert all(name in whole.resources[CDS] for name in whole.clusters_used)
+    assert leads_to(whole) <= whole[CDS].keys()
     for kind in SharedResource:
         tried = oracle(LDS, trial(kind, of))
         assert tried.internal_listener is not None and tried.address is None
         assert in_trial(kind, tried) == in_whole(kind, of)
+
+
+def leads_to(whole: dict[str, dict[str, bytes]]) -> set[str]:
+    """Return the clusters that listeners and routes name; the routes that listeners name must be there."""
+    filters = [
+        one.typed_config.unpack()
+        for encoded in whole[LDS].values()
+        for chain in oracle(LDS, encoded).filter_chains
+        for one in chain.filters
+    ]
+    routes = {one.rds.route_config_name for one in filters if getattr(one, "rds", None)}
+    assert routes == whole[RDS].keys()
+    hosts = [host for encoded in whole[RDS].values() for host in oracle(RDS, encoded).virtual_hosts]
+    named = {route.route.cluster for host in hosts for route in host.routes if route.route}
+    return named | {one.cluster for one in filters if getattr(one, "cluster", "")}
 
 
 def in_trial(kind: SharedResource, listener: Any) -> list[Any]:

@@ -140,7 +140,9 @@ class Attribution:
     def on_verdict(self, node: str, verdict: Verdict) -> list[Change]:
         """Process an Envoy's answer; return the changes that follow from it."""
         for kind in SharedResource:
-            if kind.type_url != verdict.type_url or kind.resource not in verdict.versions or self._is_in_question(kind):
+            if kind.type_url != verdict.type_url or kind.resource not in verdict.versions:
+                continue
+            if self._inquiry and self._inquiry.kind is kind:
                 continue
             if verdict.message is None:
                 self._snapshot.accept(kind, verdict.versions[kind.resource])
@@ -172,9 +174,6 @@ class Attribution:
     def _forget(self, node: str) -> None:
         self._waiting = {key: age for key, age in self._waiting.items() if key[0] != node}
         self._reviews = {key: None for key in self._reviews if key[0] != node}
-
-    def _is_in_question(self, kind: SharedResource) -> bool:
-        return self._inquiry is not None and self._inquiry.kind is kind
 
     def _record_answer(self, node: str, verdict: Verdict) -> list[Change]:
         """Keep the verdict if it answers the inquiry's question."""
@@ -233,7 +232,7 @@ class Attribution:
             if not is_accepted and age < LATE and any(other.has_unanswered(kind.resource) for other in others):
                 continue
             del self._waiting[node, kind]
-            known, suspects = self._snapshot.suspects(kind)
+            known, suspects = self._snapshot.selection.suspects(kind)
             if not is_accepted and (known or suspects):
                 found = search(known, suspects)
                 self._inquiry = _Inquiry(node, kind, self._snapshot.served, found)
@@ -241,7 +240,7 @@ class Attribution:
         while self._reviews:
             node, kind = self._reviews.popitem()[0]
             if kind in self._sole:
-                everyone = self._snapshot.wanted
+                everyone = self._snapshot.selection.good
                 found = search([name for name, part in everyone.items() if kind.part(part)], ())
                 self._inquiry = _Inquiry(node, kind, everyone, found, is_review=True)
                 return self._ask(self._inquiry, next(found))
@@ -261,7 +260,6 @@ class Attribution:
     def _end(self, found: Mapping[str, str]) -> Change:
         assert self._inquiry is not None
         ended, self._inquiry = self._inquiry, None
-        tried = ended.tried
         if found and not any(True for _ in self._others(ended.node, LDS)):
             self._sole[ended.kind] = ended.node
-        return self._snapshot.conclude(tried, found)
+        return self._snapshot.conclude(ended.tried, found)

@@ -23,7 +23,6 @@ from xds.names import (
     TLS_LISTENER,
     TRIAL,
     ignored,
-    own_answers_name,
     own_listener_name,
     own_routes_name,
 )
@@ -67,19 +66,17 @@ _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(su
 
 def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all HTTP services share."""
-    manager = _connection_manager(HTTP_LISTENER, ROUTES, options)
-    own = {
-        "name": HTTP_LISTENER,
-        "filter_chains": [_http_chain(manager, options.trusted_hops)],
-        **_sockets(address, options),
-    }
-    return encode(Listener(listener_filters=_proxy_protocol(options.http_proxy_protocol), **own))
+    chains = [_http_chain(_connection_manager(HTTP_LISTENER, ROUTES, options), options.trusted_hops)]
+    filters = _proxy_protocol(options.http_proxy_protocol)
+    return encode(
+        Listener(name=HTTP_LISTENER, listener_filters=filters, filter_chains=chains, **_sockets(address, options))
+    )
 
 
 def tls_listener(address: ir.SocketAddress, chains: Iterable[bytes], options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all TLS services share. Envoy rejects one without chains."""
-    own = {"name": TLS_LISTENER, **_sockets(address, options)}
-    return b"".join((_tls_listener(_proxy_protocol(options.tls_proxy_protocol), **own), *chains))
+    before = _proxy_protocol(options.tls_proxy_protocol)
+    return b"".join((_tls_listener(before, name=TLS_LISTENER, **_sockets(address, options)), *chains))
 
 
 def tls_filter_chains(service: ir.Upstream) -> bytes:
@@ -102,14 +99,10 @@ def own_listener(service: ir.Upstream, address: ir.SocketAddress, options: ir.Li
     return encode(Listener(name=name, listener_filters=filters, filter_chains=chains, **_sockets(address, options)))
 
 
-def answers_listener() -> bytes:
-    """Encode Envoy's own listener that answers ignored requests to services that are not running."""
-    return _answers(ANSWERS)
-
-
-def own_answers_listener(service: ir.Upstream) -> bytes:
-    """Encode the same for a service with a listener of its own, whose requests may have any host."""
-    return _answers(own_answers_name(service.name))
+def answers_listener(name: str) -> bytes:
+    """Encode Envoy's own listener of this name, which answers ignored requests to services that are not running."""
+    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, name, _ANSWER_OPTIONS))]}
+    return encode(Listener(name=name, internal_listener={}, filter_chains=[chain]))
 
 
 def trial_of_routes(route_configuration: bytes) -> bytes:
@@ -125,11 +118,6 @@ def trial_of_routes(route_configuration: bytes) -> bytes:
 def trial_of_chains(chains: Iterable[bytes]) -> bytes:
     """Encode the listener in which filter chains are tried."""
     return b"".join((_tls_listener([], name=TRIAL, internal_listener={}), *chains))
-
-
-def _answers(name: str) -> bytes:
-    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, name, _ANSWER_OPTIONS))]}
-    return encode(Listener(name=name, internal_listener={}, filter_chains=[chain]))
 
 
 def _own_http_chain(service: ir.Upstream, options: ir.ListenerOptions) -> dict[str, Any]:

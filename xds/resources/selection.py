@@ -24,11 +24,11 @@ class Selection:
 
     def __init__(self, translate: Translate = parts) -> None:
         self._translate = translate
-        self._listen: ir.Listen | None = None
-        self._configured: dict[str, ir.Upstream] = {}
+        self.listen: ir.Listen | None = None
+        self.configured: dict[str, ir.Upstream] = {}
         """The services of the configuration, by name, in its order."""
-        self._good: dict[str, Parts] = {}
-        """The parts of valid services, as configured."""
+        self.good: dict[str, Parts] = {}
+        """The parts of valid services, as configured, including those that Envoy rejected."""
         self._mistakes: dict[str, str] = {}
         self._rejected: dict[str, dict[ir.Upstream, str]] = {}
         """The configurations of each service that Envoy rejected, with its message, since they last changed."""
@@ -39,7 +39,7 @@ class Selection:
     @property
     def faults(self) -> dict[str, str]:
         """The errors of services that are not served as configured, by service."""
-        present = ((name, found.get(self._configured[name])) for name, found in self._rejected.items())
+        present = ((name, found.get(self.configured[name])) for name, found in self._rejected.items())
         return self._mistakes | {name: message for name, message in present if message is not None}
 
     def choose(self, listen: ir.Listen, services: tuple[ir.Upstream, ...]) -> None:
@@ -47,7 +47,7 @@ class Selection:
 
         Raises `ValueError`, and changes nothing, if it is invalid as a whole.
         """
-        is_known = self._is_known if listen == self._listen else lambda _: False
+        is_known = self._is_known if listen == self.listen else lambda _: False
         found = faults(listen, services, is_known)
         if found.shared:
             raise ValueError("\n".join(found.shared))
@@ -56,14 +56,14 @@ class Selection:
         for service in services:
             if service.name not in mistakes:
                 try:
-                    known = self._good[service.name] if is_known(service) else None
+                    known = self.good[service.name] if is_known(service) else None
                     good[service.name] = known or self._translate(service, listen.options)
                 except ValueError as error:  # such as a character that cannot be encoded
                     mistakes[service.name] = f"cannot be encoded for Envoy: {error}"
         same = {service.name for service in services if service in self._rejected.get(service.name, ())}
         self._rejected = {name: found for name, found in self._rejected.items() if name in same}
-        self._configured = {service.name: service for service in services}
-        self._listen, self._good, self._mistakes = listen, good, mistakes
+        self.configured = {service.name: service for service in services}
+        self.listen, self.good, self._mistakes = listen, good, mistakes
         self._compose()
 
     def accept(self, kind: SharedResource, served: Mapping[str, Parts]) -> None:
@@ -75,11 +75,6 @@ class Selection:
         for name, message in messages.items():
             self._rejected.setdefault(name, {})[tried[name].service] = message
         self._compose()
-
-    @property
-    def wanted(self) -> Mapping[str, Parts]:
-        """The parts of all valid services, including those that Envoy rejected."""
-        return self._good
 
     def pardon(self, names: Container[str]) -> None:
         """Forget the rejections of these services."""
@@ -98,29 +93,29 @@ class Selection:
         return known, new
 
     def _is_known(self, service: ir.Upstream) -> bool:
-        known = self._good.get(service.name)
+        known = self.good.get(service.name)
         return known is not None and (known.service is service or known.service == service)
 
     def _compose(self) -> None:
         """Choose what is served: valid parts, and for a service with an error its earlier parts or only its cluster."""
         out = self.faults.keys()
         if not out:
-            self.served = self._good
+            self.served = self.good
             return
         kept = {name: found for name in out if (found := self._kept(name))}
-        good = [service for service in self._configured.values() if service.name not in out]
-        assert self._listen is not None
+        good = [service for service in self.configured.values() if service.name not in out]
+        assert self.listen is not None
         # A kept part must not take a name or address from a service that is served as configured.
         everyone = [*good, *(found.service for found in kept.values())]
-        collides = faults(self._listen, everyone, lambda _: True).services
+        collides = faults(self.listen, everyone, lambda _: True).services
         served = {}
-        for name, service in self._configured.items():
+        for name, service in self.configured.items():
             if name not in out:
-                served[name] = self._good[name]
+                served[name] = self.good[name]
             elif name in kept and name not in collides:
                 served[name] = kept[name]
             elif is_name(name):
-                served[name] = parts(replace(service, leaving=True), self._listen.options)
+                served[name] = parts(replace(service, leaving=True), self.listen.options)
         self.served = served
 
     def _kept(self, name: str) -> Parts | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from xds import ir, names
 from xds.resources.clusters import answers_assignment, load_assignment
 from xds.resources.selection import Selection, Translate
-from xds.resources.translation import Parts, SharedResource, Translation, parts, translation, trial
+from xds.resources.translation import Parts, SharedResource, parts, translation, trial
 from xds.resources.validation import address_problems
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
@@ -88,10 +88,7 @@ class Snapshot:
 
     def __init__(self, translate: Translate = parts) -> None:
         self._tables = {type_url: Table() for type_url in ORDER}
-        self._selection = Selection(translate)
-        self._listen: ir.Listen | None = None
-        self._services: tuple[ir.Upstream, ...] = ()
-        self._names: frozenset[str] = frozenset()
+        self.selection = Selection(translate)
         self._routes: dict[str, tuple[tuple[ir.SocketAddress, ...], bool]] = {}
         """The latest endpoints of each service, and whether they are its hold address."""
         self._under_inquiry: SharedResource | None = None
@@ -105,17 +102,17 @@ class Snapshot:
         return self._tables[type_url]
 
     def __contains__(self, service: str) -> bool:
-        return service in self._names
+        return service in self.selection.configured
 
     @property
     def served(self) -> Mapping[str, Parts]:
         """The parts that are served, by service."""
-        return self._selection.served
+        return self.selection.served
 
     @property
     def faults(self) -> Mapping[str, str]:
         """The errors of services that are not served as configured, by service."""
-        return self._selection.faults
+        return self.selection.faults
 
     def configure(self, listen: ir.Listen, services: Iterable[ir.Upstream]) -> Change:
         """Replace the configuration; services that remain keep their endpoints.
@@ -124,13 +121,11 @@ class Snapshot:
         line, and changes nothing, if the configuration as a whole is invalid.
         """
         wanted = tuple(services)
-        if listen == self._listen and wanted == self._services:
+        if listen == self.selection.listen and wanted == tuple(self.selection.configured.values()):
             return Change({}, {})
         before = self.served
-        self._selection.choose(listen, wanted)
-        self._listen, self._services = listen, wanted
-        self._names = frozenset(service.name for service in wanted)
-        for gone in self._routes.keys() - self._names:
+        self.selection.choose(listen, wanted)
+        for gone in self._routes.keys() - self.selection.configured.keys():
             del self._routes[gone]
         return self._apply(before)
 
@@ -142,11 +137,7 @@ class Snapshot:
                 if older == version:
                     break
                 del sent[older]  # a later acknowledgement by a slower Envoy has no effect
-            self._selection.accept(kind, sent[version])
-
-    def suspects(self, kind: SharedResource) -> tuple[list[str], list[str]]:
-        """Return the services with a part in a shared resource: those whose part Envoy has accepted, and the others."""
-        return self._selection.suspects(kind)
+            self.selection.accept(kind, sent[version])
 
     def ask(self, kind: SharedResource, services: Iterable[Parts]) -> tuple[Change, str]:
         """Try these services' parts of a shared resource; also return the version of the trial listener."""
@@ -161,19 +152,14 @@ class Snapshot:
         """End the trial, and leave out the services that were found, each with Envoy's message."""
         self._under_inquiry, self._trial = None, b""
         before = self.served
-        self._selection.reject(tried, found)
+        self.selection.reject(tried, found)
         return self._apply(before)
-
-    @property
-    def wanted(self) -> Mapping[str, Parts]:
-        """The parts of all valid services, including those that are left out because Envoy rejected them."""
-        return self._selection.wanted
 
     def pardon(self, services: Container[str]) -> Change:
         """End the trial, and serve these services' rejected parts again."""
         self._under_inquiry, self._trial = None, b""
         before = self.served
-        self._selection.pardon(services)
+        self.selection.pardon(services)
         return self._apply(before)
 
     def owner(self, type_url: str, resource: str) -> str | None:
@@ -181,25 +167,23 @@ class Snapshot:
         if type_url in (LDS, RDS):
             return next((name for name, found in self.served.items() if resource in found.own.get(type_url, ())), None)
         service = names.service_of_cluster(resource)
-        return service if type_url in (CDS, EDS) and service in self._names else None
+        return service if type_url in (CDS, EDS) and service in self else None
 
     def _apply(self, before: Mapping[str, Parts]) -> Change:
         """Update the tables to the parts that are served; `before` are the parts that were served until now."""
-        assert self._listen is not None
-        whole = translation(self._listen, self.served.values())
-        if found := inconsistencies(whole):
-            raise ValueError("\n".join(found))
+        assert self.selection.listen is not None
+        whole = translation(self.selection.listen, self.served.values())
         if self._under_inquiry and (
             present := self._tables[self._under_inquiry.type_url].get(self._under_inquiry.resource)
         ):
-            whole.resources[self._under_inquiry.type_url][present.name] = present.body
+            whole[self._under_inquiry.type_url][present.name] = present.body
         if self._trial:
-            whole.resources[LDS][names.TRIAL] = self._trial
+            whole[LDS][names.TRIAL] = self._trial
         changed, removed = {}, {}
         for type_url in (CDS, LDS, RDS):
-            changed[type_url], removed[type_url] = self._replace(type_url, whole.resources[type_url])
+            changed[type_url], removed[type_url] = self._replace(type_url, whole[type_url])
         self._note_versions()
-        removed[EDS] = self._drop(EDS, whole.resources[CDS])
+        removed[EDS] = self._drop(EDS, whole[CDS])
         moved = (found for name, found in self.served.items() if found is not before.get(name) and name in self._routes)
         changed[EDS] = tuple(name for found in moved for name in self._assign(found))
         return Change(changed, removed)
@@ -219,7 +203,7 @@ class Snapshot:
 
         Returns the names of the changed assignments. Raises `ValueError`.
         """
-        if service not in self._names:
+        if service not in self:
             raise ValueError(f"no service {service!r} is configured")
         where = f"service {service}"
         if found := [problem for endpoint in endpoints for problem in address_problems(where, endpoint)]:
@@ -249,13 +233,3 @@ class Snapshot:
         table = self._tables[type_url]
         gone = (table.drop(name) for name in tuple(table) if name not in keep)
         return tuple(old for old in gone if old is not None)
-
-
-def inconsistencies(whole: Translation) -> list[str]:
-    """Return an error for each name without a resource in listeners and routes: Envoy would answer 503 or wait."""
-    missing_clusters = whole.clusters_used - whole.resources[CDS].keys()
-    missing_routes = whole.routes_used - whole.resources[RDS].keys()
-    return [
-        *(f"the cluster {name!r} is named but is not there" for name in sorted(missing_clusters)),
-        *(f"the route configuration {name!r} is named but is not there" for name in sorted(missing_routes)),
-    ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from types import MappingProxyType
 
 from xds import ir
@@ -57,36 +58,13 @@ class Parts:
 class SharedResource(Enum):
     """A resource that contains parts of many services, by its type and its name."""
 
-    HOSTS = (RDS, ROUTES)
-    ANSWERS = (RDS, ANSWERS)
-    CHAINS = (LDS, TLS_LISTENER)
+    HOSTS = RDS, ROUTES, attrgetter("virtual_host")
+    ANSWERS = RDS, ANSWERS, attrgetter("answering_host")
+    CHAINS = LDS, TLS_LISTENER, attrgetter("filter_chain")
 
-    @property
-    def type_url(self) -> str:
-        """The type of the resource."""
-        return self.value[0]
-
-    @property
-    def resource(self) -> str:
-        """The name of the resource."""
-        return self.value[1]
-
-    def part(self, parts: Parts) -> bytes:
-        """Return a service's part of this resource; empty if it has none."""
-        if self is SharedResource.HOSTS:
-            return parts.virtual_host
-        return parts.answering_host if self is SharedResource.ANSWERS else parts.filter_chain
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """The resources of a whole configuration without endpoints: encoded messages by type and name."""
-
-    resources: dict[str, dict[str, bytes]]
-    clusters_used: frozenset[str]
-    """Clusters that listeners and routes name."""
-    routes_used: frozenset[str]
-    """Route configurations that listeners name."""
+    def __init__(self, type_url: str, resource: str, part: Callable[[Parts], bytes]) -> None:
+        """`part` returns a service's part of this resource; empty if it has none."""
+        self.type_url, self.resource, self.part = type_url, resource, part
 
 
 def parts(service: ir.Upstream, options: ir.ListenerOptions = _DEFAULTS) -> Parts:
@@ -116,34 +94,29 @@ def _own(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOp
     all_routes = {name: routes.route_configuration(every_host, has_any_domain=True, name=name)}
     if service.ignore:
         name = own_answers_name(service.name)
-        own[name] = listeners.own_answers_listener(service)
+        own[name] = listeners.answers_listener(name)
         all_routes[name] = routes.answering_configuration([routes.answering_host(service, ["*"])], name)
     return {LDS: own, RDS: all_routes}
 
 
-def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
-    """Join the services' parts."""
+def translation(listen: ir.Listen, services: Iterable[Parts]) -> dict[str, dict[str, bytes]]:
+    """Join the services' parts; return all resources without endpoints, encoded, by type and name."""
     everything = tuple(services)
     all_clusters = {name: cluster for part in everything for name, cluster in part.clusters.items()}
     alone = [part for part in everything if part.own]
     all_listeners = {name: listener for part in alone for name, listener in part.own[LDS].items()}
     all_routes = {name: encoded for part in alone for name, encoded in part.own.get(RDS, {}).items()}
-    used = {name for part in alone for name in part.clusters}
     if listen.http:
         hosts = [part for part in everything if part.virtual_host]
         all_listeners[HTTP_LISTENER] = listeners.http_listener(listen.http, listen.options)
         all_routes[ROUTES] = _routes(hosts, listen.options)
-        used.update(name for part in hosts for name in part.clusters)
         if answers := [part.answering_host for part in hosts if part.answering_host]:
-            all_listeners[ANSWERS] = listeners.answers_listener()
+            all_listeners[ANSWERS] = listeners.answers_listener(ANSWERS)
             all_routes[ANSWERS] = routes.answering_configuration(answers)
-    chains = [part for part in everything if part.filter_chain]
+    chains = [part.filter_chain for part in everything if part.filter_chain]
     if listen.tls and chains:
-        encoded = (part.filter_chain for part in chains)
-        all_listeners[TLS_LISTENER] = listeners.tls_listener(listen.tls, encoded, listen.options)
-        used.update(name for part in chains for name in part.clusters)
-    resources = {CDS: all_clusters, LDS: all_listeners, RDS: all_routes}
-    return Translation(resources, frozenset(used), frozenset(all_routes))
+        all_listeners[TLS_LISTENER] = listeners.tls_listener(listen.tls, chains, listen.options)
+    return {CDS: all_clusters, LDS: all_listeners, RDS: all_routes}
 
 
 def trial(kind: SharedResource, services: Iterable[Parts]) -> bytes:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TypeVar
 
 from xds import ir
@@ -161,30 +161,26 @@ def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:
     name = domain.lower()
     if _DOMAIN.fullmatch(name) or (name.startswith("*.") and _DOMAIN.fullmatch(name[2:])):
         return
-    if not tls and (name == "*" or (name.endswith(".*") and _DOMAIN.fullmatch(name[:-2])) or _is_ip(name)):
+    ip = _ip(name.removeprefix("[").removesuffix("]"))
+    if not tls and (name == "*" or (name.endswith(".*") and _DOMAIN.fullmatch(name[:-2])) or ip):
         return
     wildcards = "a leading '*.'" if tls else "a leading '*.' or a trailing '.*'"
     yield f"{where}: {domain!r} is not a host name; omit port and scheme, and use only {wildcards} as a wildcard"
 
 
 @lru_cache(maxsize=4096)
-def _is_ip(name: str) -> bool:
-    """Return whether this is an IP address. Cached, because parsing costs as much as changing one endpoint."""
+def _ip(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address in a text. Cached, because parsing costs as much as changing one endpoint."""
     try:
-        ip_address(name.removeprefix("[").removesuffix("]"))
+        return ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 @lru_cache(maxsize=4096)
 def _canonical(address: ir.SocketAddress) -> ir.SocketAddress:
     """Return the address in its canonical notation, because Envoy rejects two listeners at one address."""
-    return (
-        ir.SocketAddress(str(ip_address(address.host)), address.port)
-        if _is_ip(address.host) and "[" not in address.host
-        else address
-    )
+    return ir.SocketAddress(str(_ip(address.host) or address.host), address.port)
 
 
 def _address_problems(where: str, address: ir.SocketAddress | None) -> Iterator[str]:
@@ -192,14 +188,14 @@ def _address_problems(where: str, address: ir.SocketAddress | None) -> Iterator[
     if address is None:
         return
     yield from address_problems(where, address)
-    ip = ip_address(address.host) if _is_ip(address.host) and "[" not in address.host else None
+    ip = _ip(address.host)
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
         yield f"{where}: {address.host!r} is an IPv4 address in IPv6 notation; use {ip.ipv4_mapped}"
 
 
 def address_problems(where: str, address: ir.SocketAddress) -> Iterator[str]:
     """Yield the errors of an address that Envoy listens on or connects to."""
-    if "%" in address.host or not _is_ip(address.host) or address.host.startswith("["):
+    if "%" in address.host or _ip(address.host) is None:
         yield f"{where}: {address.host!r} is not an IP address; use for example 10.0.0.7 or fd00::7"
     if not 0 < address.port < 65536:
         yield f"{where}: {address.port} is not a port; use 1 to 65535"
