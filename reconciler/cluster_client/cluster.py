@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from reconciler.cluster_client.errors import INSTALL, ClusterUnreachable, NoSuchService, translated_errors
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.informer import list_objects
 from reconciler.kubernetes.types.objects import api_path, decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 SYSTEM = "zenvoy-system"
 LEASE = "zenvoy"
-PAGE = 500
-LIST_TIMEOUT_SECONDS = 30.0
 _SCALED_SERVICE = decoder(ScaledService)
 
 
@@ -37,14 +34,6 @@ class ClusterOptions:
     """The namespace of the controller."""
     controller: str | None = None
     """The controller's HTTP address; None: through the API server's port-forward."""
-
-
-class _Page(msgspec.Struct):
-    metadata: dict[str, Any]
-    items: list[msgspec.Raw] | None = None
-
-
-_PAGE = msgspec.json.Decoder(_Page)
 
 
 class ClusterClient:
@@ -96,13 +85,7 @@ class ClusterClient:
 
     async def list_objects(self, where: str, decode: Any, query: dict[str, str] | None = None) -> list[Any]:
         """Return all objects of a path, read page by page. Raises `ApiError` and `Unreachable`."""
-        parameters, found = {**(query or {}), "limit": str(PAGE)}, []
-        while True:
-            page = _PAGE.decode(await self.api.get(where, parameters, LIST_TIMEOUT_SECONDS))
-            found += [decode(raw) for raw in page.items or ()]
-            if not (rest := page.metadata.get("continue")):
-                return found
-            parameters["continue"] = rest
+        return [decode(raw) async for raw in list_objects(self.api, where, query)]
 
     async def patch(self, name: str, patch: Any) -> ScaledService:
         """Apply a merge patch to a ScaledService and return the result. Raises `ClusterError`."""

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -21,7 +21,7 @@ import structlog
 
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import GONE, ApiError, Unreachable
-from reconciler.kubernetes.types.objects import Object, ObjectMeta, path
+from reconciler.kubernetes.types.objects import Object, ObjectMeta, name_selector, path
 
 log = structlog.get_logger()
 
@@ -71,6 +71,27 @@ _CHANGE = msgspec.json.Decoder(_Change)
 _STATUS = msgspec.json.Decoder(_Status)
 _OBJECT = msgspec.json.Decoder(Object)
 _ERRORS = (Unreachable, ApiError, msgspec.DecodeError)
+
+
+async def list_objects(api: Api, where: str, query: Mapping[str, str] | None = None) -> AsyncIterator[msgspec.Raw]:
+    """Yield all objects of a path, read page by page. Raises `ApiError` and `Unreachable`."""
+    parameters = {**(query or {}), "limit": str(PAGE)}
+    while True:
+        page = _PAGE.decode(await api.get(where, parameters, PAGE_TIMEOUT_SECONDS))
+        for raw in page.items or ():
+            yield raw
+        if not page.metadata.continues:
+            return
+        parameters["continue"] = page.metadata.continues
+
+
+async def find_object(api: Api, collection: str, name: str, decode: Callable[[msgspec.Raw], _T]) -> _T | None:
+    """Return the object of a collection with this name, for which permission to list them is enough.
+
+    Raises `ApiError`, `Unreachable`, and `msgspec.DecodeError`.
+    """
+    page = _PAGE.decode(await api.get(collection, {"fieldSelector": name_selector("metadata.name", name)}))
+    return next((one for one in map(decode, page.items or ()) if one.metadata.name == name), None)
 
 
 class Informer(Generic[_T]):

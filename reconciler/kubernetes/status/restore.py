@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -30,6 +30,7 @@ from reconciler.kubernetes.client.errors import (
     is_transient,
     is_transient_or_conflict,
 )
+from reconciler.kubernetes.client.informer import list_objects
 from reconciler.kubernetes.client.leader_election import ADDRESS, UNINSTALLER
 from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import service_of, target_of
@@ -40,7 +41,6 @@ from reconciler.kubernetes.types.objects import Object, ObjectMeta, ObjectRef, d
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL, ScaledService
 from reconciler.kubernetes.workloads import scale
 
-PAGE = "500"
 LANDING_SECONDS = 1.0
 """A patch to zero that was in flight has arrived after this time, or never will."""
 RELEASE_SECONDS = 60.0
@@ -65,14 +65,6 @@ class RestoreOutcome:
     failed: bool = False
     retry: bool = False
     """True if another attempt may succeed."""
-
-
-class _Page(msgspec.Struct):
-    metadata: dict[str, object]
-    items: list[msgspec.Raw] | None = None
-
-
-_PAGE = msgspec.json.Decoder(_Page)
 
 
 async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: float = LANDING_SECONDS) -> str:
@@ -140,7 +132,7 @@ async def restore_all(
         await take_lease(api, *lease)
     landing = 0.0 if lease else LANDING_SECONDS  # the previous leader's term has ended
     discovery, outcomes, captured = Discovery(api), list[RestoreOutcome](), dict[str, ScaledService]()
-    async for raw in _listed(api, namespace):
+    async for raw in list_objects(api, path(API_VERSION, PLURAL, namespace)):
         outcome = await _restore_one(api, discovery, raw, landing)
         outcomes.append(outcome)
         on_outcome(outcome)
@@ -257,18 +249,6 @@ async def _warn(api: Api, meta: ObjectMeta, text: str) -> None:
 def _manual_command(item: ScaledService) -> str:
     target, replicas = target_of(item), max(1, item.status.replicas)
     return f"scale it by hand: kubectl -n {target.namespace} scale {target.kind} {target.name} --replicas={replicas}"
-
-
-async def _listed(api: Api, namespace: str | None) -> AsyncIterator[msgspec.Raw]:
-    query = {"limit": PAGE}
-    while True:
-        page = _PAGE.decode(await api.get(path(API_VERSION, PLURAL, namespace), query, 30.0))
-        for item in page.items or ():
-            yield item
-        following = page.metadata.get("continue")
-        if not following:
-            return
-        query["continue"] = str(following)
 
 
 def _fence(found: Lease) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -60,6 +60,12 @@ class Object(Struct, frozen=True):
     """An object of any kind, with its metadata only."""
 
     metadata: ObjectMeta = ObjectMeta()
+
+
+class ObjectList(Struct, Generic[_T], frozen=True):
+    """A list of objects that is short enough to be read at once."""
+
+    items: tuple[_T, ...] = ()
 
 
 class Condition(Struct, frozen=True):

@@ -18,17 +18,10 @@ from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable
+from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.objects import (
-    Object,
-    ObjectMeta,
-    OwnerReference,
-    Struct,
-    decoder,
-    name_selector,
-    path,
-)
+from reconciler.kubernetes.types.objects import Object, ObjectList, ObjectMeta, OwnerReference, Struct, decoder, path
 from reconciler.kubernetes.types.scaled_service import PREFIX
 from reconciler.kubernetes.workloads.target_observer import Spawn, Task
 
@@ -56,19 +49,7 @@ class _Workload(Struct, frozen=True):
     spec: _Spec = _Spec()
 
 
-class _Workloads(Struct, frozen=True):
-    items: tuple[_Workload, ...] = ()
-
-
-class _Objects(Struct, frozen=True):
-    items: tuple[Object, ...] = ()
-
-
-class _Services(Struct, frozen=True):
-    items: tuple[Service, ...] = ()
-
-
-_DECODE_WORKLOADS, _DECODE_SERVICES, _DECODE_OBJECTS = decoder(_Workloads), decoder(_Services), decoder(_Objects)
+_SERVICE, _WORKLOADS, _PODS = decoder(Service), decoder(ObjectList[_Workload]), decoder(ObjectList[Object])
 
 
 class TargetSearch:
@@ -110,20 +91,20 @@ class TargetSearch:
     async def _selected(self, config: ServiceConfig) -> tuple[str, ...]:
         """Return the workloads whose pods the Service selects, as `Kind/name`."""
         namespace = config.target.namespace
-        query = {"fieldSelector": name_selector("metadata.name", config.service)}
-        services = _DECODE_SERVICES(await self._api.get(path("v1", "services", namespace), query)).items
-        selector = services[0].pod_selector.items() if services else None
-        found: list[str] = []
-        for kind, plural in KINDS if selector else ():
+        service = await find_object(self._api, path("v1", "services", namespace), config.service, _SERVICE)
+        if service is None or not service.pod_selector:
+            return ()
+        selector, found = service.pod_selector.items(), list[str]()
+        for kind, plural in KINDS:
             workloads = await self._listed(path(APPS, plural, namespace))
-            selected = [one for one in workloads if selector and selector <= one.spec.template.metadata.labels.items()]
+            selected = [one for one in workloads if selector <= one.spec.template.metadata.labels.items()]
             found += sorted(f"{kind}/{one.metadata.name}" for one in selected)
-        return tuple(found or (await self._owners(namespace, selector) if selector else ()))
+        return tuple(found or await self._owners(namespace, selector))
 
     async def _owners(self, namespace: str, selector: Iterable[tuple[str, str]]) -> list[str]:
         """Return the owners of the selected pods, as `Kind/name` or `apiVersion/Kind/name`."""
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in selector)}
-        pods = _DECODE_OBJECTS(await self._api.get(path("v1", "pods", namespace), query)).items
+        pods = _PODS(await self._api.get(path("v1", "pods", namespace), query)).items
         found = {owner for pod in pods if (owner := _controller(pod))}
         if any(owner.kind == REPLICA_SET for owner in found):
             sets = await self._listed(path(APPS, "replicasets", namespace))
@@ -134,7 +115,7 @@ class TargetSearch:
     async def _listed(self, collection: str) -> tuple[_Workload, ...]:
         """Return the workloads of one kind; none if zenvoy may not list that kind."""
         try:
-            return _DECODE_WORKLOADS(await self._api.get(collection)).items
+            return _WORKLOADS(await self._api.get(collection)).items
         except ApiError as error:
             if error.status == FORBIDDEN:
                 return ()

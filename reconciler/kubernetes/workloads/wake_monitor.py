@@ -12,8 +12,9 @@ import structlog
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.types.builtin import Pod, Service
-from reconciler.kubernetes.types.objects import Condition, Struct, decoder, name_selector, path
+from reconciler.kubernetes.types.objects import Condition, decoder, path
 from reconciler.kubernetes.types.selectors import selector_of
 from reconciler.kubernetes.workloads import diagnosis
 from reconciler.kubernetes.workloads.diagnosis import Evidence
@@ -28,11 +29,7 @@ DIAGNOSE_EVERY_SECONDS = 1.0
 """Interval at which a slow wake is diagnosed again, even if nothing but the time has changed."""
 
 
-class _Services(Struct, frozen=True):
-    items: tuple[Service, ...] = ()
-
-
-_SERVICES = decoder(_Services)
+_SERVICE = decoder(Service)
 
 
 class WakeMonitor:
@@ -121,14 +118,12 @@ class WakeMonitor:
     async def _read_selector(self, workload: Workload) -> None:
         """Read the selector of the Service, because the target has none."""
         config = workload.config
-        # A list with a selector, because RBAC allows listing anyway.
-        query = {"fieldSelector": name_selector("metadata.name", config.service)}
         try:
-            answer = await self._api.get(path("v1", "services", config.target.namespace), query)
-            services = _SERVICES(answer).items
+            services = path("v1", "services", config.target.namespace)
+            service = await find_object(self._api, services, config.service, _SERVICE)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             log.warning("failed to read a Service's selector", service=config.service_key, error=str(error))
         else:
-            if services:
-                workload.selector = selector_of(services[0].pod_selector)
+            if service:
+                workload.selector = selector_of(service.pod_selector)
                 self._changed(workload.name)

@@ -17,9 +17,10 @@ from reconciler.core.reasons import Blocker, Reason
 from reconciler.http_get import NoStatus, get_status
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.types.names import is_subdomain
-from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, CheckSlots
@@ -29,11 +30,7 @@ SERVICE_SECONDS = 30.0
 NO_POD = check_failed("no ready pod can be asked")
 
 
-class _PodList(msgspec.Struct, frozen=True):
-    items: tuple[Pod, ...] = ()
-
-
-_DECODE = msgspec.json.Decoder(_PodList).decode
+_DECODE = decoder(Pod)
 
 
 class PodBusyCheck:
@@ -72,13 +69,11 @@ class PodBusyCheck:
         name = endpoint.pod_name
         if not is_subdomain(name):
             return "its EndpointSlice names no pod"
-        query = {"fieldSelector": f"metadata.name={name}"}
         try:
-            pods = _DECODE(await self._api.get(path("v1", "pods", namespace), query)).items
+            pod = await find_object(self._api, path("v1", "pods", namespace), name, _DECODE)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             return f"pod {name} cannot be read: {error}"
-        pod = next((one for one in pods if one.metadata.name == name and one.metadata.uid == endpoint.pod), None)
-        if pod is None:
+        if pod is None or pod.metadata.uid != endpoint.pod:
             return f"there is no pod {name}"
         if pod.spec.host_network:
             return f"pod {name} uses the network of its node"
