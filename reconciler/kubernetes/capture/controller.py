@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from reconciler.core.reasons import Blocker, Problem, Reason
+from reconciler.kubernetes.capture import requests
 from reconciler.kubernetes.capture.observer import CaptureObserver, CaptureSources
 from reconciler.kubernetes.capture.plan import (
     Action,
@@ -26,7 +27,6 @@ from reconciler.kubernetes.capture.plan import (
     without_proxy,
 )
 from reconciler.kubernetes.capture.ports import PortAssignments
-from reconciler.kubernetes.capture.writer import CaptureWriter, silent_proxy
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
@@ -70,9 +70,9 @@ class CaptureController:
         timing: WorkQueueTiming = DEFAULT_TIMING,
         settle: float = SETTLE_SECONDS,
     ) -> None:
-        self._sources, self._leads = sources, leads
+        self._api, self._sources, self._leads = api, sources, leads
         self._on_status, self._on_blocker, self._settle = on_status, on_blocker, settle
-        self._observer, self._writer = CaptureObserver(api, sources, self._look_at_all), CaptureWriter(api)
+        self._observer = CaptureObserver(api, sources, self._look_at_all)
         self._ports = PortAssignments(sources.ports)
         self._service_of: dict[str, str] = {}
         """The Service of each ScaledService that wants a capture, or did, by the key of the ScaledService."""
@@ -163,7 +163,7 @@ class CaptureController:
         """Give the pods back to the Service of a ScaledService that goes now. Raises `ApiError` and `Unreachable`."""
         service = self._sources.services.get(service_of(item))
         if service and service.is_captured and self._observer.owner(service.metadata.key) is None:
-            await self._writer.set_hidden(service, hidden=False)
+            await requests.set_hidden(self._api, service, hidden=False)
 
     # Decisions
 
@@ -319,7 +319,7 @@ class CaptureController:
         """
         key = service.metadata.key
         if step in _ADDS_PROXIES and user and not service.is_captured:
-            if silent := await silent_proxy(self._required(user, service).slices):
+            if silent := await requests.silent_proxy(self._required(user, service).slices):
                 self._silent[key] = f"no answer from {silent}"
                 self._report(key)
                 self._queue.add_after(key, DIAL_AGAIN_SECONDS)
@@ -337,17 +337,18 @@ class CaptureController:
         companion = self._observer.companion(key)
         match step:
             case Action.WRITE_COMPANION if user:
-                await self._writer.write_companion(namespace, self._required(user, service).companion, companion)
+                body = self._required(user, service).companion
+                await requests.write_companion(self._api, namespace, body, companion)
             case Action.WRITE_SLICES if user:
-                slices = self._required(user, service).slices
-                await self._writer.write_slices(namespace, slices, self._observer.proxy_slices(key))
+                bodies = self._required(user, service).slices
+                await requests.write_slices(self._api, namespace, bodies, self._observer.proxy_slices(key))
             case Action.HIDE_PODS | Action.SHOW_PODS:
-                await self._writer.set_hidden(service, hidden=step is Action.HIDE_PODS)
+                await requests.set_hidden(self._api, service, hidden=step is Action.HIDE_PODS)
                 log.info(str(step), service=key)
             case Action.DELETE_SLICES:
-                await self._writer.delete_slices(self._observer.proxy_slices(key))
+                await requests.delete_slices(self._api, self._observer.proxy_slices(key))
             case Action.DELETE_COMPANION if companion:
-                await self._writer.delete_companion(companion)
+                await requests.delete_companion(self._api, companion)
 
     def _required(self, owner: ScaledService, service: Service) -> RequiredObjects:
         return self._observer.required(owner, service, self._ports.assigned(owner.metadata.key))

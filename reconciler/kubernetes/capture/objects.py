@@ -19,6 +19,7 @@ from reconciler.kubernetes.types.builtin import (
     SLICE_MANAGER,
     SLICE_MANAGER_LABEL,
     Endpoint,
+    EndpointConditions,
     EndpointPort,
     EndpointSlice,
     Service,
@@ -101,17 +102,11 @@ def _written_meta(meta: ObjectMeta) -> dict[str, Any]:
 
 
 def _port(port: ServicePort) -> dict[str, Any]:
-    found: dict[str, Any] = {"port": port.port, "protocol": port.protocol, "targetPort": port.target_port or port.port}
-    if port.name:
-        found["name"] = port.name
-    if port.app_protocol:
-        found["appProtocol"] = port.app_protocol
-    return found
+    return {**msgspec.to_builtins(port), "protocol": port.protocol, "targetPort": port.target_port or port.port}
 
 
 def _slice_port(port: EndpointPort) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": port.name, "port": port.port, "protocol": port.protocol}
-    return {**found, "appProtocol": port.app_protocol} if port.app_protocol else found
+    return {**msgspec.to_builtins(port), "name": port.name, "protocol": port.protocol}
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
@@ -121,12 +116,6 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     """
     conditions = endpoint.conditions
     serving, terminating = conditions.serving is not False, conditions.terminating is True
-    found: dict[str, Any] = {
-        "addresses": list(endpoint.addresses),
-        "conditions": {"ready": serving and not terminating, "serving": serving, "terminating": terminating},
-    }
-    if endpoint.node_name:
-        found["nodeName"] = endpoint.node_name
-    if endpoint.zone:
-        found["zone"] = endpoint.zone
-    return found
+    written = EndpointConditions(serving and not terminating, serving, terminating)
+    builtins = msgspec.to_builtins(msgspec.structs.replace(endpoint, conditions=written, target_ref=None))
+    return {**builtins, "addresses": list(endpoint.addresses)}

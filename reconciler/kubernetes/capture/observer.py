@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reconciler.kubernetes.capture import objects
 from reconciler.kubernetes.capture.plan import CaptureObjects, RequiredObjects
-from reconciler.kubernetes.capture.reader import read_service, read_slices
+from reconciler.kubernetes.capture.requests import read_service, read_slices
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.client.pod_list import endpoint_slices

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from reconciler.kubernetes.capture.reader import read_pods, read_service, read_slices
-from reconciler.kubernetes.capture.writer import CaptureWriter
+from reconciler.kubernetes.capture import requests
+from reconciler.kubernetes.capture.requests import read_pods, read_service
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.config.capture import companion_of
@@ -46,15 +46,15 @@ async def _release(api: Api, key: str, end: float) -> None:
     """Give the pods back to one Service once they are ready; delete zenvoy's objects once its callers reach them."""
     await _until(end, lambda: read_pods(api, key, companion=True))
     service = await read_service(api, key)
-    writer = CaptureWriter(api)
     if service and service.is_captured:
-        await writer.set_hidden(service, hidden=False)
+        await requests.set_hidden(api, service, hidden=False)
     if await read_pods(api, key, companion=True):
         await _until(end, lambda: read_pods(api, key, companion=False))
-    await writer.delete_slices([each for each in await read_slices(api, key, CAPTURE_LABEL) if each.has_proxies])
+    slices = await requests.read_slices(api, key, CAPTURE_LABEL)
+    await requests.delete_slices(api, [each for each in slices if each.has_proxies])
     companion = await read_service(api, companion_of(key))
     if companion and companion.captured == key:
-        await writer.delete_companion(companion)
+        await requests.delete_companion(api, companion)
 
 
 async def _until(end: float, holds: Callable[[], Awaitable[object]]) -> None:

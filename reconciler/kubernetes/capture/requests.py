@@ -1,75 +1,98 @@
-"""Writes of the objects of captured Services. Methods raise `ApiError` and `Unreachable`."""
+"""Reads and writes of the objects of captured Services.
+
+The reads are for steps that may not rely on a late informer. Functions raise `ApiError` and `Unreachable`.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.kubernetes.capture.objects import SLICES, Body
+from reconciler.kubernetes.capture.objects import SLICES, Body, ready_pods
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError
-from reconciler.kubernetes.types.builtin import CAPTURED, EndpointSlice, Service
-from reconciler.kubernetes.types.objects import ObjectMeta, path
+from reconciler.kubernetes.client.informer import find_object
+from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, CAPTURED, SERVICE_NAME_LABEL, EndpointSlice, Service
+from reconciler.kubernetes.types.objects import ObjectList, ObjectMeta, decoder, name_selector, path
+from reconciler.kubernetes.workloads.probing import accepts
 
 DIAL_SECONDS = 2.0
+_SLICES, _SERVICE = decoder(ObjectList[EndpointSlice]), decoder(Service)
 
 
-class CaptureWriter:
-    """Writes selectors of captured Services, companions, and the EndpointSlices of proxies."""
+async def read_slices(api: Api, key: str, label: str) -> tuple[EndpointSlice, ...]:
+    """Return the EndpointSlices that name a Service in a label."""
+    namespace, _, name = key.partition("/")
+    query = {"labelSelector": name_selector(label, name)}
+    return _SLICES(await api.get(path(*SLICES, namespace), query)).items
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
 
-    async def set_hidden(self, service: Service, hidden: bool) -> None:
-        """Take the pods out of a Service, or give them back.
+async def read_service(api: Api, key: str) -> Service | None:
+    """Return a Service by its key."""
+    namespace, _, name = key.partition("/")
+    return await find_object(api, path("v1", "services", namespace), name, _SERVICE)
 
-        The pods are taken out of the version that is known only: another selector needs another companion first.
-        """
-        meta = {"resourceVersion": service.metadata.resource_version} if hidden else {"uid": service.metadata.uid}
-        change = {"metadata": meta, "spec": {"selector": {CAPTURED: "true" if hidden else None}}}
-        where = path("v1", "services", service.metadata.namespace, service.metadata.name)
-        await self._api.patch(where, change, MERGE_PATCH)
 
-    async def write_companion(self, namespace: str, body: Body, existing: Service | None) -> None:
-        """Create or change a companion."""
-        await self._put(path("v1", "services", namespace), body, existing)
+async def read_pods(api: Api, key: str, companion: bool) -> frozenset[str]:
+    """Return the ready pods that Kubernetes lists for a Service, or for its companion."""
+    found = await read_slices(api, key, CAPTURE_LABEL if companion else SERVICE_NAME_LABEL)
+    return ready_pods([each for each in found if each.is_companion is companion and not each.has_proxies])
 
-    async def write_slices(self, namespace: str, bodies: Mapping[str, Body], existing: Sequence[EndpointSlice]) -> None:
-        """Create, change, and delete EndpointSlices, so that these exist."""
-        present = {each.metadata.name: each for each in existing}
-        for name, body in bodies.items():
-            await self._put(path(*SLICES, namespace), body, present.get(name))
-        await self.delete_slices([each for each in existing if each.metadata.name not in bodies])
 
-    async def delete_slices(self, slices: Sequence[EndpointSlice]) -> None:
-        """Delete EndpointSlices, if they still exist."""
-        for each in slices:
-            await self._delete(SLICES, each.metadata)
+async def set_hidden(api: Api, service: Service, hidden: bool) -> None:
+    """Take the pods out of a Service, or give them back.
 
-    async def delete_companion(self, companion: Service) -> None:
-        """Delete a companion, if it still exists."""
-        await self._delete(("v1", "services"), companion.metadata)
+    The pods are taken out of the version that is known only: another selector needs another companion first.
+    """
+    meta = {"resourceVersion": service.metadata.resource_version} if hidden else {"uid": service.metadata.uid}
+    change = {"metadata": meta, "spec": {"selector": {CAPTURED: "true" if hidden else None}}}
+    where = path("v1", "services", service.metadata.namespace, service.metadata.name)
+    await api.patch(where, change, MERGE_PATCH)
 
-    async def _delete(self, kind: tuple[str, str], meta: ObjectMeta) -> None:
-        try:
-            where = path(*kind, meta.namespace, meta.name)
-            await self._api.call("DELETE", where, {"preconditions": {"uid": meta.uid}})
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
 
-    async def _put(self, collection: str, body: Body, existing: Service | EndpointSlice | None) -> None:
-        """Create an object, or change it to be as given."""
-        if existing is None:
-            await self._api.call("POST", collection, body)
-            return
-        change: dict[str, Any] = {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
-        if isinstance(existing, Service):
-            gone = existing.spec.selector.keys() - body["spec"]["selector"].keys()
-            selector = {**dict.fromkeys(gone), **body["spec"]["selector"]}
-            change["spec"] = {**body["spec"], "selector": selector}
-        await self._api.patch(f"{collection}/{existing.metadata.name}", change, MERGE_PATCH)
+async def write_companion(api: Api, namespace: str, body: Body, existing: Service | None) -> None:
+    """Create or change a companion."""
+    await _put(api, path("v1", "services", namespace), body, existing)
+
+
+async def write_slices(api: Api, namespace: str, bodies: Mapping[str, Body], existing: Sequence[EndpointSlice]) -> None:
+    """Create, change, and delete EndpointSlices, so that these exist."""
+    present = {each.metadata.name: each for each in existing}
+    for name, body in bodies.items():
+        await _put(api, path(*SLICES, namespace), body, present.get(name))
+    await delete_slices(api, [each for each in existing if each.metadata.name not in bodies])
+
+
+async def delete_slices(api: Api, slices: Sequence[EndpointSlice]) -> None:
+    """Delete EndpointSlices, if they still exist."""
+    for each in slices:
+        await _delete(api, SLICES, each.metadata)
+
+
+async def delete_companion(api: Api, companion: Service) -> None:
+    """Delete a companion, if it still exists."""
+    await _delete(api, ("v1", "services"), companion.metadata)
+
+
+async def _delete(api: Api, kind: tuple[str, str], meta: ObjectMeta) -> None:
+    try:
+        await api.call("DELETE", path(*kind, meta.namespace, meta.name), {"preconditions": {"uid": meta.uid}})
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+
+
+async def _put(api: Api, collection: str, body: Body, existing: Service | EndpointSlice | None) -> None:
+    """Create an object, or change it to be as given."""
+    if existing is None:
+        await api.call("POST", collection, body)
+        return
+    change: dict[str, Any] = {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
+    if isinstance(existing, Service):
+        gone = existing.spec.selector.keys() - body["spec"]["selector"].keys()
+        selector = {**dict.fromkeys(gone), **body["spec"]["selector"]}
+        change["spec"] = {**body["spec"], "selector": selector}
+    await api.patch(f"{collection}/{existing.metadata.name}", change, MERGE_PATCH)
 
 
 async def silent_proxy(slices: Mapping[str, Body]) -> str:
@@ -78,16 +101,7 @@ async def silent_proxy(slices: Mapping[str, Body]) -> str:
         [port] = body["ports"]
         for endpoint in body["endpoints"]:
             [host, *_] = endpoint["addresses"]
-            if endpoint["conditions"]["ready"] and not await _accepts(host, port["port"]):
-                return f"{host}:{port['port']}"
+            address = f"{host}:{port['port']}"
+            if endpoint["conditions"]["ready"] and await accepts(address, DIAL_SECONDS) is not True:
+                return address
     return ""
-
-
-async def _accepts(host: str, port: int) -> bool:
-    try:
-        async with asyncio.timeout(DIAL_SECONDS):
-            _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
