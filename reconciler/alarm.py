@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from apscheduler.jobstores.base import JobLookupError
@@ -63,13 +64,8 @@ class SchedulerAlarm:
                     self._ring, "date", run_date=when, args=(service, deadline), id=service, replace_existing=True
                 )
             else:
-                self._remove(service)
-
-    def _remove(self, service: str) -> None:
-        try:
-            self._scheduler.remove_job(service)
-        except JobLookupError:  # armed and disarmed within one turn, or the job is due
-            return
+                with suppress(JobLookupError):  # armed and disarmed within one turn, or the job is due
+                    self._scheduler.remove_job(service)
 
     async def _ring(self, service: str, deadline: Deadline) -> None:
         """Report a deadline that is still armed; a coroutine, so that APScheduler runs it on the event loop."""

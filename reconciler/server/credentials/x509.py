@@ -14,7 +14,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from reconciler.server.credentials.issuing import Validity
@@ -114,7 +113,7 @@ def _serves(found: x509.Certificate) -> bool:
 
 def matches(certificate: bytes, key: bytes) -> bool:
     """Return whether the private key is that of the first certificate. Raises `ValueError` if one cannot be read."""
-    return _public(_certificate(certificate).public_key()) == _public(_private(key).public_key())
+    return _certificate(certificate).public_key() == _private(key).public_key()
 
 
 def is_authority(certificate: bytes) -> bool:
@@ -207,7 +206,3 @@ def _private(pem: bytes) -> _PrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise ValueError("this private key is neither ECDSA nor RSA")
     return key
-
-
-def _public(key: CertificatePublicKeyTypes) -> bytes:
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
