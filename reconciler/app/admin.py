@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.engine import explain
 from reconciler.engine.engine import Engine
 from reconciler.engine.view import moment, view
+from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import XdsRouter
 from reconciler.ports.operations import Command
 from reconciler.ports.replicas import Connected
 from reconciler.server.holders import HolderStreams
 
 
-class Deployment(Protocol):
-    """Facts that only the runtime of a machine or of a cluster has."""
+def _nothing() -> None:
+    return None
 
-    @property
-    def sample_source(self) -> str:
-        """The source of samples, for people."""
 
-    @property
-    def uses_prometheus(self) -> bool:
-        """True if samples come from Prometheus."""
+Facts = Callable[[], Mapping[str, Any] | None]
 
-    def opened(self) -> bool:
-        """Return whether Envoys are answered."""
 
-    def unready(self) -> str | None:
-        """Return why clients are not served yet, or None if they are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Facts that only the runtime of a machine or of a cluster has; those of the other one are None."""
 
-    def replicas(self) -> Mapping[str, Any] | None:
-        """Return the leader and the connected replicas; None on one machine."""
-
-    def connected(self) -> Connected:
-        """Return the replica of each Envoy and holder; empty on one machine."""
-
-    def records(self) -> Mapping[str, Any] | None:
-        """Return the state of the file with the records; None in a cluster."""
-
-    def services_file(self) -> Mapping[str, Any] | None:
-        """Return the mistakes in the services file, and whether they keep it from being applied; None in a cluster."""
-
-    def listeners(self) -> Mapping[str, Any] | None:
-        """Return the listen addresses in use and the unavailable ones; None in a cluster."""
+    prometheus: PrometheusSettings | None
+    """None: samples come from `statistics`."""
+    statistics: str
+    """The source of samples without Prometheus, for people."""
+    opened: Callable[[], bool]
+    """Return whether Envoys are answered."""
+    unready: Callable[[], str | None]
+    """Return why clients are not served yet, or None if they are."""
+    replicas: Facts = _nothing
+    """Return the leader and the connected replicas."""
+    connected: Callable[[], Connected] = Connected
+    """Return the replica of each Envoy and holder."""
+    records: Facts = _nothing
+    """Return the state of the file with the records."""
+    services_file: Facts = _nothing
+    """Return the mistakes in the services file, and whether they keep it from being applied."""
+    listeners: Facts = _nothing
+    """Return the listen addresses in use and the unavailable ones."""
 
 
 class EngineOperations:
@@ -54,6 +54,8 @@ class EngineOperations:
 
     def __init__(self, engine: Engine, router: XdsRouter, holders: HolderStreams, deployment: Deployment) -> None:
         self._engine, self._router, self._holders, self._deployment = engine, router, holders, deployment
+        asked = deployment.prometheus
+        self._source = f"Prometheus at {asked.url}" if asked else deployment.statistics
 
     def unready(self) -> str | None:
         return self._deployment.unready()
@@ -75,7 +77,7 @@ class EngineOperations:
             "judged": explain.judged(service),
             "drainBlocker": blocker.message if blocker else None,
             "drainBlockerReason": blocker.code if blocker else None,
-            "sample": explain.sampled(name, engine.sample, engine.unknown, self._deployment.sample_source, time.time()),
+            "sample": explain.sampled(name, engine.sample, engine.unknown, self._source, time.time()),
             "envoys": self._routed(name),
             "holders": self._held(name),
             "standing": self._deployment.replicas(),
@@ -91,10 +93,10 @@ class EngineOperations:
             "rejected": dict(self._router.faults()),
             "failedBusyChecks": explain.failed_busy_checks(engine.services),
             "sample": {
-                "source": self._deployment.sample_source,
+                "source": self._source,
                 "takenAt": moment(sample.taken_at) if sample else None,
                 "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
-                "provider": "prometheus" if self._deployment.uses_prometheus else "envoy",
+                "provider": "prometheus" if self._deployment.prometheus else "envoy",
                 **explain.unknown_fields(engine.unknown),
             },
             "envoys": [*self._own_envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
 
 import structlog
 
 from reconciler.core.events import Event
 from reconciler.core.reasons import Problem
 from reconciler.core.record import State
+from reconciler.engine.engine import Engine
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.kubernetes.client.api import Api
@@ -22,7 +22,7 @@ from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.provider import KubernetesProvider, Problems
 from reconciler.kubernetes.config.service_config import rejected_by_envoy
 from reconciler.kubernetes.status.event_recorder import EventRecorder
-from reconciler.kubernetes.status.finalizer import FinalizerController
+from reconciler.kubernetes.status.finalizer import FinalizerController, NeededFor, Release
 from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.ports.transitions import Transition
@@ -36,7 +36,7 @@ CLIENT_SECONDS = 0.1
 class EventNotifier:
     """Kubernetes Events of transitions and wakes; a `TransitionListener`."""
 
-    def __init__(self, services: Callable[[], Mapping[str, ManagedService]], events: EventRecorder) -> None:
+    def __init__(self, services: Mapping[str, ManagedService], events: EventRecorder) -> None:
         self._services, self._events = services, events
         self._delayed: dict[str, tuple[asyncio.TimerHandle, Transition]] = {}
         """Starts of wakes whose client is not known yet."""
@@ -84,7 +84,7 @@ class EventNotifier:
         self._events.woke(service, total, wake.parts(), wake.peer, wake.early and wake.saved_seconds is None)
 
     def _wake(self, name: str) -> Wake | None:
-        service = self._services().get(name)
+        service = self._services.get(name)
         return service.wake if service else None
 
 
@@ -131,37 +131,28 @@ class ProblemNotifier:
         self._notified = set(troubled)
 
 
-class ServiceOwner(Protocol):
-    """The part of a replica that decides about services."""
-
-    def services(self) -> Mapping[str, ManagedService]:
-        """Return the services by name."""
-
-    def obey(self, name: str, event: Event) -> bool:
-        """Carry out a command; return False for a service without a record."""
-
-    def needed(self, name: str) -> str | None:
-        """Return why a service that is being deleted is still needed; None when it may go."""
-
-    async def release(self, item: ScaledService) -> None:
-        """Give a captured Service back to its pods, because its ScaledService goes."""
-
-
 class ObjectWriters:
     """The writers of status, Events, finalizers, and the results of commands. Only the leader writes."""
 
     def __init__(
-        self, api: Api, provider: KubernetesProvider, elector: LeaderElector, pod_name: str, owner: ServiceOwner
+        self,
+        api: Api,
+        provider: KubernetesProvider,
+        elector: LeaderElector,
+        pod_name: str,
+        engine: Engine,
+        needed_for: NeededFor,
+        release: Release,
     ) -> None:
         items, sources, leads = provider.scaled_services.items, provider.services.items, elector.valid
-        self._leads = leads
+        self._leads, self._engine = leads, engine
         self.store = StatusWriter(api, items, leads, elector.next_index)
         self._events = EventRecorder(api, items, sources, leads, pod_name)
         self.finalizers = FinalizerController(
-            api, items, leads, self._events.left, needed_for=owner.needed, release=owner.release
+            api, items, leads, self._events.left, needed_for=needed_for, release=release
         )
-        self.commands = CommandController(items, leads, owner.obey, self.store.set_command)
-        self.transitions = EventNotifier(owner.services, self._events)
+        self.commands = CommandController(items, leads, self._obey, self.store.set_command)
+        self.transitions = EventNotifier(engine.services, self._events)
         self.problems = ProblemNotifier(items, self.store, self._events, self.commands)
         self.parts = (self.store, self._events, self.finalizers)
         """The parts that run until cancelled."""
@@ -178,6 +169,14 @@ class ObjectWriters:
         self._events.lead()
         self.finalizers.lead()
         self.commands.lead()
+
+    def _obey(self, name: str, event: Event) -> bool:
+        """Carry out a command; return False for a service without a record."""
+        service = self._engine.services.get(name)
+        if service is None or service.record is None:
+            return False
+        self._engine.command(name, event)
+        return True
 
     async def close(self, seconds: float) -> None:
         """Write what is pending, if this replica leads."""

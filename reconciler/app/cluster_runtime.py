@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from reconciler.app import sample_source
-from reconciler.app.admin import EngineOperations
+from reconciler.app.admin import Deployment, EngineOperations
 from reconciler.app.certificates import certificates
 from reconciler.app.cluster_notifier import ObjectWriters
 from reconciler.app.cluster_settings import ReplicaSettings
@@ -23,23 +23,20 @@ from reconciler.app.runtime import (
     STREAM_CLAIMS,
     UNKNOWN_SERVICES,
     BackgroundTasks,
-    Reports,
     Runtime,
     Served,
-    StreamServer,
+    stream_server,
 )
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.access.entitlement import Listed
-from reconciler.core.events import Event
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
 from reconciler.engine.explain import unknown_fields
 from reconciler.engine.sampling import Sampler
-from reconciler.engine.service import ManagedService
 from reconciler.engine.view import moment
 from reconciler.envoy.admin_stats import AdminStats
-from reconciler.envoy.xds_router import service_of_stat
+from reconciler.envoy.xds_router import XdsRouter, service_of_stat
 from reconciler.kubernetes.capture.controller import CaptureController
 from reconciler.kubernetes.capture.observer import CaptureSources
 from reconciler.kubernetes.client.api import Api, connect
@@ -57,11 +54,11 @@ from reconciler.local.open_files import raise_limit
 from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
-from reconciler.ports.replicas import Connected
 from reconciler.replication import CLAIMS as PEER_CLAIMS
 from reconciler.replication import NoMembers, Peers, ReplicaContext
 from reconciler.server import credentials
 from reconciler.server.admission import Admission
+from reconciler.server.holders import HolderStreams
 from reconciler.server.http import Http, report_exhaustion
 
 log = structlog.get_logger()
@@ -107,7 +104,15 @@ class ClusterRuntime:
         self._capture = self._make_capture()
         self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
         self._sampler = self._make_sampler()
-        operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
+        deployment = Deployment(
+            prometheus=settings.prometheus,
+            statistics="Envoys' statistics",
+            opened=self.opened,
+            unready=lambda: None if self._runtime.opened else UNKNOWN_SERVICES,
+            replicas=self.replicas,
+            connected=members.connected,
+        )
+        operations = EngineOperations(self.engine, self._router, self._holders, deployment)
         self._http = Http(operations, self._runtime.metrics.scrape, _no_envoy)
 
     # Parts
@@ -156,16 +161,24 @@ class ClusterRuntime:
         secure = (lambda: credentials.channel(found.read())) if found else None
         peers = Peers(context, self.engine, self._elector.renew_now, secure, settings.server_name or None)
         shared = peers.replication
-        reports = Reports(shared.router.routed, shared.holders.held, _rejected, shared.faults.found, self._joined)
-        acknowledged = self._runtime.metrics.acked
-        self._streams = StreamServer(reports, acknowledged, self._admission, FORGET_AT_ONCE)
-        peers.attach(self._streams.router, self._streams.holders, self._runtime)
+        routed, faults, acked = shared.router.routed, shared.faults.found, self._runtime.metrics.acked
+        self._router = XdsRouter(routed, time.monotonic, _rejected, acked, self._joined, FORGET_AT_ONCE, faults)
+        self._holders = HolderStreams(shared.holders.held, time.time, FORGET_AT_ONCE, self._joined)
+        peers.attach(self._router, self._holders, self._runtime.held)
         self._peers = peers
-        self._grpc = self._streams.add_server()
+        self._grpc = stream_server(self._router, self._holders, self._admission)
 
     def _publish(self) -> None:
         """Make what writes to ScaledServices."""
-        writers = ObjectWriters(self._api, self._provider, self._elector, self._settings.pod_name, self)
+        writers = ObjectWriters(
+            self._api,
+            self._provider,
+            self._elector,
+            self._settings.pod_name,
+            self.engine,
+            needed_for=self._needed_for,
+            release=lambda item: self._capture.release(item),
+        )
         faults = self._peers.replication.faults
         faults.on_change.append(lambda: writers.problems.rejected(faults.all()))
         self._runtime.notifier.add(writers.transitions)
@@ -184,8 +197,8 @@ class ClusterRuntime:
         """Return the sources of metrics. Only the leader counts services, or each would be counted by every replica."""
         return Sources(
             services=lambda: self.engine.services if self.engine.leads else {},
-            envoys=lambda: self._streams.router.nodes(),
-            holders=lambda: self._streams.holders.connected,
+            envoys=lambda: self._router.nodes(),
+            holders=lambda: self._holders.connected,
             all_holders=lambda: self._peers.members.ledger.holders.connected,
             ready=self.opened,
             leads=self._leads,
@@ -212,7 +225,7 @@ class ClusterRuntime:
         parts = (self._provider, self._replicas, self._peers, self._capture, *self._writers.parts)
         optional = [part for part in (self._proxies, self._certificates) if part]
         tasks.start(*(part.run() for part in (*parts, *optional)), self._sampler.run(), self._begin())
-        electing = tasks.start_one(self._elect())
+        [electing] = tasks.start(self._elect())
         failure = await tasks.until_stopped()
         log.info("stopping")
         await self._close(tasks, electing)
@@ -223,7 +236,7 @@ class ClusterRuntime:
         """Start the engine and answer Envoys and holders, once every service is known."""
         while not (self._configured and self._replicas.synced and (self._proxies is None or self._proxies.synced)):
             await asyncio.sleep(POLL_SECONDS)
-        self._runtime.start(self._adapters(), self._streams.router)
+        self._runtime.start(self._adapters(), self._router)
         self._peers.follow(None)
         self._started = True
         self._configure(*self._configured)
@@ -275,7 +288,8 @@ class ClusterRuntime:
         await self._backend.close()  # a scale to zero in progress completes before another replica may lead
         await self._elector.close()
         await self._peers.close()
-        await self._streams.close(GRPC_GRACE_SECONDS)
+        await self._router.close()
+        await self._grpc.stop(GRPC_GRACE_SECONDS)
         await self._source.close()
         self._runtime.close()
         await self._http.close()
@@ -344,26 +358,11 @@ class ClusterRuntime:
         self._capture.saw(name, item)
         self._writers.saw(name, item)
 
-    def services(self) -> Mapping[str, ManagedService]:
-        return self.engine.services
-
-    def obey(self, name: str, event: Event) -> bool:
-        """Carry out a command; return False for a service without a record."""
-        service = self.engine.services.get(name)
-        if service is None or service.record is None:
-            return False
-        self.engine.command(name, event)
-        return True
-
-    def needed(self, name: str) -> str | None:
+    def _needed_for(self, name: str) -> str | None:
         """Return why a service that is being deleted is still needed; None when it may go."""
         is_missing = self._backend.is_missing(name)
         blocker = self._runtime.lifecycles.deletion_blocker(name, self._peers.members, is_missing)
         return blocker or (None if is_missing else self._capture.blocker(name))
-
-    async def release(self, item: ScaledService) -> None:
-        """Give a captured Service back to its pods, because its ScaledService goes."""
-        await self._capture.release(item)
 
     def _listed(self) -> Listed:
         """Return the endpoints that decide what streams are accepted."""
@@ -380,27 +379,15 @@ class ClusterRuntime:
         self._writers.commands.again(running.service)
 
     def _joined(self) -> None:
-        self._peers.members.came_or_went(self._streams.router.stats(), self._streams.holders.connected)
+        self._peers.members.came_or_went(self._router.stats(), self._holders.connected)
 
     def _sampled(self, sample: Sample) -> None:
         self._runtime.sampled(sample)
 
     # Facts for the admin API
 
-    @property
-    def sample_source(self) -> str:
-        asked = self._settings.prometheus
-        return f"Prometheus at {asked.url}" if asked else "Envoys' statistics"
-
-    @property
-    def uses_prometheus(self) -> bool:
-        return self._settings.prometheus is not None
-
     def opened(self) -> bool:
         return self._runtime.opened
-
-    def unready(self) -> str | None:
-        return None if self._runtime.opened else UNKNOWN_SERVICES
 
     def replicas(self) -> dict[str, Any]:
         return {
@@ -413,18 +400,6 @@ class ClusterRuntime:
             "connected": sorted(self._peers.connected()),
             **unknown_fields(self._peers.members.unknown() if self._leads() else None),
         }
-
-    def connected(self) -> Connected:
-        return self._peers.members.connected()
-
-    def records(self) -> None:
-        return None
-
-    def services_file(self) -> None:
-        return None
-
-    def listeners(self) -> None:
-        return None
 
     def _expiries(self) -> Mapping[str, float]:
         return self._certificates.expiries if self._certificates else {}

@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from reconciler.app import sample_source
-from reconciler.app.admin import EngineOperations
+from reconciler.app.admin import Deployment, EngineOperations
 from reconciler.app.runtime import (
     STREAM_CLAIMS,
     UNKNOWN_SERVICES,
     BackgroundTasks,
-    Reports,
     Runtime,
     Served,
-    StreamServer,
+    stream_server,
     tune_gc,
 )
-from reconciler.app.shutdown import Drain, stop_programs
+from reconciler.app.shutdown import drain, stop_programs
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.address import Address, join_address, split_address
 from reconciler.core.events import ProgramOutdated
@@ -40,6 +39,7 @@ from reconciler.engine.hold_addresses import AnyIp
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.wake import Wake
 from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.xds_router import XdsRouter
 from reconciler.local.file_watch import load, log_problems, watch
 from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
@@ -52,9 +52,9 @@ from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
-from reconciler.ports.replicas import Connected
 from reconciler.ports.transitions import Transition
 from reconciler.server.admission import Admission
+from reconciler.server.holders import HolderStreams
 from reconciler.server.http import Http, report_exhaustion
 from reconciler.threads import in_thread
 
@@ -106,27 +106,37 @@ class LocalRuntime:
         self._runtime.notifier.add(self)
         self._store = SqliteStore(directory.records)
         self._admission = Admission(STREAM_CLAIMS, reserved=frozenset((NODE,)))
-        reports = Reports(self._runtime.routed, self._held, self._rejected, self._found_faults)
-        self._streams = StreamServer(reports, self._runtime.metrics.acked, self._admission)
-        self._grpc, self._further_grpc = self._streams.add_server(), self._streams.add_server()
-        envoys = self._streams.router.envoys
+        routed, acked = self.engine.routed, self._runtime.metrics.acked
+        self._router = XdsRouter(routed, time.monotonic, self._rejected, acked, faults=self._found_faults)
+        self._holders = HolderStreams(self._held, time.time)
+        self._grpc = stream_server(self._router, self._holders, self._admission)
+        self._further_grpc = stream_server(self._router, self._holders, self._admission)
         self._listening = ListenAddresses(directory.path)
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
         self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
         self._admin = sample_source.admin(NODE, Path(ADMIN_SOCKET))
-        self._source = sample_source.prometheus(prometheus, envoys) if prometheus else self._admin
+        self._source = sample_source.prometheus(prometheus, self._router.envoys) if prometheus else self._admin
         spacing = sample_source.spacing(prometheus)
         self._sampler = Sampler(self, file.sample_interval, spacing, Clock(), self._sampled)
-        operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
+        deployment = Deployment(
+            prometheus=prometheus,
+            statistics="Envoy's admin port",
+            opened=self.opened,
+            unready=self.unready,
+            records=self.records,
+            services_file=self.services_file,
+            listeners=self.listeners,
+        )
+        operations = EngineOperations(self.engine, self._router, self._holders, deployment)
         metrics, statistics = self._runtime.metrics, self._admin.prometheus_text
         self._http = Http(operations, metrics.scrape, lambda: statistics(NODE))
 
     def _sources(self) -> Sources:
         return Sources(
             services=lambda: self.engine.services,
-            envoys=lambda: self._streams.router.nodes(),
-            holders=lambda: self._streams.holders.connected,
-            all_holders=lambda: self._streams.holders.connected,
+            envoys=lambda: self._router.nodes(),
+            holders=lambda: self._holders.connected,
+            all_holders=lambda: self._holders.connected,
             ready=self.opened,
             leads=lambda: True,
             now=time.time,
@@ -162,10 +172,9 @@ class LocalRuntime:
 
     async def _start(self) -> None:
         await self._store.open()
-        router, holders = self._streams.router, self._streams.holders
-        alarm, checks = self._runtime.alarm, self._busy_checks
-        adapters = Adapters(self._backend, router, holders, alarm, self._store, self._sampler.ask, busy_checks=checks)
-        self._runtime.start(adapters, router, self._backend)
+        alarm, ask, checks = self._runtime.alarm, self._sampler.ask, self._busy_checks
+        adapters = Adapters(self._backend, self._router, self._holders, alarm, self._store, ask, busy_checks=checks)
+        self._runtime.start(adapters, self._router, self._backend)
         self._apply(self._file)
         before = os.umask(0o177)  # a process that connects there acts as an Envoy or a holder
         try:
@@ -215,9 +224,9 @@ class LocalRuntime:
         """Return what clients still wait for, or None once they are served at every address in force."""
         if not self._runtime.opened:
             return UNKNOWN_SERVICES
-        if not self._streams.router.serves(NODE):
+        if not self._router.serves(NODE):
             return "Envoy has not applied its listeners yet"
-        if not self._streams.holders.connected:
+        if not self._holders.connected:
             return "the holder is not connected yet"
         if closed := self._closed_addresses():
             return f"Envoy does not listen on {', '.join(closed)} yet"
@@ -234,11 +243,9 @@ class LocalRuntime:
         """Drain and stop all services, while everything else still works."""
         self._ending = True
         shorten.clear()
-        others = self._streams.router.envoys
-        drain = Drain(self._backend, self.engine.services, self._admin, lambda: others() - {NODE}, time.monotonic)
-        await drain.run(shorten)
+        await drain(self._backend, self.engine.services, self._admin, lambda: self._router.envoys() - {NODE}, shorten)
         self._runtime.closing = True
-        await stop_programs(self._backend, shorten, time.monotonic)
+        await stop_programs(self._backend, shorten)
 
     async def _close(self) -> None:
         self._runtime.closing = True
@@ -248,7 +255,8 @@ class LocalRuntime:
         await self._http.close()
         await self._source.close()
         await self._admin.close()
-        await self._streams.close(GRPC_GRACE_SECONDS)
+        await self._router.close()
+        await asyncio.gather(*(server.stop(GRPC_GRACE_SECONDS) for server in (self._grpc, self._further_grpc)))
         self._backend.leave()
         self._runtime.close()
         await self._store.close()
@@ -356,27 +364,12 @@ class LocalRuntime:
 
     # Facts for the admin API
 
-    @property
-    def sample_source(self) -> str:
-        asked = self._settings.prometheus
-        return f"Prometheus at {asked.url}" if asked else "Envoy's admin port"
-
-    @property
-    def uses_prometheus(self) -> bool:
-        return self._settings.prometheus is not None
-
     def opened(self) -> bool:
         return self._runtime.opened
 
     def unready(self) -> str | None:
         busy = self._listening.busy
         return self._starting() or (str(busy[0]) if busy else None)
-
-    def replicas(self) -> None:
-        return None
-
-    def connected(self) -> Connected:
-        return Connected()
 
     def records(self) -> dict[str, Any]:
         store = self._store

@@ -1,6 +1,6 @@
 """The runtime of a reconciler: the parts that are the same on one machine and in a cluster.
 
-`Runtime` connects the engine with its alarm, its metrics and its log. `StreamServer` serves Envoys and holders.
+`Runtime` connects the engine with its alarm, its metrics and its log. `stream_server` serves Envoys and holders.
 `BackgroundTasks` keeps the process running until it is stopped or a task fails. `local_runtime` and `cluster_runtime`
 add the adapters in which a machine and a cluster differ.
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +26,13 @@ from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import HoldRange
 from reconciler.engine.lifecycles import Lifecycles, Programs
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
-from reconciler.envoy.xds_router import DEFAULT_PROXY, FORGET_SECONDS, XdsRouter, grpc_options
+from reconciler.envoy.xds_router import DEFAULT_PROXY, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
 from reconciler.metrics import Metrics, Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.proxy import ProxySettings
-from reconciler.ports.replicas import RecordProgress
-from reconciler.ports.router import RouteState
 from reconciler.server.admission import Admission, Claims
 from reconciler.server.holders import CLAIMS as HOLDER_CLAIMS
 from reconciler.server.holders import HolderStreams
@@ -48,20 +45,6 @@ UNKNOWN_SERVICES = "not all services are known yet"
 """The reason why a runtime that is not `opened` is not ready."""
 GC_ALLOCATIONS = 20_000
 """Allocations between two garbage collections. Python's default, 700, is a fraction of one wake."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """The receivers of reports from Envoys and holders."""
-
-    routed: Callable[[RouteState], None]
-    held: Callable[[HoldStatus], None]
-    rejected: Callable[[str, str], None]
-    """Receives the node id of an Envoy that rejected an update, and Envoy's message."""
-    faults: Callable[[Mapping[str, str]], None]
-    """Receives what Envoys reject, by service, whenever it changes."""
-    joined: Callable[[], None] = lambda: None
-    """Called when an Envoy or a holder connects or disconnects, before any other report of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,41 +62,11 @@ class Served:
     """The settings of the listeners."""
 
 
-class StreamServer:
-    """The xDS and holder streams; `admission` decides who may open one."""
-
-    def __init__(
-        self,
-        reports: Reports,
-        acknowledged: Callable[[str], None],
-        admission: Admission,
-        forget_seconds: float = FORGET_SECONDS,
-    ) -> None:
-        """`forget_seconds` is the time after which a disconnected Envoy or holder is no longer expected."""
-        self._admission = admission
-        self._servers: list[grpc.aio.Server] = []
-        self.router = XdsRouter(
-            reports.routed,
-            time.monotonic,
-            reports.rejected,
-            acknowledged,
-            reports.joined,
-            forget_seconds,
-            reports.faults,
-        )
-        self.holders = HolderStreams(reports.held, time.time, forget_seconds, reports.joined)
-
-    def add_server(self, *handlers: grpc.GenericRpcHandler) -> grpc.aio.Server:
-        """Return a gRPC server, not started, for the streams and for further handlers."""
-        server = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(self._admission,))
-        server.add_generic_rpc_handlers((self.router.handler(), self.holders.handler(), *handlers))
-        self._servers.append(server)
-        return server
-
-    async def close(self, grace_seconds: float) -> None:
-        """Close all streams and servers."""
-        await self.router.close()
-        await asyncio.gather(*(server.stop(grace_seconds) for server in self._servers))
+def stream_server(router: XdsRouter, holders: HolderStreams, admission: Admission) -> grpc.aio.Server:
+    """Return a gRPC server, not started, for the xDS and holder streams; `admission` decides who may open one."""
+    server = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(admission,))
+    server.add_generic_rpc_handlers((router.handler(), holders.handler()))
+    return server
 
 
 class Runtime:
@@ -170,10 +123,6 @@ class Runtime:
             self.engine.ran(running)
             self.metrics.ran(running.service)
 
-    def routed(self, state: RouteState) -> None:
-        """Receive the state of a route."""
-        self.engine.routed(state)
-
     def held(self, held: HoldStatus) -> None:
         """Receive the held and relayed connections of a service."""
         self.engine.held(held)
@@ -183,10 +132,6 @@ class Runtime:
         """Receive the answer of a busy check."""
         if not self.closing:
             self.engine.answered(service, answer)
-
-    def record_progress(self, name: str) -> RecordProgress | None:
-        """Return the progress of a service at this replica."""
-        return self.engine.record_progress(name)
 
     def sampled(self, sample: Sample) -> bool:
         """Receive a sample; return whether it completes the removal of a service, whose route then ends."""
@@ -214,25 +159,22 @@ class BackgroundTasks:
         """Needs a running loop; SIGTERM and SIGINT stop the process from now on."""
         self._stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._failure: BaseException | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stopped.set)
 
-    def start(self, *coroutines: Coroutine[Any, Any, None]) -> None:
-        """Run these until they end, fail, or are cancelled."""
-        for coroutine in coroutines:
-            self.start_one(coroutine)
-
-    def start_one(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run one coroutine, and return its task."""
-        task = asyncio.create_task(coroutine)
-        task.add_done_callback(self._on_end)
-        self._tasks.append(task)
-        return task
+    def start(self, *coroutines: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        """Run these until they end, fail, or are cancelled; return their tasks."""
+        tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+        for task in tasks:
+            task.add_done_callback(self._on_end)
+        self._tasks += tasks
+        return tasks
 
     async def until_stopped(self) -> BaseException | None:
         """Wait for a signal or a failure; return the failure."""
         await self._stopped.wait()
-        return self.failure()
+        return self._failure
 
     async def cancel(self) -> None:
         """End all tasks."""
@@ -240,12 +182,9 @@ class BackgroundTasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def failure(self) -> BaseException | None:
-        """Return the error of the first task that failed."""
-        return next(iter(_errors(self._tasks)), None)
-
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        if _errors([task]):
+        if not task.cancelled() and (error := task.exception()):
+            self._failure = self._failure or error
             self._stopped.set()
 
 
@@ -257,8 +196,3 @@ def tune_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 10, 10)
-
-
-def _errors(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException]:
-    ended = [task for task in tasks if task.done() and not task.cancelled()]
-    return [error for task in ended if (error := task.exception())]

@@ -8,8 +8,8 @@ ends a wait: the first cuts what is in flight, the second kills the programs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -17,6 +17,7 @@ from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.text import format_duration, join_words, pluralize
 from reconciler.core.traffic import Sample, in_flight
 from reconciler.engine.service import ManagedService
+from reconciler.envoy.admin_stats import AdminStats
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import NODE
 
@@ -29,82 +30,64 @@ REPORT_SECONDS = 10.0
 MAX_NAMED = 5
 
 
-class EnvoyAdmin(Protocol):
-    """The Envoy that `zenvoy up` runs, by its admin port."""
-
-    async def stop_listening(self, envoy: str) -> bool: ...
-
-    async def is_gone(self, envoy: str) -> bool: ...
-
-    async def sample(self) -> Sample: ...
-
-
 class Progress:
     """Logs the cause of a wait: after a moment, and again every 10 seconds."""
 
-    def __init__(self, ticks: Callable[[], float]) -> None:
-        self._ticks = ticks
-        self._due = ticks() + FIRST_REPORT_SECONDS
+    def __init__(self) -> None:
+        self._due = time.monotonic() + FIRST_REPORT_SECONDS
 
-    def report(self, what: Iterable[str], at_most: float, remedy: str) -> None:
+    def report(self, named: Sequence[str], at_most: float, remedy: str) -> None:
         """Log a line if one is due; the wait ends after `at_most` seconds."""
-        if self._ticks() >= self._due:
-            self._due = self._ticks() + REPORT_SECONDS
-            named = list(what)
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + REPORT_SECONDS
             rest = [f"{len(named) - MAX_NAMED} more"] if len(named) > MAX_NAMED else []
             words = join_words([*named[:MAX_NAMED], *rest], "and")
             log.info(f"waiting for {words} (up to {format_duration(at_most)}); press Ctrl-C again to {remedy}")
 
 
-class Drain:
-    """The first part of the shutdown: each service stops once nothing is in flight to it.
+async def drain(
+    backend: ProcessBackend,
+    services: Mapping[str, ManagedService],
+    envoy: AdminStats,
+    others: Callable[[], frozenset[str]],
+    shorten: asyncio.Event,
+) -> None:
+    """Do the first part of the shutdown: stop each service once nothing is in flight to it.
 
-    `others` returns further connected Envoys, whose connections in flight are unknown.
+    `others` returns further connected Envoys, whose connections in flight are unknown. Returns when every service has
+    its stop signal, or when `shorten` is set, which is then cleared.
     """
-
-    def __init__(
-        self,
-        backend: ProcessBackend,
-        services: Mapping[str, ManagedService],
-        envoy: EnvoyAdmin,
-        others: Callable[[], frozenset[str]],
-        ticks: Callable[[], float],
-    ) -> None:
-        self._backend, self._services, self._envoy = backend, services, envoy
-        self._others, self._ticks = others, ticks
-        self._retired: set[str] = set()
-
-    async def run(self, shorten: asyncio.Event) -> None:
-        """Return when every service has its stop signal, or when `shorten` is set, which is then cleared."""
-        began, progress = self._ticks(), Progress(self._ticks)
-        if await self._envoy.stop_listening(NODE):
-            await asyncio.sleep(SETTLE_SECONDS)
-        while waiting := await self._look(began):
-            named = [f"{reason} to {name}" for name, reason in sorted(waiting.items())]
-            longest = max(self._services[name].spec.drain_timeout for name in waiting)
-            progress.report(named, began + longest - self._ticks(), "cut what is in flight")
-            if await is_set(shorten, POLL_SECONDS):
-                log.warning("cutting what is in flight", services=waiting)
-                return
-
-    async def _look(self, began: float) -> dict[str, str]:
-        """Retire the services that may stop; return what is in flight to the others."""
-        sample = await self._envoy.sample()
-        gone = NODE not in sample.envoys and await self._envoy.is_gone(NODE)
-        expected, elapsed = self._others() | (frozenset() if gone else {NODE}), self._ticks() - began
-        waiting = {}
-        for name, service in self._services.items():
-            if name in self._retired:
-                continue
-            reason = blocker(service, sample, expected)
-            if reason and elapsed < service.spec.drain_timeout:
-                waiting[name] = reason
+    began, progress, waiting = time.monotonic(), Progress(), dict(services)
+    if await envoy.stop_listening(NODE):
+        await asyncio.sleep(SETTLE_SECONDS)
+    while True:
+        blockers = await _blockers(waiting, envoy, others)
+        elapsed = time.monotonic() - began
+        for name, reason in blockers.items():
+            if reason and elapsed < waiting[name].spec.drain_timeout:
                 continue
             if reason:
                 log.warning("cutting what is in flight after drainTimeout", service=name, in_flight=reason)
-            self._retired.add(name)
-            self._backend.retire(name)
-        return waiting
+            del waiting[name]
+            backend.retire(name)
+        if not waiting:
+            return
+        named = [f"{blockers[name]} to {name}" for name in sorted(waiting)]
+        longest = max(service.spec.drain_timeout for service in waiting.values())
+        progress.report(named, began + longest - time.monotonic(), "cut what is in flight")
+        if await is_set(shorten, POLL_SECONDS):
+            log.warning("cutting what is in flight", services={name: blockers[name] for name in waiting})
+            return
+
+
+async def _blockers(
+    services: Mapping[str, ManagedService], envoy: AdminStats, others: Callable[[], frozenset[str]]
+) -> dict[str, str | None]:
+    """Return what is in flight to each service."""
+    sample = await envoy.sample()
+    gone = NODE not in sample.envoys and await envoy.is_gone(NODE)
+    expected = others() | (frozenset() if gone else {NODE})
+    return {name: blocker(service, sample, expected) for name, service in services.items()}
 
 
 def blocker(service: ManagedService, sample: Sample, expected: frozenset[str]) -> str | None:
@@ -123,23 +106,20 @@ def blocker(service: ManagedService, sample: Sample, expected: frozenset[str]) -
     return pluralize(count, "request" if service.spec.protocol.is_http else "connection") if count else None
 
 
-async def stop_programs(backend: ProcessBackend, shorten: asyncio.Event, ticks: Callable[[], float]) -> None:
+async def stop_programs(backend: ProcessBackend, shorten: asyncio.Event) -> None:
     """Stop all programs, each within its drain timeout; kill them once `shorten` is set."""
-    progress, began = Progress(ticks), ticks()
+    progress, began = Progress(), time.monotonic()
     for service in backend.ending:
         backend.retire(service)
     closing = asyncio.create_task(backend.close())
     while not closing.done():
         if ending := backend.ending:
-            progress.report(_named(ending), began + max(ending.values()) - ticks(), "kill what is left")
+            left = began + max(ending.values()) - time.monotonic()
+            progress.report([f"{name} to stop" for name in sorted(ending)], left, "kill what is left")
         if await is_set(shorten, POLL_SECONDS, closing):
             log.warning("killing programs", services=sorted(backend.ending))
             backend.kill()
     await closing
-
-
-def _named(ending: Mapping[str, float]) -> list[str]:
-    return [f"{name} to stop" for name in sorted(ending)]
 
 
 async def is_set(event: asyncio.Event, seconds: float, *others: asyncio.Task[None]) -> bool:

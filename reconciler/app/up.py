@@ -239,7 +239,7 @@ async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: State
     await children.close()
     backend = ProcessBackend(state_dir.path, lambda _: None)
     backend.configure({})  # services of a reconciler that was killed, or had just started
-    await stop_programs(backend, stops.again, ticks)
+    await stop_programs(backend, stops.again)
 
 
 def longest_drain(state_dir: StateDir) -> float:

@@ -6,19 +6,11 @@ those of this one. A replica without holders has nothing to wait for, but all to
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
+from reconciler.ports.holders import Holders, HoldOrder, HoldStatus, Report
 from reconciler.replication.aggregation import total_held
 from reconciler.replication.cluster_router import ClusterRouter
 from reconciler.replication.membership import Membership
 from reconciler.replication.updates import RecordUpdates
-
-
-class HoldEngine(Protocol):
-    """The part of the engine that receives held connections."""
-
-    def held(self, held: HoldStatus, /) -> None: ...
 
 
 class ClusterHolders:
@@ -32,9 +24,9 @@ class ClusterHolders:
         """Time of the last order; from then on it is in force at a replica without holders."""
         self._notified: dict[str, HoldStatus] = {}
 
-    def attach(self, engine: HoldEngine, own_holders: Holders) -> None:
-        """Set the engine and this replica's own holders. Call it first."""
-        self._engine, self._own_holders = engine, own_holders
+    def attach(self, report: Report, own_holders: Holders) -> None:
+        """Set this replica's own holders, and what receives changed statuses. Call it first."""
+        self._report, self._own_holders = report, own_holders
 
     def order(self, service: str, order: HoldOrder | None) -> HoldStatus | None:
         if order is None:
@@ -63,13 +55,13 @@ class ClusterHolders:
         return self._own.get(service) or HoldStatus(service, None, None)
 
     def notify(self, service: str) -> None:
-        """Notify the engine of a changed status, and the leader of any."""
+        """Report a changed status to the engine, and any status to the leader."""
         if service not in self._ordered_at:
             return
         held = self._status(service)
         if self._notified.get(service) != held:
             self._notified[service] = held
-            self._engine.held(held)
+            self._report(held)
         if not self._members.leads:
             self._updates.on_report(service)
 

@@ -6,18 +6,10 @@ it; as follower, once this one has. A replica without Envoys has nothing to wait
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from reconciler.ports.router import Router, RouteState
+from reconciler.ports.router import Report, Router, RouteState
 from reconciler.replication.aggregation import slowest_route
 from reconciler.replication.membership import Membership
 from reconciler.replication.updates import RecordUpdates
-
-
-class RouteEngine(Protocol):
-    """The part of the engine that receives the states of routes."""
-
-    def routed(self, state: RouteState, /) -> None: ...
 
 
 class ClusterRouter:
@@ -31,9 +23,9 @@ class ClusterRouter:
         """Time of the last change of a route; from then on it is in force at a replica without Envoys."""
         self._notified: dict[str, RouteState] = {}
 
-    def attach(self, engine: RouteEngine, own_router: Router) -> None:
-        """Set the engine and this replica's own router. Call it first."""
-        self._engine, self._own_router = engine, own_router
+    def attach(self, report: Report, own_router: Router) -> None:
+        """Set this replica's own router, and what receives changed states. Call it first."""
+        self._report, self._own_router = report, own_router
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> RouteState:
         self._routed_at[service] = self._members.context.clock.now()
@@ -71,13 +63,13 @@ class ClusterRouter:
             known.pop(service, None)
 
     def notify(self, service: str) -> None:
-        """Notify the engine of a changed state, and the leader of any."""
+        """Report a changed state to the engine, and any state to the leader."""
         if service not in self._routed_at:
             return
         state = self._state(service)
         if self._notified.get(service) != state:
             self._notified[service] = state
-            self._engine.routed(state)
+            self._report(state)
         if not self._members.leads:
             self._updates.on_report(service)
 

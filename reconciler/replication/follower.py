@@ -12,16 +12,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import msgspec
 import structlog
 
 from reconciler.core.backoff import Backoff
-from reconciler.core.record import Record
 from reconciler.replication import messages
-from reconciler.replication.replication import Replication
+from reconciler.replication.replication import ReplicaEngine, Replication
 
 log = structlog.get_logger()
 
@@ -46,14 +45,6 @@ GRPC_OPTIONS = (
 
 Credentials = Callable[[], grpc.ChannelCredentials]
 """Called for each stream, because certificates are rotated. Raises `OSError` if a certificate cannot be read."""
-
-
-class FollowerEngine(Protocol):
-    """The engine of a follower."""
-
-    def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None: ...
-
-    def detach(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -84,11 +75,11 @@ class PeerClient:
         self,
         me: str,
         replication: Replication,
-        engine: FollowerEngine,
-        lost: Callable[[], None] = lambda: None,
-        credentials: Credentials | None = None,
-        authority: str | None = None,
-        alone_after_seconds: float = ALONE_AFTER_SECONDS,
+        engine: ReplicaEngine,
+        lost: Callable[[], None],
+        credentials: Credentials | None,
+        authority: str | None,
+        alone_after_seconds: float,
     ) -> None:
         """Take the name in the leader's certificate as `authority`; it is not the leader's address."""
         self._me, self._engine, self._lost = me, engine, lost

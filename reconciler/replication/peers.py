@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 import grpc
 
-from reconciler.ports.holders import Holders
+from reconciler.ports.holders import Holders, Report
 from reconciler.ports.router import Router
 from reconciler.replication.fleet import ReplicaContext
-from reconciler.replication.follower import ALONE_AFTER_SECONDS, Credentials, FollowerEngine, PeerClient
+from reconciler.replication.follower import ALONE_AFTER_SECONDS, Credentials, PeerClient
 from reconciler.replication.leader import PeerServer
-from reconciler.replication.replication import RecordEngine, Replication
+from reconciler.replication.replication import ReplicaEngine, Replication
 
 FORGET_EVERY_SECONDS = 1.0
 """Interval between two checks for members that are gone for good; until then they keep all services awake."""
-
-
-class ReplicaEngine(RecordEngine, FollowerEngine, Protocol):
-    """The engine of this replica."""
-
-    def lead(self, since: float, /) -> None: ...
-
-    def follow(self) -> None: ...
 
 
 class Peers:
@@ -50,12 +41,12 @@ class Peers:
         )
         self._client = PeerClient(context.me, self.replication, engine, lost, credentials, authority, wait)
 
-    def attach(self, router: Router, holders: Holders, engine: RecordEngine | None = None) -> None:
+    def attach(self, router: Router, holders: Holders, held: Report | None = None) -> None:
         """Set this replica's own router and holders, before anything else.
 
-        Reports go to `engine`, if they do not go to the engine directly.
+        `held` receives the held connections for the engine, if they do not go to the engine directly.
         """
-        self.replication.attach(engine or self._engine, router, holders)
+        self.replication.attach(self._engine, router, holders, held)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler for the gRPC server."""

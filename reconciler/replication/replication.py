@@ -10,11 +10,12 @@ from typing import Protocol
 
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record
-from reconciler.ports.holders import Holders
+from reconciler.ports.holders import Holders, HoldStatus
+from reconciler.ports.holders import Report as HeldReport
 from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import Router, RouteState
-from reconciler.replication.cluster_holders import ClusterHolders, HoldEngine
-from reconciler.replication.cluster_router import ClusterRouter, RouteEngine
+from reconciler.replication.cluster_holders import ClusterHolders
+from reconciler.replication.cluster_router import ClusterRouter
 from reconciler.replication.faults import EnvoyFaults
 from reconciler.replication.fleet import FollowerState, ReplicaContext
 from reconciler.replication.membership import Membership
@@ -22,10 +23,22 @@ from reconciler.replication.messages import MAX_TEXT_LENGTH, Report
 from reconciler.replication.updates import RecordUpdates
 
 
-class RecordEngine(RouteEngine, HoldEngine, Protocol):
+class ReplicaEngine(Protocol):
     """The engine of this replica."""
 
+    def routed(self, state: RouteState, /) -> None: ...
+
+    def held(self, held: HoldStatus, /) -> None: ...
+
     def record_progress(self, name: str) -> RecordProgress | None: ...
+
+    def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None: ...
+
+    def detach(self) -> None: ...
+
+    def lead(self, since: float, /) -> None: ...
+
+    def follow(self) -> None: ...
 
 
 class Replication:
@@ -40,11 +53,13 @@ class Replication:
         self.faults = EnvoyFaults(self.members)
         self.members.on_change.append(self._notify_all)
 
-    def attach(self, engine: RecordEngine, own_router: Router, own_holders: Holders) -> None:
-        """Set the engine and this replica's own adapters. Call it first."""
+    def attach(
+        self, engine: ReplicaEngine, own_router: Router, own_holders: Holders, held: HeldReport | None = None
+    ) -> None:
+        """Set the engine, this replica's own adapters, and what receives statuses for the engine. Call it first."""
         self._engine = engine
-        self.router.attach(engine, own_router)
-        self.holders.attach(engine, own_holders)
+        self.router.attach(engine.routed, own_router)
+        self.holders.attach(held or engine.held, own_holders)
 
     # Port of the engine
 

@@ -28,7 +28,7 @@ class Recorder:
         self.service = ManagedService(Spec(name="shop/web"), wake=Wake(1000.0, 999.9, "127.0.0.1:5", "proxy-1"))
         self.events: list[tuple[str, str | None]] = []
         events: Any = self
-        self.notifier = EventNotifier(lambda: {"shop/web": self.service}, events)
+        self.notifier = EventNotifier({"shop/web": self.service}, events)
 
     def saw(self, transition: Transition, peer: str | None, envoy: str | None) -> None:
         self.events.append((transition.target.value, peer))

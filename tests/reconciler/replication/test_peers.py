@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.app.admin import EngineOperations
+from reconciler.app.admin import Deployment, EngineOperations
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.core.reasons import Reason, message
 from reconciler.core.record import Record, State
@@ -25,7 +25,6 @@ from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
-from reconciler.ports.replicas import Connected
 from reconciler.replication import Peers, ReplicaContext
 from reconciler.server.holders import HolderStreams
 from tests.fakes.listener import NoListener
@@ -46,33 +45,6 @@ async def until(condition: Callable[[], Any], what: str) -> None:
         while not condition():
             await asyncio.sleep(0.005)
     assert condition(), what
-
-
-class InCluster:
-    """The facts of a replica; a `Deployment`."""
-
-    sample_source, uses_prometheus = "Envoys' statistics", False
-
-    def __init__(self, connected: Callable[[], Connected]) -> None:
-        self.connected = connected
-
-    def opened(self) -> bool:
-        return True
-
-    def unready(self) -> None:
-        return None
-
-    def replicas(self) -> None:
-        return None
-
-    def records(self) -> None:
-        return None
-
-    def services_file(self) -> None:
-        return None
-
-    def listeners(self) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -505,8 +477,14 @@ async def test_leader_lists_the_proxies_of_all_replicas() -> None:
     async with scene() as s:
 
         def reported(replica: Replica) -> tuple[dict[str, Any], list[str]]:
-            router, holders, connected = replica.router, replica.holders, replica.peers.members.connected
-            operations = EngineOperations(replica.engine, router, holders, InCluster(connected))
+            deployment = Deployment(
+                prometheus=None,
+                statistics="Envoys' statistics",
+                opened=lambda: True,
+                unready=lambda: None,
+                connected=replica.peers.members.connected,
+            )
+            operations = EngineOperations(replica.engine, replica.router, replica.holders, deployment)
             assert [one["id"] for one in operations.overview()["envoys"]] == [f"envoy-{replica.name}"]
             return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
 
