@@ -25,7 +25,7 @@ def complete_service(ctx: typer.Context, incomplete: str) -> list[str]:
     with contextlib.redirect_stderr(io.StringIO()):  # a shell shows it in the middle of the line
         try:
             names = _in_cluster(selection) if addresses_cluster(selection, incomplete) else _on_machine(selection)
-        except (OSError, typer.Exit, control_client.NotRunning, control_client.InvalidAnswer):
+        except (OSError, typer.Exit, control_client.ControlError):
             return []
     given = options.get("names") or ()
     return [name for name in names if name.startswith(incomplete) and name not in given]

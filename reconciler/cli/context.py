@@ -12,8 +12,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
 from reconciler.cli import output
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import SYSTEM_NAMESPACE
@@ -86,8 +84,7 @@ def addresses_cluster(selection: ContextOptions, name: str | None = None) -> boo
     try:
         return selects_cluster(selection, read_environment(selection), name)
     except ValueError as error:
-        output.error(str(error))
-        raise typer.Exit(ExitCode.USAGE) from None
+        output.fail(str(error), ExitCode.USAGE)
 
 
 def read_environment(selection: ContextOptions) -> Environment:

@@ -13,6 +13,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from reconciler.cli.exit_codes import ExitCode
+
 TIMEOUT_SECONDS = 10.0
 ANSWER_BYTES_MAX = 64_000_000
 """The status of 10,000 services needs a fifth of it."""
@@ -22,15 +24,25 @@ LOCKS = Path("/proc/locks")
 """https://man7.org/linux/man-pages/man5/proc_locks.5.html"""
 
 
-class NotRunning(Exception):
+class ControlError(Exception):
+    """A request without a usable answer; commands exit with its code."""
+
+    code = ExitCode.FAILED
+
+
+class NotRunning(ControlError):
     """No reconciler answers at this state directory."""
 
+    code = ExitCode.NOT_RUNNING
 
-class RequestRejected(Exception):
+
+class RequestRejected(ControlError):
     """The reconciler rejected the request; the message is its own."""
 
+    code = ExitCode.NO_SUCH_SERVICE
 
-class InvalidAnswer(Exception):
+
+class InvalidAnswer(ControlError):
     """The answer is not one of a reconciler, or reports its failure."""
 
 
@@ -52,8 +64,8 @@ class _Control(HTTPConnection):
             os.close(directory)
 
 
-def ask(control: Path, method: str, path: str) -> Any:
-    """Send a request and return the JSON of the answer. Raises `NotRunning`, `RequestRejected`, `InvalidAnswer`."""
+def ask(control: Path, method: str, path: str) -> dict[str, Any]:
+    """Send a request and return the JSON of the answer. Raises `ControlError`."""
     connection = _Control(control)
     try:
         connection.request(method, path)
@@ -67,7 +79,7 @@ def ask(control: Path, method: str, path: str) -> Any:
     if body is None:
         raise InvalidAnswer(f"the answer to {request} is too long; check that {control} belongs to zenvoy")
     try:
-        answer = json.loads(body)
+        answer: dict[str, Any] = json.loads(body)
         if response.status >= 400:
             raise RequestRejected(answer["error"])
     except (ValueError, KeyError, TypeError, RecursionError):

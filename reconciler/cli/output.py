@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import OutputFormat
 from reconciler.core.text import printable
 
@@ -49,6 +50,12 @@ def echo(text: str, err: bool = False) -> None:
 def error(message: str) -> None:
     """Write an error of the program to standard error."""
     echo(f"zenvoy: {message}", err=True)
+
+
+def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
+    """Write an error of the program to standard error, and exit."""
+    error(message)
+    raise typer.Exit(code)
 
 
 def cell(text: str, style: str = "") -> Text:

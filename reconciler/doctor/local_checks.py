@@ -27,13 +27,16 @@ FREE_ADDRESS = "stop that program, or choose another port in the file"
 
 
 def check_machine(
-    overview: Mapping[str, Any] | None, services: Sequence[Mapping[str, Any]], file: Path | None
+    overview: Mapping[str, Any], services: Sequence[Mapping[str, Any]], file: Path | None
 ) -> list[CheckResult]:
-    """Run all checks; `overview` and `services` are live data of a running `zenvoy up`, `file` is the services file."""
+    """Run all checks.
+
+    `overview` and `services` are live data of `zenvoy up`, empty if it does not run; `file` is the services file.
+    """
     results = [_check_envoy(lambda: envoy_binary(None)), _check_prometheus()]
     if file:
-        results.append(_check_file(file, runs=overview is not None))
-    if overview is None:
+        results.append(_check_file(file, runs=bool(overview)))
+    if not overview:
         message, remedy = "zenvoy is not running", "start it: zenvoy up services.yaml"
         finding = Finding(FindingCode.NOT_RUNNING, "zenvoy up", message, remedy, Severity.NOTE)
         return [*results, CheckResult("zenvoy up", "not running", (finding,))]

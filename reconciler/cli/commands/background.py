@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from reconciler.cli import control_client, output
-from reconciler.cli.commands.local_wait import unready, until
+from reconciler.cli.commands.local import unready, until
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.local.state_dir import StateDir
 

@@ -61,23 +61,13 @@ def status(
     output.console().print(tables.cluster_table(found, selection.everywhere, datetime.now(UTC)))
 
 
-def wake(selection: ContextOptions, name: str, wait: bool, timeout: float) -> None:
-    """Wake a service."""
-    _command(selection, name, CommandVerb.WAKE, wait, timeout)
-
-
-def sleep(selection: ContextOptions, name: str, wait: bool, timeout: float) -> None:
-    """Put a service to sleep."""
-    _command(selection, name, CommandVerb.SLEEP, wait, timeout)
-
-
-def _command(selection: ContextOptions, name: str, verb: CommandVerb, wait: bool, timeout: float) -> None:
-    """Run a command; exit with `ExitCode.FAILED` if it does not succeed."""
+def command(selection: ContextOptions, name: str, verb: str, wait: bool, timeout: float) -> None:
+    """Wake a service or put it to sleep; with `wait`, exit with `ExitCode.FAILED` if that does not succeed."""
     if not wait:
-        run(selection, lambda cluster: commands.write_command(cluster, name, verb))
+        run(selection, lambda cluster: commands.write_command(cluster, name, CommandVerb(verb)))
         output.echo(f"{name}: {verb} requested; follow it with `zenvoy status {name} --watch`")
         return
-    result = run(selection, lambda cluster: commands.run_command(cluster, name, verb, timeout, say))
+    result = run(selection, lambda cluster: commands.run_command(cluster, name, CommandVerb(verb), timeout, say))
     output.echo(result.message)
     if not result.succeeded:
         raise typer.Exit(ExitCode.FAILED)
@@ -86,8 +76,7 @@ def _command(selection: ContextOptions, name: str, verb: CommandVerb, wait: bool
 def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: float) -> None:
     """Wait for services to be in a state, or to be awake; exit with `ExitCode.FAILED` if they are not in time."""
     if not names:
-        output.error("name the services to wait for, or wait for a `zenvoy up` with --state-dir DIR")
-        raise typer.Exit(ExitCode.USAGE)
+        output.fail("name the services to wait for, or wait for a `zenvoy up` with --state-dir DIR", ExitCode.USAGE)
     states = AWAKE if goal == READY else (goal,)
     result = run(selection, lambda cluster: commands.wait_for_states(cluster, names, states, timeout))
     output.echo(result.message, err=not result.succeeded)
@@ -108,8 +97,7 @@ def explain(selection: ContextOptions, name: str, output_format: OutputFormat) -
 def run(selection: ContextOptions, act: Callable[[ClusterClient], Coroutine[Any, Any, _T]]) -> _T:
     """Return the result of `act` in the selected cluster; exit with an error's code and message."""
     if message := kubeconfig_error(selection.kubeconfig):
-        output.error(message)
-        raise typer.Exit(ExitCode.NOT_RUNNING)
+        output.fail(message, ExitCode.NOT_RUNNING)
     *before, renderer = structlog.get_config()["processors"]
     processors = before if printable_values in before else [*before, printable_values]
     structlog.configure([*processors, renderer], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -120,9 +108,12 @@ def run(selection: ContextOptions, act: Callable[[ClusterClient], Coroutine[Any,
 
     try:
         return asyncio.run(connected())
+    except errors.ClusterUnreachable as error:
+        output.fail(str(error), ExitCode.NOT_RUNNING)
+    except errors.NoSuchService as error:
+        output.fail(str(error), ExitCode.NO_SUCH_SERVICE)
     except errors.ClusterError as error:
-        output.error(str(error))
-        raise typer.Exit(_exit_code(error)) from None
+        output.fail(str(error))
 
 
 def cluster_options(selection: ContextOptions) -> ClusterOptions:
@@ -140,16 +131,6 @@ def cluster_options(selection: ContextOptions) -> ClusterOptions:
 def say(text: str) -> None:
     """Write a message to standard error, apart from the answer."""
     output.echo(text, err=True)
-
-
-def _exit_code(error: errors.ClusterError) -> ExitCode:
-    match error:
-        case errors.ClusterUnreachable():
-            return ExitCode.NOT_RUNNING
-        case errors.NoSuchService():
-            return ExitCode.NO_SUCH_SERVICE
-        case _:
-            return ExitCode.FAILED
 
 
 def _place(selection: ContextOptions) -> str:

@@ -11,7 +11,6 @@ import typer
 
 from reconciler.cli import output, validators
 from reconciler.cli.commands.up import Log, LogFormat
-from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
     PrometheusCa,
     PrometheusHeaders,
@@ -230,8 +229,7 @@ def _run(settings: ReplicaSettings, kubeconfig: Path | None, context: str | None
     try:
         asyncio.run(run_until_stopped(settings, kubeconfig, context))
     except (NoCluster, OSError) as error:
-        output.error(str(error))
-        raise typer.Exit(ExitCode.FAILED) from None
+        output.fail(str(error))
 
 
 def _seconds(text: str, flag: str, least: float = 0.0) -> float:

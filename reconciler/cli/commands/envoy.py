@@ -146,8 +146,7 @@ def bootstrap_command(
             for path in envoy_bootstrap.write(asked, directory):
                 output.echo(f"wrote {path}")
     except (ValueError, OSError) as error:
-        output.error(str(error))
-        raise typer.Exit(ExitCode.USAGE) from None
+        output.fail(str(error), ExitCode.USAGE)
 
 
 def drain_envoy_command(
@@ -184,12 +183,10 @@ def drain_envoy_command(
     from reconciler.envoy import drain
 
     try:
-        drained = drain.drain(admin, limit, settle, quiet, output.echo)
+        if not drain.drain(admin, limit, settle, quiet, output.echo):
+            raise typer.Exit(ExitCode.FAILED)
     except drain.EnvoyUnreachable as error:
-        output.error(str(error))
-        drained = False
-    if not drained:
-        raise typer.Exit(ExitCode.FAILED)
+        output.fail(str(error))
 
 
 def _node(text: str) -> str:
@@ -246,7 +243,6 @@ def certificate(
     try:
         written = envoy_certificate.write(material, directory)
     except OSError as error:
-        output.error(f"cannot write {error.filename}: {error.strerror}; choose another --directory")
-        raise typer.Exit(ExitCode.FAILED) from None
+        output.fail(f"cannot write {error.filename}: {error.strerror}; choose another --directory")
     for path in written:
         output.echo(f"wrote {path}")

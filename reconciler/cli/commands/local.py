@@ -1,27 +1,30 @@
-"""Commands for a running `zenvoy up`, over its control socket.
-
-Modules that only some commands need are imported in functions, so that commands start fast.
-"""
+"""Commands for a running `zenvoy up`, over its control socket, which has no notifications."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import typer
 
 from reconciler.cli import control_client, output
-from reconciler.cli.commands.local_wait import AWAKE, service_path, state_line, until_awake, until_drained
+from reconciler.cli.context import ContextOptions
 from reconciler.cli.exit_codes import ExitCode
-from reconciler.cli.options import OutputFormat
+from reconciler.cli.options import READY, OutputFormat
 from reconciler.core.text import paused_effect
 from reconciler.local.state_dir import StateDir
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+POLL_SECONDS = 0.05
 WATCH_SECONDS = 0.5
+AWAKE = ("Active", "Idle")
+PASSING_STATE = {"wake": "Waking", "sleep": "Draining"}
+GOALS = {"wake": AWAKE, "sleep": ("ScaledToZero",)}
 
 
 def status(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
@@ -38,93 +41,133 @@ def status(state: StateDir, name: str | None, output_format: OutputFormat, watch
             raise
 
 
-def wake(state: StateDir, name: str, wait: bool, timeout: float) -> None:
-    """Wake a service; with `wait`, exit with `ExitCode.FAILED` if it is not awake in time."""
-    service = _post(state, name, "wake")
+def command(selection: ContextOptions, name: str, verb: str, wait: bool, timeout: float) -> None:
+    """Wake a service or put it to sleep; with `wait`, exit with `ExitCode.FAILED` if that does not happen in time."""
+    state = selection.state
+    service = _post(state, name, verb)
     if wait:
-        service = _checked(lambda: until_awake(state, service, timeout))
+        with _exit_on_error():
+            service = _follow(state, service, PASSING_STATE[verb], timeout)
     output.echo(state_line(service))
-    if wait and service["state"] not in AWAKE:
+    if wait and service["state"] not in GOALS[verb]:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def sleep(state: StateDir, name: str, wait: bool, timeout: float) -> None:
-    """Put a service to sleep; with `wait`, exit with `ExitCode.FAILED` if it does not sleep in time."""
-    service = _post(state, name, "sleep")
-    if wait:
-        service = _checked(lambda: until_drained(state, service, timeout))
-    output.echo(state_line(service))
-    if wait and service["state"] != "ScaledToZero":
-        raise typer.Exit(ExitCode.FAILED)
+def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: float) -> None:
+    """Wait for services to be in the state `goal`, or to be ready; without names for zenvoy, or for all services."""
+    state = selection.state
+
+    def missing() -> Sequence[str]:
+        if not names and goal == READY:
+            return unready(state)
+        views = [ask_service(state, name) for name in names] if names else _all_services(state)
+        wanted = AWAKE if goal == READY else (goal,)
+        away = [state_line(view) for view in views if view["state"] not in wanted]
+        return [*away, *(unready(state) if goal == READY else ())]
+
+    until(missing, timeout)
+    goal = "awake and reachable" if names and goal == READY else goal
+    output.echo(f"{', '.join(names) if names else 'zenvoy' if goal == READY else 'every service'} is {goal}")
 
 
-def pause(state: StateDir, name: str) -> None:
-    """Keep a service awake."""
-    service = _post(state, name, "pause")
-    output.echo(f"{name} is paused and {paused_effect(service['state'])}")
-
-
-def resume(state: StateDir, name: str) -> None:
-    """Let a service sleep again; exit with `ExitCode.FAILED` if the services file pauses it."""
-    service = _post(state, name, "resume")
-    if service["paused"]:
+def pause(selection: ContextOptions, name: str, paused: bool) -> None:
+    """Keep a service awake, or let it sleep again; exit with `ExitCode.FAILED` if the services file pauses it."""
+    service = _post(selection.state, name, "pause" if paused else "resume")
+    if paused:
+        output.echo(f"{name} is paused and {paused_effect(service['state'])}")
+    elif service["paused"]:
         output.echo(f"{name} is paused in the services file; remove `paused: true` there", err=True)
         raise typer.Exit(ExitCode.FAILED)
-    output.echo(f"{name} is resumed and may sleep")
+    else:
+        output.echo(f"{name} is resumed and may sleep")
 
 
-def explain(state: StateDir, name: str, output_format: OutputFormat) -> None:
+def explain(selection: ContextOptions, name: str, output_format: OutputFormat) -> None:
     """Explain a service's state."""
     from reconciler.cli import explanation
 
-    explanation.write(ask(state, "GET", f"{service_path(name)}/explain"), output_format)
+    explanation.write(ask(selection.state, "GET", f"{service_path(name)}/explain"), output_format)
 
 
-def overview(state: StateDir) -> dict[str, Any] | None:
-    """Return the live data of the running reconciler; None if none answers."""
-    try:
-        return _ask(state, "GET", "/v1/overview")
-    except control_client.NotRunning:
-        return None
+def until(missing: Callable[[], Sequence[str]], timeout: float) -> None:
+    """Return once nothing is missing; after `timeout` seconds exit with an error that names what is.
+
+    `missing` returns messages for people, and may raise `ControlError`.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        code = ExitCode.FAILED
+        try:
+            left = missing()
+        except control_client.RequestRejected as error:
+            output.fail(str(error), error.code)
+        except control_client.ControlError as error:  # it may be starting
+            left, code = [str(error)], error.code
+        if not left:
+            return
+        if time.monotonic() >= end:
+            output.fail(f"not within {timeout:g} s: {'; '.join(left)}", code)
+        time.sleep(POLL_SECONDS)
 
 
-def services(state: StateDir) -> list[dict[str, Any]]:
-    """Return the services of the running reconciler; none if none answers."""
-    try:
-        found: list[dict[str, Any]] = _ask(state, "GET", "/v1/services")["services"]
-    except control_client.NotRunning:
-        return []
-    return found
+def unready(state: StateDir) -> list[str]:
+    """Return why clients are not served yet; empty if they are."""
+    reason = control_client.ask(state.control, "GET", "/v1/overview").get("unready")
+    return [f"not ready: {reason}"] if reason else []
+
+
+def _follow(state: StateDir, service: dict[str, Any], passing: str, timeout: float) -> dict[str, Any]:
+    """Return a service once it has left a state; or as it is when time is up."""
+    end = time.monotonic() + timeout
+    while service["state"] == passing and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
+        with suppress(control_client.NotRunning):  # it may be restarting
+            service = ask_service(state, service["name"])
+    return service
+
+
+def ask_service(state: StateDir, name: str) -> dict[str, Any]:
+    """Return one service. Raises `ControlError`."""
+    return control_client.ask(state.control, "GET", service_path(name))
+
+
+def _all_services(state: StateDir) -> list[dict[str, Any]]:
+    views: list[dict[str, Any]] = control_client.ask(state.control, "GET", "/v1/services")["services"]
+    return views
+
+
+def service_path(name: str) -> str:
+    """Return the path of a service in the control API."""
+    return f"/v1/services/{quote(name, safe='')}"
+
+
+def state_line(service: dict[str, Any]) -> str:
+    """Return the line for a service: `web is Waking: a client waits`."""
+    return f"{service['name']} is {service['state']}: {service['stalled'] or service['reason']}"
 
 
 def ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
     """Return the answer of the running reconciler; exit with an error if there is none."""
-    return _checked(lambda: _ask(state, method, path))
+    with _exit_on_error():
+        return control_client.ask(state.control, method, path)
 
 
-def _checked(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the answer of the running reconciler; exit with an error if there is none."""
+def ask_if_running(state: StateDir, path: str) -> dict[str, Any]:
+    """Return the answer of the running reconciler; empty if none runs."""
+    with _exit_on_error(), suppress(control_client.NotRunning):
+        return control_client.ask(state.control, "GET", path)
+    return {}
+
+
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Exit with the code and the message of an error of the control client."""
     try:
-        return call()
-    except control_client.NotRunning as error:
-        output.error(f"{error}; for a cluster, give -n NAMESPACE or --context NAME")
-        raise typer.Exit(ExitCode.NOT_RUNNING) from None
-    except control_client.RequestRejected as error:
-        output.error(str(error))
-        raise typer.Exit(ExitCode.NO_SUCH_SERVICE) from None
-    except control_client.InvalidAnswer as error:
-        output.error(str(error))
-        raise typer.Exit(ExitCode.FAILED) from None
-
-
-def _ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
-    """Return the answer; exit with an error if it is invalid."""
-    try:
-        answer: dict[str, Any] = control_client.ask(state.control, method, path)
-    except control_client.InvalidAnswer as error:
-        output.error(str(error))
-        raise typer.Exit(ExitCode.FAILED) from None
-    return answer
+        yield
+    except control_client.ControlError as error:
+        is_absent = isinstance(error, control_client.NotRunning)
+        hint = "; for a cluster, give -n NAMESPACE or --context NAME" if is_absent else ""
+        output.fail(f"{error}{hint}", error.code)
 
 
 def _post(state: StateDir, name: str, command: str) -> dict[str, Any]:

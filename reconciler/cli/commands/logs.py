@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from reconciler.cli import control_client, output
-from reconciler.cli.commands.local_wait import ask_service
+from reconciler.cli.commands.local import ask_service
 from reconciler.cli.context import ContextOptions
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import Name, StateDirOption
@@ -44,8 +44,7 @@ def logs(
     if "/" in name or not (path.exists() or _is_known(state, name)):
         known = sorted(file.stem for file in state.logs.glob("*.log"))
         hint = f"; there are logs of {', '.join(known)}" if known else ""
-        output.error(f"there is no output of {name!r} in {state.logs}{hint}")
-        raise typer.Exit(ExitCode.NO_SUCH_SERVICE)
+        output.fail(f"there is no output of {name!r} in {state.logs}{hint}", ExitCode.NO_SUCH_SERVICE)
     try:
         for line in _lines(path, tail, follow):
             _write(line)
@@ -58,7 +57,7 @@ def _is_known(state: StateDir, name: str) -> bool:
     """Return whether a running zenvoy has the service, whose program has not run yet."""
     try:
         return bool(ask_service(state, name))
-    except (control_client.NotRunning, control_client.RequestRejected, control_client.InvalidAnswer):
+    except control_client.ControlError:
         return False
 
 

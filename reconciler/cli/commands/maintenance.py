@@ -75,7 +75,8 @@ def doctor(
     from reconciler.cli.commands import local
     from reconciler.doctor import local_checks
 
-    overview, services = local.overview(selection.state), local.services(selection.state)
+    overview = local.ask_if_running(selection.state, "/v1/overview")
+    services = local.ask_if_running(selection.state, "/v1/services").get("services", [])
     _write_results(local_checks.check_machine(overview, services, file), output_format)
 
 

@@ -5,7 +5,8 @@ Modules that only some commands need are imported in functions, so that commands
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Protocol
 
 import typer
 
@@ -36,6 +37,27 @@ from reconciler.cli.options import (
 from reconciler.cli.service_filter import ServiceFilter
 
 SLEEP_TIMEOUT = "3m"
+
+
+class ServiceCommands(Protocol):
+    """The commands for services on one machine, and those in a cluster."""
+
+    def command(self, selection: ContextOptions, name: str, verb: str, wait: bool, timeout: float) -> None: ...
+
+    def wait(self, selection: ContextOptions, names: Sequence[str], goal: str, timeout: float) -> None: ...
+
+    def pause(self, selection: ContextOptions, name: str, paused: bool) -> None: ...
+
+    def explain(self, selection: ContextOptions, name: str, output_format: OutputFormat) -> None: ...
+
+
+def _commands(selection: ContextOptions, name: str | None) -> ServiceCommands:
+    """Return the commands for the selected zenvoy; `name` is that of a service."""
+    if not addresses_cluster(selection, name):
+        return local
+    from reconciler.cli.commands import cluster
+
+    return cluster
 
 
 def status(
@@ -114,12 +136,7 @@ def wake(
       zenvoy wake web -n shop --timeout 5m
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not addresses_cluster(selection, name):
-        local.wake(selection.state, name, wait, seconds(timeout))
-        return
-    from reconciler.cli.commands import cluster
-
-    cluster.wake(selection, name, wait, seconds(timeout))
+    _commands(selection, name).command(selection, name, "wake", wait, seconds(timeout))
 
 
 def sleep(
@@ -143,12 +160,7 @@ def sleep(
       zenvoy sleep web -n shop --no-wait
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not addresses_cluster(selection, name):
-        local.sleep(selection.state, name, wait, seconds(timeout))
-        return
-    from reconciler.cli.commands import cluster
-
-    cluster.sleep(selection, name, wait, seconds(timeout))
+    _commands(selection, name).command(selection, name, "sleep", wait, seconds(timeout))
 
 
 def wait(
@@ -177,14 +189,7 @@ def wait(
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
     most, wanted = seconds(timeout), names or []
-    if not addresses_cluster(selection, wanted[0] if wanted else None):
-        from reconciler.cli.commands import local_wait
-
-        local_wait.wait(selection.state, wanted, goal, most)
-        return
-    from reconciler.cli.commands import cluster
-
-    cluster.wait(selection, wanted, goal, most)
+    _commands(selection, wanted[0] if wanted else None).wait(selection, wanted, goal, most)
 
 
 def pause(
@@ -205,12 +210,7 @@ def pause(
       zenvoy pause web -n shop
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not addresses_cluster(selection, name):
-        local.pause(selection.state, name)
-        return
-    from reconciler.cli.commands import cluster
-
-    cluster.pause(selection, name, paused=True)
+    _commands(selection, name).pause(selection, name, True)
 
 
 def resume(
@@ -229,12 +229,7 @@ def resume(
       zenvoy resume web -n shop
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not addresses_cluster(selection, name):
-        local.resume(selection.state, name)
-        return
-    from reconciler.cli.commands import cluster
-
-    cluster.pause(selection, name, paused=False)
+    _commands(selection, name).pause(selection, name, False)
 
 
 def explain(
@@ -258,9 +253,4 @@ def explain(
       zenvoy explain shop/web -o json | jq '.transitions[0]'
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, system, controller, state_dir)
-    if not addresses_cluster(selection, name):
-        local.explain(selection.state, name, output_format)
-        return
-    from reconciler.cli.commands import cluster
-
-    cluster.explain(selection, name, output_format)
+    _commands(selection, name).explain(selection, name, output_format)

@@ -334,7 +334,7 @@ def _listen_addresses(state: StateDir) -> list[str]:
     """Return the addresses on which a running `zenvoy up` listens."""
     from reconciler.cli.commands import local
 
-    overview = local.overview(state) or {}
+    overview = local.ask_if_running(state, "/v1/overview")
     addresses: list[str] = (overview.get("listens") or {}).get("on", [])
     return addresses
 

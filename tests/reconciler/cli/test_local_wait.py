@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from reconciler.cli.commands import local, local_wait
+from reconciler.cli.commands import local
+from reconciler.cli.context import ContextOptions
 from reconciler.local.state_dir import StateDir
 from reconciler.server.http import Http
 from tests.fakes.operations import FakeOperations
@@ -40,20 +41,20 @@ class Changing(FakeOperations):
         return self.service(name)
 
 
-async def serve(folder: Path, operations: Changing) -> tuple[Http, StateDir]:
+async def serve(folder: Path, operations: Changing) -> Http:
     async def nothing(*_: object) -> Any:
         return b""
 
-    http, state = Http(operations, nothing, nothing), StateDir(folder)
-    await http.serve_control(state.control)
-    return http, state
+    http = Http(operations, nothing, nothing)
+    await http.serve_control(StateDir(folder).control)
+    return http
 
 
 async def run(folder: Path, operations: Changing, command: Any, *arguments: Any) -> int:
     """Return the exit code of a command."""
-    http, state = await serve(folder, operations)
+    http = await serve(folder, operations)
     try:
-        await asyncio.to_thread(command, state, *arguments)
+        await asyncio.to_thread(command, ContextOptions(state_dir=folder), *arguments)
     except typer.Exit as left:
         return left.exit_code
     finally:
@@ -85,14 +86,14 @@ async def test_wait_ends_with_the_goal_or_the_reason(
     code: int,
     expected: str,
 ) -> None:
-    assert await run(tmp_path, Changing(states, unready), local_wait.wait, names, goal, timeout) == code
+    assert await run(tmp_path, Changing(states, unready), local.wait, names, goal, timeout) == code
     said = capsys.readouterr()
     assert expected in (said.err if code else said.out)
 
 
 def test_wait_without_zenvoy_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as left:
-        local_wait.wait(StateDir(tmp_path), [], "ready", SHORT)
+        local.wait(ContextOptions(state_dir=tmp_path), [], "ready", SHORT)
     assert left.value.exit_code == 3
     assert "zenvoy is not running" in capsys.readouterr().err
 
@@ -113,5 +114,4 @@ def test_wait_without_zenvoy_exits_3(tmp_path: Path, capsys: pytest.CaptureFixtu
 async def test_command_waits_for_its_result(
     tmp_path: Path, command: str, states: list[str], wait: bool, timeout: float, code: int
 ) -> None:
-    act = {"wake": local.wake, "sleep": local.sleep}[command]
-    assert await run(tmp_path, Changing(states), act, "web", wait, timeout) == code
+    assert await run(tmp_path, Changing(states), local.command, "web", command, wait, timeout) == code
