@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.local.file_watch import last_good, load
 from reconciler.local.services_file import ServicesFile, read
-from reconciler.local.services_file.problems import MAX_PROBLEMS, MAX_WORDS
+from reconciler.local.services_file.model import MAX_PROBLEMS, MAX_WORDS
 from tests.security.hostile_files import HOSTILE
 
 

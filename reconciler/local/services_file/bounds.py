@@ -18,21 +18,13 @@ import yaml
 MAX_BYTES = 16 * 2**20
 """10,000 services take 1.5 MB."""
 MAX_DEPTH = 32
+_DEEP = f"nested more than {MAX_DEPTH} levels deep; use at most 6"
 MAX_VALUES = 500_000
 """A service takes 10 to 30."""
 MAX_ENTRIES = 20_000
 """The most entries of one list, and so the most services."""
 MAX_TEXT = 128 * 2**10
 """The longest argument that Linux passes to a program."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exceeded:
-    """A limit that the file exceeds, with its place and the fix. Lines and columns count from 1."""
-
-    line: int
-    column: int
-    what: str
 
 
 def read_bounded(path: Path) -> bytes:
@@ -46,13 +38,6 @@ def read_bounded(path: Path) -> bytes:
             raise OSError(errno.EINVAL, "a named pipe; use a regular file")
         os.set_blocking(file.fileno(), True)
         return file.read(MAX_BYTES + 1)
-
-
-def too_large(content: bytes) -> str | None:
-    """Return the problem with the size of a file, if any."""
-    if len(content) <= MAX_BYTES:
-        return None
-    return f"the file is larger than {MAX_BYTES // 2**20} MiB; remove what does not belong to it"
 
 
 @dataclass(slots=True)
@@ -70,8 +55,8 @@ class _Extent:
         self.depth = max(self.depth, inner.depth + 1)
 
 
-def exceeded(events: Iterable[yaml.Event]) -> Exceeded | None:
-    """Return the first limit that is exceeded. Raises `yaml.YAMLError`."""
+def exceeded(events: Iterable[yaml.Event]) -> tuple[str, yaml.Event] | None:
+    """Return the first limit that is exceeded, with the fix and the place. Raises `yaml.YAMLError`."""
     named: dict[str, _Extent] = {}
     around: list[tuple[_Extent, str | None]] = [(_Extent(), None)]
     for event in events:
@@ -80,11 +65,11 @@ def exceeded(events: Iterable[yaml.Event]) -> Exceeded | None:
         elif isinstance(event, yaml.ScalarEvent):
             ended, anchor = _Extent(), event.anchor
             if len(event.value) > MAX_TEXT:
-                return _at(event, f"this text has {len(event.value)} characters; use at most {MAX_TEXT}")
+                return f"this text has {len(event.value)} characters; use at most {MAX_TEXT}", event
         elif isinstance(event, yaml.CollectionStartEvent):
             around.append((_Extent(), event.anchor))
             if len(around) > MAX_DEPTH:
-                return _at(event, _DEEP)
+                return _DEEP, event
             continue
         elif isinstance(event, yaml.CollectionEndEvent):
             ended, anchor = around.pop()
@@ -94,17 +79,9 @@ def exceeded(events: Iterable[yaml.Event]) -> Exceeded | None:
             named[anchor] = ended
         around[-1][0].add(ended)
         if len(around) + ended.depth > MAX_DEPTH:
-            return _at(event, _DEEP)
+            return _DEEP, event
         if around[-1][0].entries > MAX_ENTRIES:
-            return _at(event, f"this is entry {MAX_ENTRIES + 1} of a list; use at most {MAX_ENTRIES} services")
+            return f"this is entry {MAX_ENTRIES + 1} of a list; use at most {MAX_ENTRIES} services", event
         if around[-1][0].values > MAX_VALUES:
-            return _at(event, f"with its aliases, the file has more than {MAX_VALUES} values; use fewer aliases")
+            return f"with its aliases, the file has more than {MAX_VALUES} values; use fewer aliases", event
     return None
-
-
-_DEEP = f"nested more than {MAX_DEPTH} levels deep; use at most 6"
-
-
-def _at(event: yaml.Event, what: str) -> Exceeded:
-    mark = event.start_mark
-    return Exceeded(mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, what)

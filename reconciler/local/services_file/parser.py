@@ -16,14 +16,12 @@ import yaml
 
 from reconciler.core.address import Address
 from reconciler.core.spec import Protocol, Spec
-from reconciler.local.services_file.addresses import address
-from reconciler.local.services_file.bounds import exceeded, read_bounded, too_large
+from reconciler.local.services_file.bounds import MAX_BYTES, exceeded, read_bounded
 from reconciler.local.services_file.conflicts import find_conflicts
-from reconciler.local.services_file.model import ServicesFile
-from reconciler.local.services_file.problems import FileProblem, Problems
+from reconciler.local.services_file.model import FileProblem, Problems, ServicesFile
 from reconciler.local.services_file.proxy import read_proxy
 from reconciler.local.services_file.service import EXAMPLE, TIMING, Draft, read_service, read_timing
-from reconciler.local.services_file.values import Value
+from reconciler.local.services_file.values import Value, given
 from reconciler.ports.proxy import ProxySettings
 
 SAMPLE_INTERVAL_SECONDS = 1.0
@@ -50,7 +48,8 @@ def read(
             return _gathered(replace(file, unavailable=tuple(found)))
         return found or (_gathered(file) if file else [])
     except Exception as error:
-        problems.add(0, 0, "", _unforeseen(error))
+        named = type(error).__name__ + (f": {error}" if str(error) else "")
+        problems.add(f"cannot be read ({named}), which is a bug in zenvoy; undo the latest change, and report it")
         return problems.found()
 
 
@@ -60,15 +59,14 @@ def _can_run_in_part(file: ServicesFile, problems: Sequence[FileProblem]) -> boo
     return all(problem.is_missing for problem in problems) and 0 < len(affected) < len(file.services)
 
 
-def _unforeseen(error: Exception) -> str:
-    """Return the message for an unexpected error: the file is not applied."""
-    named = type(error).__name__ + (f": {error}" if str(error) else "")
-    return f"cannot be read ({named}), which is a bug in zenvoy; undo the latest change, and report it"
-
-
 def _read(path: Path, content: bytes | None, taken: Mapping[str, Address], problems: Problems) -> ServicesFile | None:
-    content = _content(path, problems) if content is None else content
-    root = None if content is None else _root(content, problems)
+    if content is None:
+        try:
+            content = read_bounded(path)
+        except OSError as error:
+            problems.add(f"cannot be read: {error.strerror or error}")
+            return None
+    root = _root(content, problems)
     del content  # it may be large, and its nodes take much more
     return _file(root, Path(os.path.abspath(path)).parent, taken) if root else None
 
@@ -79,31 +77,20 @@ def _gathered(file: ServicesFile) -> ServicesFile:
     return copied
 
 
-def _content(path: Path, problems: Problems) -> bytes | None:
-    try:
-        return read_bounded(path)
-    except OSError as error:
-        problems.add(0, 0, "", f"cannot be read: {error.strerror or error}")
-        return None
-
-
 def _root(content: bytes, problems: Problems) -> Value | None:
     """Return the value of the whole file; None if it is not YAML, is too large, or is empty."""
-    if large := too_large(content):
-        problems.add(0, 0, "", large)
+    if len(content) > MAX_BYTES:
+        problems.add(f"the file is larger than {MAX_BYTES // 2**20} MiB; remove what does not belong to it")
         return None
     try:
         text = content.decode()
         node = _graph(text, problems)
     except UnicodeDecodeError as error:
-        before = content[: error.start]
-        column = error.start - before.rfind(b"\n")
-        problems.add(before.count(b"\n") + 1, column, "", "not UTF-8; save the file as UTF-8")
+        problems.add("not UTF-8; save the file as UTF-8", _end_of(content[: error.start].decode("latin-1")))
         return None
     except yaml.reader.ReaderError as error:
-        before_it = text[: error.position]
-        line, column = before_it.count("\n") + 1, error.position - before_it.rfind("\n")
-        problems.add(line, column, "", f"character {error.character:#x} is not allowed in YAML; remove it")
+        what = f"character {error.character:#x} is not allowed in YAML; remove it"
+        problems.add(what, _end_of(text[: error.position]))
         return None
     except yaml.MarkedYAMLError as error:
         _syntax(error, problems)
@@ -111,16 +98,22 @@ def _root(content: bytes, problems: Problems) -> Value | None:
     if problems.any:
         return None
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
-        problems.add(0, 0, "", f"the file is empty; for example services: [{EXAMPLE}]")
+        problems.add(f"the file is empty; for example services: [{EXAMPLE}]")
         return None
     return Value(node, "", problems)
+
+
+def _end_of(text: str) -> yaml.Mark:
+    """Return the place after a text."""
+    return yaml.Mark("", len(text), text.count("\n"), len(text) - text.rfind("\n") - 1, None, 0)
 
 
 def _graph(text: str, problems: Problems) -> yaml.Node | None:
     """Build the nodes within limits. On errors use the loader in Python, whose messages are better than in C."""
     try:
         if over := exceeded(yaml.parse(text, Loader=_Loader)):
-            problems.add(over.line, over.column, "", over.what)
+            what, event = over
+            problems.add(what, event.start_mark)
             return None
         return yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError:
@@ -130,7 +123,6 @@ def _graph(text: str, problems: Problems) -> yaml.Node | None:
 
 
 def _syntax(error: yaml.MarkedYAMLError, problems: Problems) -> None:
-    mark = error.problem_mark or error.context_mark
     what = f"not YAML: {error.problem or error.context}"
     if error.context and error.problem and error.problem.startswith("but "):
         what = f"not YAML: {error.context}, {error.problem}"
@@ -138,14 +130,17 @@ def _syntax(error: yaml.MarkedYAMLError, problems: Problems) -> None:
         what += f", {error.context} that began in line {error.context_mark.line + 1}"
     if "'\\t'" in what:
         what += "; indent with spaces"
-    problems.add(mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, "", what)
+    problems.add(what, error.problem_mark or error.context_mark)
 
 
 def _file(root: Value, folder: Path, taken: Mapping[str, Address]) -> ServicesFile:
     fields = root.fields(_KEYS, f"services: [{EXAMPLE}]")
     listen = fields["listen"].fields(("http", "tls"), '{http: "127.0.0.1:10000"}') if "listen" in fields else {}
-    shared = {kind: (found, value) for kind, value in listen.items() if (found := address(value))}
-    interval = fields["sampleInterval"].seconds(least=SHORTEST_INTERVAL_SECONDS) if "sampleInterval" in fields else None
+    shared = {kind: (found, value) for kind, value in listen.items() if (found := value.address())}
+    addresses = {kind: str(found) for kind, (found, _) in shared.items()}
+    interval = given(
+        fields, "sampleInterval", lambda value: value.seconds(SHORTEST_INTERVAL_SECONDS), SAMPLE_INTERVAL_SECONDS
+    )
     services = _services(root, fields, folder)
     if "listen" not in fields or fields["listen"].is_mapping():
         _need_listeners(services, listen)
@@ -153,10 +148,10 @@ def _file(root: Value, folder: Path, taken: Mapping[str, Address]) -> ServicesFi
     own_ports = {draft.listen.port for draft in services if draft.listen}
     find_conflicts(list(shared.values()), services, taken)
     return ServicesFile(
-        listen_http=_shown(shared, "http"),
-        listen_tls=_shown(shared, "tls"),
+        listen_http=addresses.get("http"),
+        listen_tls=addresses.get("tls"),
         proxy=read_proxy(fields["proxy"], known, own_ports) if "proxy" in fields else ProxySettings(),
-        sample_interval=interval or SAMPLE_INTERVAL_SECONDS,
+        sample_interval=interval,
         services=tuple(draft.entry for draft in services),
     )
 
@@ -193,7 +188,3 @@ def _need_listeners(services: list[Draft], listen: Mapping[str, Value]) -> None:
 
 def _kind(protocol: Protocol) -> str:
     return "http" if protocol.is_http else str(protocol)
-
-
-def _shown(shared: Mapping[str, tuple[Address, Value]], kind: str) -> str | None:
-    return str(shared[kind][0]) if kind in shared else None

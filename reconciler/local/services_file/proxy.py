@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import TypeVar
+from collections.abc import Collection, Mapping
 
 import yaml
 
 from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import MAX_PORT, MAX_TRUSTED_HOPS
-from reconciler.local.services_file.problems import FileProblem, Problems
-from reconciler.local.services_file.values import Value
+from reconciler.local.services_file.model import FileProblem, Problems
+from reconciler.local.services_file.values import Value, given
 from reconciler.ports.proxy import (
     MAX_HEADERS,
     MAX_HEADERS_KIB,
@@ -23,7 +22,6 @@ from reconciler.ports.proxy import (
 
 EXAMPLE = "{http: {trustedHops: 1}}"
 HTTP_KEYS = ("trustedHops", "maxHeadersKiB", "maxHeaders", "healthPath", "defaultService", "proxyProtocol")
-_T = TypeVar("_T")
 
 
 def read_proxy(
@@ -40,12 +38,12 @@ def read_proxy(
     tcp = fields["tcp"].fields(("proxyProtocol",), "{proxyProtocol: [5432]}") if "tcp" in fields else {}
     return ProxySettings(
         http=_http(http, services),
-        http_proxy_protocol=_read(http, "proxyProtocol", Value.yes_no, default.http_proxy_protocol),
-        tls_proxy_protocol=_read(tls, "proxyProtocol", Value.yes_no, default.tls_proxy_protocol),
-        tcp_proxy_protocol=_read(
+        http_proxy_protocol=given(http, "proxyProtocol", Value.yes_no, default.http_proxy_protocol),
+        tls_proxy_protocol=given(tls, "proxyProtocol", Value.yes_no, default.tls_proxy_protocol),
+        tcp_proxy_protocol=given(
             tcp, "proxyProtocol", lambda ports: _ports(ports, own_ports), default.tcp_proxy_protocol
         ),
-        keepalive_seconds=_read(fields, "keepalive", _keepalive, default.keepalive_seconds),
+        keepalive_seconds=given(fields, "keepalive", _keepalive, default.keepalive_seconds),
     )
 
 
@@ -57,7 +55,7 @@ def proxy_of(text: str, name: str) -> ProxySettings | list[FileProblem]:
     except yaml.YAMLError:
         node = None
     if node is None:
-        problems.add(0, 0, "", f"neither YAML nor JSON; use for example {EXAMPLE}")
+        problems.add(f"neither YAML nor JSON; use for example {EXAMPLE}")
         return problems.found()
     settings = read_proxy(Value(node, "proxy", problems))
     return problems.found() or settings
@@ -66,13 +64,13 @@ def proxy_of(text: str, name: str) -> ProxySettings | list[FileProblem]:
 def _http(fields: Mapping[str, Value], services: Collection[str] | None) -> HttpProxy:
     default = HttpProxy()
     return HttpProxy(
-        trusted_hops=_read(fields, "trustedHops", lambda hops: hops.whole(0, MAX_TRUSTED_HOPS), default.trusted_hops),
-        max_headers_kib=_read(
+        trusted_hops=given(fields, "trustedHops", lambda hops: hops.whole(0, MAX_TRUSTED_HOPS), default.trusted_hops),
+        max_headers_kib=given(
             fields, "maxHeadersKiB", lambda size: size.whole(1, MAX_HEADERS_KIB), default.max_headers_kib
         ),
-        max_headers=_read(fields, "maxHeaders", lambda number: number.whole(1, MAX_HEADERS), default.max_headers),
-        health_path=_read(fields, "healthPath", _path, default.health_path),
-        default_service=_read(fields, "defaultService", lambda name: _service(name, services), default.default_service),
+        max_headers=given(fields, "maxHeaders", lambda number: number.whole(1, MAX_HEADERS), default.max_headers),
+        health_path=given(fields, "healthPath", _path, default.health_path),
+        default_service=given(fields, "defaultService", lambda name: _service(name, services), default.default_service),
     )
 
 
@@ -113,9 +111,3 @@ def _keepalive(value: Value) -> int | None:
         return int(seconds)
     value.wrong(f"{value.shown} is not valid; use whole seconds, at most {MAX_KEEPALIVE_SECONDS}s")
     return None
-
-
-def _read(fields: Mapping[str, Value], key: str, read: Callable[[Value], _T | None], default: _T) -> _T:
-    """Return the value of a key; the default if it is missing or not valid."""
-    found = read(fields[key]) if key in fields else None
-    return default if found is None else found

@@ -10,16 +10,16 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from textwrap import shorten
 from typing import TypeVar
 
 import yaml
 
+from reconciler.core.address import Address
 from reconciler.core.reasons import Problem
 from reconciler.core.text import closest_match, join_words, parse_duration
 from reconciler.core.validation import MIN_SECONDS, NO_MEANINGS, choice_problem, duration_problem
-from reconciler.local.services_file.problems import Problems
+from reconciler.local.services_file.model import Problems
 
 _TAG = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -27,6 +27,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _WHOLE = re.compile("0|[1-9][0-9]{0,17}")
 """A whole number. With leading zeros, it is octal for some readers of YAML. Python refuses thousands of digits."""
 _Word = TypeVar("_Word", bound=StrEnum)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,11 @@ class Value:
 
     def wrong(self, what: str) -> None:
         """Record a problem of this value."""
-        self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what)
+        self.problems.add(what, self.node.start_mark, self.where)
 
     def missing(self, what: str) -> None:
         """Record that this value is valid, and that what it names is missing or not accessible on this machine."""
-        self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what, is_missing=True)
-
-    def follows(self, rule: Callable[[str, str], Problem | None], text: str) -> bool:
-        """Return whether the text is valid by a rule of `core.validation`; if not, record the problem."""
-        return self.accepts(rule(self.where, text))
+        self.problems.add(what, self.node.start_mark, self.where, is_missing=True)
 
     def accepts(self, problem: Problem | None) -> bool:
         """Record a problem that a rule of `core.validation` found; return whether there is none."""
@@ -98,8 +95,9 @@ class Value:
     def fields(self, known: Collection[str], example: str) -> dict[str, Value]:
         """Return its fields by key, of a fixed set of keys."""
         fields = self.mapping(example)
-        keys = dict(self._pairs_by_name())
-        for name in fields.keys() - set(known):
+        unknown = fields.keys() - set(known)
+        keys = {str(key.value): key for key, _ in reversed(self._pairs(self.node))} if unknown else {}
+        for name in unknown:
             guess = closest_match(name, known)
             right = f"did you mean {guess}?" if guess else f"known keys: {join_words(known, 'and')}"
             Value(keys[name], self._at(name), self.problems).wrong(f"unknown key; {right}")
@@ -149,8 +147,23 @@ class Value:
     def word(self, kind: type[_Word], meanings: Mapping[str, str] = NO_MEANINGS) -> _Word | None:
         """Return one of a few words; `meanings` are those of other words, for a problem."""
         text = self.as_written(join_words([str(word) for word in kind]))
-        rule = partial(choice_problem, known=kind, meanings=meanings)
-        return kind(text) if text is not None and self.follows(rule, text) else None
+        if text is None or not self.accepts(choice_problem(self.where, text, kind, meanings)):
+            return None
+        return kind(text)
+
+    def valid_text(self, example: str, rule: Callable[[str, str], Problem | None]) -> str | None:
+        """Return a string that is valid by a rule of `core.validation`."""
+        text = self.text(example)
+        return text if text is not None and self.accepts(rule(self.where, text)) else None
+
+    def address(self) -> Address | None:
+        """Return an `ip:port`, with IPv6 in brackets."""
+        text = self.as_written('"127.0.0.1:10000"')
+        try:
+            return None if text is None else Address.parse(text)
+        except ValueError as error:
+            self.wrong(str(error))
+        return None
 
     def yes_no(self) -> bool | None:
         """Return true or false."""
@@ -173,8 +186,9 @@ class Value:
     def seconds(self, least: float = MIN_SECONDS) -> float | None:
         """Return a duration of at least `least` seconds."""
         text = self.as_written("5m")
-        is_valid = text is not None and self.follows(partial(duration_problem, least=least), text)
-        return parse_duration(text) if text is not None and is_valid else None
+        if text is None or not self.accepts(duration_problem(self.where, text, least)):
+            return None
+        return parse_duration(text)
 
     def _is(self, kind: str) -> bool:
         return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _TAG + kind
@@ -182,7 +196,7 @@ class Value:
     def _at(self, name: str) -> str:
         return f"{self.where}.{name}" if self.where else name
 
-    def _pairs(self, node: yaml.MappingNode, around: tuple[yaml.Node, ...] = ()) -> list[tuple[yaml.Node, yaml.Node]]:
+    def _pairs(self, node: yaml.Node, around: tuple[yaml.Node, ...] = ()) -> list[tuple[yaml.Node, yaml.Node]]:
         """Return keys and values; those merged with `<<` come last, unless the key exists.
 
         `around` are the mappings that this one is merged into.
@@ -204,10 +218,11 @@ class Value:
                 own += merged
         return own
 
-    def _pairs_by_name(self) -> list[tuple[str, yaml.Node]]:
-        if not isinstance(self.node, yaml.MappingNode):
-            return []
-        return [(str(key.value), key) for key, _ in reversed(self._pairs(self.node))]
+
+def given(fields: Mapping[str, Value], key: str, read: Callable[[Value], _T | None], default: _T) -> _T:
+    """Return the value of a key; the default if it is missing or not valid."""
+    found = read(fields[key]) if key in fields else None
+    return default if found is None else found
 
 
 def _braced(node: yaml.Node) -> str | None:
