@@ -20,11 +20,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from transitions import Machine, MachineError
-
 from reconciler.core.busy import blocker_of
 from reconciler.core.judge import HOLDER_MISSING, SETTLE_SECONDS, Observed, route_blocker, waiting_clients
-from reconciler.core.machine import UnlistedEvent
+from reconciler.core.machine import Row, build, run
 from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -118,53 +116,34 @@ class RemovalTimedOut(LifecycleEvent):
     """The service was in use, or not known to be unused, for its `drainTimeout` after the removal."""
 
 
-class LifecycleRow(NamedTuple):
-    """A row of a table."""
-
-    source: StrEnum
-    event: type[LifecycleEvent]
-    target: StrEnum
+def _rows(*groups: tuple[tuple[StrEnum, ...], type[LifecycleEvent], StrEnum | None]) -> tuple[Row, ...]:
+    """Return the rows of groups of states with the same event and target; a target of None keeps the state."""
+    return tuple(Row(source, event, target or source) for sources, event, target in groups for source in sources)
 
 
-LIFECYCLE: tuple[LifecycleRow, ...] = (
-    LifecycleRow(Current, ServiceConfigured, Current),
-    LifecycleRow(Current, ProgramChanged, Outdated),
-    LifecycleRow(Current, ProgramCurrent, Current),
-    LifecycleRow(Current, DeletionRequested, Deleting),
-    LifecycleRow(Current, ServiceRemoved, Removed),
-    # Outdated: it usually sleeps first, and wakes with the new program.
-    LifecycleRow(Outdated, ServiceConfigured, Outdated),
-    LifecycleRow(Outdated, ProgramChanged, Outdated),
-    LifecycleRow(Outdated, ProgramCurrent, Current),
-    LifecycleRow(Outdated, RolloutBecameDue, Withdrawn),
-    LifecycleRow(Outdated, DeletionRequested, Deleting),
-    LifecycleRow(Outdated, ServiceRemoved, Removed),
+_CONFIGURED = (Current, Outdated, Withdrawn, Replacing)
+_NOT_ENDED = (*_CONFIGURED, Deleting, Removed)
+
+LIFECYCLE = _rows(
+    # An object with the name of a deleted one may follow, and a removed service that is added again continues.
+    (_CONFIGURED, ServiceConfigured, None),
+    ((Deleting, Removed), ServiceConfigured, Current),
+    (_NOT_ENDED, DeletionRequested, Deleting),
+    (_NOT_ENDED, ServiceRemoved, Removed),
+    # A service with an earlier program usually sleeps first, and wakes with the new one.
+    ((Current,), ProgramChanged, Outdated),
+    ((Outdated, Withdrawn, Replacing), ProgramChanged, None),
+    (_CONFIGURED, ProgramCurrent, Current),
+    ((Outdated,), RolloutBecameDue, Withdrawn),
     # Withdrawn: held connections go to the new program, or after a timeout to the earlier one.
-    LifecycleRow(Withdrawn, ServiceConfigured, Withdrawn),
-    LifecycleRow(Withdrawn, ProgramChanged, Withdrawn),
-    LifecycleRow(Withdrawn, ProgramCurrent, Current),
-    LifecycleRow(Withdrawn, ConnectionsEnded, Replacing),
-    LifecycleRow(Withdrawn, RolloutTimedOut, Outdated),
-    LifecycleRow(Withdrawn, DeletionRequested, Deleting),
-    LifecycleRow(Withdrawn, ServiceRemoved, Removed),
-    # Replacing: the earlier program no longer accepts connections; only its end is awaited.
-    LifecycleRow(Replacing, ServiceConfigured, Replacing),
-    LifecycleRow(Replacing, ProgramChanged, Replacing),
-    LifecycleRow(Replacing, ProgramCurrent, Current),
-    LifecycleRow(Replacing, DeletionRequested, Deleting),
-    LifecycleRow(Replacing, ServiceRemoved, Removed),
-    # Deleting: an object with the same name may follow.
-    LifecycleRow(Deleting, ServiceConfigured, Current),
-    LifecycleRow(Deleting, DeletionRequested, Deleting),
-    LifecycleRow(Deleting, ServiceRemoved, Removed),
-    # Removed: a service that is added again continues.
-    LifecycleRow(Removed, ServiceConfigured, Current),
-    LifecycleRow(Removed, DeletionRequested, Deleting),
-    LifecycleRow(Removed, ServiceRemoved, Removed),
-    LifecycleRow(Removed, UsesCounted, Removed),
-    LifecycleRow(Removed, RemovalDrained, Ended),
-    LifecycleRow(Removed, RemovalTimedOut, Ended),
+    ((Withdrawn,), ConnectionsEnded, Replacing),
+    ((Withdrawn,), RolloutTimedOut, Outdated),
+    # Removed: work in flight continues.
+    ((Removed,), UsesCounted, Removed),
+    ((Removed,), RemovalDrained, Ended),
+    ((Removed,), RemovalTimedOut, Ended),
 )
+_LIFECYCLE = build(Stage, LIFECYCLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +167,7 @@ def advance(lifecycle: Lifecycle, event: LifecycleEvent, now: Instant) -> Lifecy
 
     Returns the same object if nothing changed. Raises `UnlistedEvent` for a pair that the table does not list.
     """
-    target = Stage(_run(_LIFECYCLE, lifecycle.stage, event))
+    target = run(_LIFECYCLE, lifecycle.stage, type(event))
     if target is not lifecycle.stage:
         return Lifecycle(target, now)
     if isinstance(event, UsesCounted) and event.uses != lifecycle.uses:
@@ -340,20 +319,14 @@ class EndpointsRestored(EndpointEvent):
     """The present endpoints do not end, or no leader can end them."""
 
 
-ENDPOINTS: tuple[LifecycleRow, ...] = (
-    LifecycleRow(Lifted, ScaledDown, Every),
-    LifecycleRow(Lifted, ZeroReached, Lifted),
-    LifecycleRow(Lifted, EndpointsWithdrawn, Marked),
-    LifecycleRow(Lifted, EndpointsRestored, Lifted),
-    LifecycleRow(Every, ScaledDown, Every),
-    LifecycleRow(Every, ZeroReached, Marked),
-    LifecycleRow(Every, EndpointsWithdrawn, Marked),
-    LifecycleRow(Every, EndpointsRestored, Lifted),
-    LifecycleRow(Marked, ScaledDown, Every),
-    LifecycleRow(Marked, ZeroReached, Marked),
-    LifecycleRow(Marked, EndpointsWithdrawn, Marked),
-    LifecycleRow(Marked, EndpointsRestored, Lifted),
+ENDPOINTS = _rows(
+    ((Lifted, Every, Marked), ScaledDown, Every),
+    ((Lifted,), ZeroReached, Lifted),
+    ((Every, Marked), ZeroReached, Marked),
+    ((Lifted, Every, Marked), EndpointsWithdrawn, Marked),
+    ((Lifted, Every, Marked), EndpointsRestored, Lifted),
 )
+_ENDPOINTS = build(Block, ENDPOINTS)
 
 NONE: frozenset[str] = frozenset()
 """Shared by all services without endpoints: each empty set would take 216 bytes."""
@@ -372,7 +345,7 @@ class TerminatingEndpoints:
 
     def after(self, event: EndpointEvent, seen: tuple[str, ...]) -> TerminatingEndpoints:
         """Return the terminating endpoints after `event`, while the endpoints `seen` exist."""
-        block = Block(_run(_ENDPOINTS, self.block, event))
+        block = run(_ENDPOINTS, self.block, type(event))
         if block is self.block:
             return self
         begins = self.block is Lifted
@@ -381,7 +354,7 @@ class TerminatingEndpoints:
     def observed(self, replicas: int | None, seen: tuple[str, ...]) -> TerminatingEndpoints:
         """Return the terminating endpoints after an observation. Those that no longer exist have ended."""
         endpoints = (frozenset(seen) if self.block is Every else self.endpoints.intersection(seen)) or NONE
-        block = Block(_run(_ENDPOINTS, self.block, ZeroReached())) if replicas == 0 else self.block
+        block = run(_ENDPOINTS, self.block, ZeroReached) if replicas == 0 else self.block
         same = block is self.block and endpoints == self.endpoints
         return self if same else TerminatingEndpoints(block, endpoints)
 
@@ -394,32 +367,3 @@ class TerminatingEndpoints:
 
 
 NOT_TERMINATING = TerminatingEndpoints()
-
-
-# The tables as machines
-
-
-@dataclass(slots=True)
-class _Model:
-    """The model for `transitions`."""
-
-    state: str
-
-
-def _machine(states: type[StrEnum], rows: tuple[LifecycleRow, ...]) -> Machine:
-    machine = Machine(model=None, states=states, initial=None, auto_transitions=False)
-    for row in rows:
-        machine.add_transition(row.event.__name__, row.source, row.target)
-    return machine
-
-
-_LIFECYCLE, _ENDPOINTS = _machine(Stage, LIFECYCLE), _machine(Block, ENDPOINTS)
-
-
-def _run(machine: Machine, state: StrEnum, event: LifecycleEvent) -> str:
-    model, name = _Model(state), type(event).__name__
-    try:
-        machine.events[name].trigger(model)
-    except (KeyError, MachineError):
-        raise UnlistedEvent(f"{name} is not listed for {state}") from None
-    return model.state

@@ -5,7 +5,7 @@ A service is asleep (`ScaledToZero`), starting (`Waking`), in use (`Active`), wi
 held and never lost. While it is active or idle, its route leads to the pods. `reconciler.plan` derives the route from
 the state.
 
-A row of the table is `(source, event, when, target)`. The rows of one state and event are tried from the top, and the
+A row of the table is `(source, event, target, when)`. The rows of one state and event are tried from the top, and the
 first whose guard holds is taken. A row whose target is its source keeps the state and `since`; it may update `stalled`,
 `zeroed`, or the reason of a service that works. If every guard fails, the record does not change. A pair of state and
 event without a row is an error of the caller and raises `UnlistedEvent`.
@@ -17,7 +17,8 @@ Invariants of the table:
   and `Waking` only if the service has no client. `ReplicasAtZero` reports that someone else scaled it to zero.
 - Events may be late or repeated. Where that is harmless, the table has a row that keeps the state.
 
-Sans-IO and without a clock: `now` is an argument. The `transitions` library runs the table.
+Sans-IO and without a clock: `now` is an argument. The `transitions` library runs this table, and those of
+`lifecycle.py`.
 Counterparts: `events.py` (the input), `judge.py` (events from observations), `record.py` (the persisted values).
 """
 
@@ -25,13 +26,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
 
-from transitions import EventData, Machine, MachineError
+from transitions import Machine, MachineError
 
 from reconciler.core import events
 from reconciler.core.events import Event
 from reconciler.core.record import Record, State
+
+S = TypeVar("S", bound=StrEnum)
 
 ScaledToZero, Waking, Active, Idle, Draining = State
 
@@ -59,102 +63,106 @@ def not_paused(_: Record, event: Event) -> bool:
 
 
 class Row(NamedTuple):
-    """A row of the table; `when` is the guard, or None if there is none."""
+    """A row of a table; `when` is the guard, or None if there is none."""
 
-    source: State
-    event: type[Event]
-    when: Guard | None
-    target: State
+    source: StrEnum
+    event: type
+    target: StrEnum
+    when: Guard | None = None
 
 
 TABLE: tuple[Row, ...] = (
     # Asleep: demand wakes it; a ready endpoint after an observed zero was scaled up by someone else.
-    Row(ScaledToZero, events.DemandSeen, None, Waking),
-    Row(ScaledToZero, events.WakeCommanded, None, Waking),
-    Row(ScaledToZero, events.Ready, zero_was_confirmed, Active),
-    Row(ScaledToZero, events.ReplicasAtZero, None, ScaledToZero),
-    Row(ScaledToZero, events.SleepCommanded, None, ScaledToZero),
-    Row(ScaledToZero, events.ProgramOutdated, None, ScaledToZero),
-    Row(ScaledToZero, events.DeletionStarted, None, Waking),
+    Row(ScaledToZero, events.DemandSeen, Waking),
+    Row(ScaledToZero, events.WakeCommanded, Waking),
+    Row(ScaledToZero, events.Ready, Active, zero_was_confirmed),
+    Row(ScaledToZero, events.ReplicasAtZero, ScaledToZero),
+    Row(ScaledToZero, events.SleepCommanded, ScaledToZero),
+    Row(ScaledToZero, events.ProgramOutdated, ScaledToZero),
+    Row(ScaledToZero, events.DeletionStarted, Waking),
     # Waking: a successful dial completes it; a timeout ends it only without a client.
-    Row(Waking, events.Ready, None, Active),
-    Row(Waking, events.WakeStalled, None, Waking),
-    Row(Waking, events.WakeTimedOut, no_client, ScaledToZero),
-    Row(Waking, events.WakeTimedOut, None, Waking),
-    Row(Waking, events.ReplicasAtZero, None, ScaledToZero),
-    Row(Waking, events.DemandSeen, None, Waking),
-    Row(Waking, events.WakeCommanded, None, Waking),
-    Row(Waking, events.SleepCommanded, None, Waking),
-    Row(Waking, events.ProgramOutdated, None, Waking),
+    Row(Waking, events.Ready, Active),
+    Row(Waking, events.WakeStalled, Waking),
+    Row(Waking, events.WakeTimedOut, ScaledToZero, no_client),
+    Row(Waking, events.WakeTimedOut, Waking),
+    Row(Waking, events.ReplicasAtZero, ScaledToZero),
+    Row(Waking, events.DemandSeen, Waking),
+    Row(Waking, events.WakeCommanded, Waking),
+    Row(Waking, events.SleepCommanded, Waking),
+    Row(Waking, events.ProgramOutdated, Waking),
     # Active: in use, or not known to be unused.
-    Row(Active, events.Quiet, None, Idle),
-    Row(Active, events.EndpointsLost, None, Waking),
-    Row(Active, events.RolloutStarted, None, Waking),
-    Row(Active, events.ReplicasAtZero, None, ScaledToZero),
-    Row(Active, events.SleepCommanded, None, Draining),
-    Row(Active, events.ProgramOutdated, None, Draining),
-    Row(Active, events.Ready, None, Active),
-    Row(Active, events.DemandSeen, None, Active),
-    Row(Active, events.Traffic, None, Active),
-    Row(Active, events.TrafficUnknown, None, Active),
-    Row(Active, events.WakeCommanded, None, Active),
-    Row(Active, events.BusySeen, None, Active),
+    Row(Active, events.Quiet, Idle),
+    Row(Active, events.EndpointsLost, Waking),
+    Row(Active, events.RolloutStarted, Waking),
+    Row(Active, events.ReplicasAtZero, ScaledToZero),
+    Row(Active, events.SleepCommanded, Draining),
+    Row(Active, events.ProgramOutdated, Draining),
+    Row(Active, events.Ready, Active),
+    Row(Active, events.DemandSeen, Active),
+    Row(Active, events.Traffic, Active),
+    Row(Active, events.TrafficUnknown, Active),
+    Row(Active, events.WakeCommanded, Active),
+    Row(Active, events.BusySeen, Active),
     # Idle: traffic, work, and unknown usage make it active again.
-    Row(Idle, events.Traffic, None, Active),
-    Row(Idle, events.DemandSeen, None, Active),
-    Row(Idle, events.TrafficUnknown, None, Active),
-    Row(Idle, events.WakeCommanded, None, Active),
-    Row(Idle, events.BusySeen, None, Active),
-    Row(Idle, events.IdleElapsed, not_paused, Draining),
-    Row(Idle, events.SleepCommanded, None, Draining),
-    Row(Idle, events.ProgramOutdated, None, Draining),
-    Row(Idle, events.EndpointsLost, None, Waking),
-    Row(Idle, events.RolloutStarted, None, Waking),
-    Row(Idle, events.ReplicasAtZero, None, ScaledToZero),
-    Row(Idle, events.Ready, None, Idle),
-    Row(Idle, events.Quiet, None, Idle),
+    Row(Idle, events.Traffic, Active),
+    Row(Idle, events.DemandSeen, Active),
+    Row(Idle, events.TrafficUnknown, Active),
+    Row(Idle, events.WakeCommanded, Active),
+    Row(Idle, events.BusySeen, Active),
+    Row(Idle, events.IdleElapsed, Draining, not_paused),
+    Row(Idle, events.SleepCommanded, Draining),
+    Row(Idle, events.ProgramOutdated, Draining),
+    Row(Idle, events.EndpointsLost, Waking),
+    Row(Idle, events.RolloutStarted, Waking),
+    Row(Idle, events.ReplicasAtZero, ScaledToZero),
+    Row(Idle, events.Ready, Idle),
+    Row(Idle, events.Quiet, Idle),
     # Draining: the pods still run, so becoming active again costs nothing.
-    Row(Draining, events.Traffic, None, Active),
-    Row(Draining, events.DemandSeen, None, Active),
-    Row(Draining, events.TrafficUnknown, None, Active),
-    Row(Draining, events.WakeCommanded, None, Active),
-    Row(Draining, events.BusySeen, None, Active),
-    Row(Draining, events.DeletionStarted, None, Active),
-    Row(Draining, events.Drained, None, ScaledToZero),
-    Row(Draining, events.DrainTimedOut, None, Active),
-    Row(Draining, events.ReplicasAtZero, None, ScaledToZero),
-    Row(Draining, events.Ready, None, Draining),
-    Row(Draining, events.Quiet, None, Draining),
-    Row(Draining, events.SleepCommanded, None, Draining),
-    Row(Draining, events.ProgramOutdated, None, Draining),
+    Row(Draining, events.Traffic, Active),
+    Row(Draining, events.DemandSeen, Active),
+    Row(Draining, events.TrafficUnknown, Active),
+    Row(Draining, events.WakeCommanded, Active),
+    Row(Draining, events.BusySeen, Active),
+    Row(Draining, events.DeletionStarted, Active),
+    Row(Draining, events.Drained, ScaledToZero),
+    Row(Draining, events.DrainTimedOut, Active),
+    Row(Draining, events.ReplicasAtZero, ScaledToZero),
+    Row(Draining, events.Ready, Draining),
+    Row(Draining, events.Quiet, Draining),
+    Row(Draining, events.SleepCommanded, Draining),
+    Row(Draining, events.ProgramOutdated, Draining),
 )
 
 
 @dataclass(slots=True)
-class _Subject:
-    """The model for `transitions`: a record and the event to apply."""
+class _Model(Generic[S]):
+    """The model for `transitions`."""
 
-    record: Record
-    event: Event
-    state: State
+    state: S
 
 
-def _condition(guard: Guard | None) -> Callable[[EventData], bool] | None:
-    def holds(data: EventData) -> bool:
-        assert guard is not None and isinstance(data.model, _Subject)
-        return guard(data.model.record, data.model.event)
-
-    return guard and holds
-
-
-def _machine() -> Machine:
-    machine = Machine(model=None, states=State, initial=None, auto_transitions=False, send_event=True)
-    for row in TABLE:
-        machine.add_transition(row.event.__name__, row.source, row.target, conditions=_condition(row.when))
+def build(states: type[StrEnum], table: Iterable[Row]) -> Machine:
+    """Return the machine that runs a table."""
+    machine = Machine(model=None, states=states, initial=None, auto_transitions=False)
+    for row in table:
+        machine.add_transition(row.event.__name__, row.source, row.target, row.when)
     return machine
 
 
-_MACHINE = _machine()
+def run(machine: Machine, state: S, event: type, *details: object) -> S:
+    """Return the state after an event; the same if every guard fails. Guards receive `details`.
+
+    Raises `UnlistedEvent` for a pair that the table does not list.
+    """
+    model = _Model(state)
+    try:
+        machine.events[event.__name__].trigger(model, *details)
+    except (KeyError, MachineError):
+        raise UnlistedEvent(f"{event.__name__} is not listed for {state}") from None
+    return model.state
+
+
+_MACHINE = build(State, TABLE)
 
 
 def step(record: Record, event: Event, now: float) -> Record:
@@ -162,24 +170,11 @@ def step(record: Record, event: Event, now: float) -> Record:
 
     Returns the same object if nothing changed. Raises `UnlistedEvent` for a pair that the table does not list.
     """
-    target = _target(record, event)
-    if target is None:
-        return record
+    target = run(_MACHINE, record.state, type(event), record, event)
     if target is record.state:
         return _refreshed(record, event)
-    return Record(
-        target, now, event.reason, record.replicas, record.hold_address, stalled=None, zeroed=_is_zeroed(event)
-    )
-
-
-def _target(record: Record, event: Event) -> State | None:
-    """Return the target state by the table, or None if every guard fails."""
-    subject = _Subject(record, event, record.state)
-    try:
-        taken = _MACHINE.events[event.name].trigger(subject)
-    except (KeyError, MachineError):
-        raise UnlistedEvent(f"{event.name} is not listed for {record.state}") from None
-    return subject.state if taken else None
+    is_zeroed = isinstance(event, events.ReplicasAtZero)
+    return Record(target, now, event.reason, record.replicas, record.hold_address, stalled=None, zeroed=is_zeroed)
 
 
 def diagram(table: Iterable[Row] = TABLE) -> str:
@@ -188,7 +183,7 @@ def diagram(table: Iterable[Row] = TABLE) -> str:
     Events with the same source and target share an arrow, with the guard in brackets. Rows that do not change the state
     are left out.
     """
-    arrows: dict[tuple[State, State], list[str]] = {}
+    arrows: dict[tuple[StrEnum, StrEnum], list[str]] = {}
     for row in table:
         if row.target is not row.source:
             arrows.setdefault((row.source, row.target), []).append(_label(row))
@@ -211,7 +206,3 @@ def _refreshed(record: Record, event: Event) -> Record:
         case events.BusySeen() if record.reason != event.reason:
             return replace(record, reason=event.reason)
     return record
-
-
-def _is_zeroed(event: Event) -> bool:
-    return isinstance(event, events.ReplicasAtZero)

@@ -9,10 +9,10 @@ from reconciler.core.record import State
 
 def test_diagram_merges_arrows_and_omits_loops() -> None:
     table = (
-        Row(State.Idle, events.IdleElapsed, not_paused, State.Draining),
-        Row(State.Idle, events.Quiet, None, State.Idle),
-        Row(State.Idle, events.SleepCommanded, None, State.Draining),
-        Row(State.Draining, events.Drained, None, State.ScaledToZero),
+        Row(State.Idle, events.IdleElapsed, State.Draining, not_paused),
+        Row(State.Idle, events.Quiet, State.Idle),
+        Row(State.Idle, events.SleepCommanded, State.Draining),
+        Row(State.Draining, events.Drained, State.ScaledToZero),
     )
     assert diagram(table).splitlines() == [
         "stateDiagram-v2",
