@@ -8,25 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Protocol
 
 from reconciler.ports.store import NoIndexLeft
 
 _FIRST, _LOCAL = IPv4Address("127.64.0.0"), "127.0.0.1"
-
-
-class HoldRange(Protocol):
-    """The addresses that holders listen on."""
-
-    @property
-    def size(self) -> int:
-        """The number of hold addresses."""
-
-    def address(self, index: int) -> str:
-        """Return the hold address of an index; addresses repeat after `size` indexes."""
-
-    def listens_at(self, address: str) -> bool:
-        """Return whether holders listen on this address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +37,6 @@ class AnyIp:
         except ValueError:
             return None
         return found if port == str(self.port) and 0 <= found < self.size else None
-
-    def listens_at(self, address: str) -> bool:
-        """Return whether a hold address is in this range."""
-        return self.index(address) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +66,9 @@ class Tproxy:
         number = int(port) if port.isascii() and port.isdecimal() and len(port) <= len(str(self.last)) else 0
         return number - self.first if host == _LOCAL and self.first <= number <= self.last else None
 
-    def listens_at(self, address: str) -> bool:
-        """Return whether a hold address is in this range."""
-        return self.index(address) is not None
+
+HoldRange = AnyIp | Tproxy
+"""The addresses that holders listen on."""
 
 
 class HoldAddressAllocator:
@@ -126,7 +107,7 @@ class HoldAddressAllocator:
 
     def listens_at(self, address: str) -> bool:
         """Return whether holders listen on this address."""
-        return self._range.listens_at(address)
+        return self._range.index(address) is not None
 
     @property
     def is_nearly_full(self) -> bool:

@@ -28,6 +28,7 @@ from reconciler.core.lifecycle import (
 from reconciler.core.reasons import Unknown
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample, evidence
+from reconciler.engine.engine import Engine
 from reconciler.engine.service import ManagedService
 from reconciler.ports.clock import Clock
 
@@ -42,17 +43,6 @@ class Programs(Protocol):
     def restart(self, service: str) -> None: ...
 
 
-class NoPrograms:
-    """A backend whose owner replaces programs, as Kubernetes does."""
-
-    def outdated(self) -> frozenset[str]:
-        """Return the services that run an earlier program."""
-        return frozenset()
-
-    def restart(self, service: str) -> None:
-        """Do nothing: no service is outdated."""
-
-
 class KnownMembers(Protocol):
     """The Envoys and replicas of a cluster."""
 
@@ -61,29 +51,20 @@ class KnownMembers(Protocol):
     def unknown(self) -> Unknown | None: ...
 
 
-class Withdrawals(Protocol):
-    """The part of the engine that withdraws endpoints."""
-
-    @property
-    def services(self) -> Mapping[str, ManagedService]: ...
-
-    def withdraw(self, name: str) -> None: ...
-
-    def restore(self, name: str) -> None: ...
-
-
 class Lifecycles:
-    """The lifecycles in progress. `expected` returns the Envoys that a sample must contain."""
+    """The lifecycles in progress. `expected` returns the Envoys that a sample must contain.
+
+    Without `programs`, someone else replaces programs, as Kubernetes does.
+    """
 
     def __init__(
         self,
         clock: Clock,
-        engine: Withdrawals,
+        engine: Engine,
         expected: Callable[[], frozenset[str]],
         programs: Programs | None = None,
     ) -> None:
-        self._clock, self._engine, self._expected = clock, engine, expected
-        self._programs = programs or NoPrograms()
+        self._clock, self._engine, self._expected, self._programs = clock, engine, expected, programs
         self._lifecycles: dict[str, Lifecycle] = {}
         self._removed: dict[str, Spec] = {}
         self._held: dict[str, int | None] = {}
@@ -139,7 +120,8 @@ class Lifecycles:
 
     def sampled(self, sample: Sample) -> bool:
         """Apply a sample; return whether it ended a removal."""
-        services, outdated = self._engine.services, self._programs.outdated()
+        services = self._engine.services
+        outdated = self._programs.outdated() if self._programs else frozenset()
         for name in (outdated | self._lifecycles.keys()) & services.keys():
             self._roll_out(name, services[name], sample, name in outdated)
         before = len(self._removed)
@@ -193,7 +175,7 @@ class Lifecycles:
             case Stage.Withdrawn:
                 log.info("the program changed and the service is never idle: new connections wait", service=name)
                 self._engine.withdraw(name)
-            case Stage.Replacing:
+            case Stage.Replacing if self._programs:
                 log.info("nothing is in flight: replacing the program", service=name)
                 self._programs.restart(name)
             case Stage.Outdated if before.stage is Stage.Withdrawn:

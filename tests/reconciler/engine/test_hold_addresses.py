@@ -8,6 +8,7 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import AnyIp
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from tests.fakes.listener import NoListener
@@ -22,16 +23,10 @@ def asleep(address: str, since: float = SINCE, zeroed: bool = True) -> Record:
 
 
 @dataclass(frozen=True)
-class SmallRange:
-    """The first `size` addresses of 127.64.0.0/24."""
+class SmallRange(AnyIp):
+    """The first `size` addresses of the range."""
 
-    size: int
-
-    def address(self, index: int) -> str:
-        return f"127.64.0.{index % self.size}:1"
-
-    def listens_at(self, address: str) -> bool:
-        return address.endswith(":1")
+    size: int = 100
 
 
 class Place:
@@ -41,7 +36,7 @@ class Place:
         ports = World(Spec(name="web"), (0.0, 0.0)).replica
         self.store = ports.store
         ports.world.records.saved |= saved
-        self.engine = Engine(Clock(lambda: NOW), Pace(3.0), SmallRange(addresses), NoListener())
+        self.engine = Engine(Clock(lambda: NOW), Pace(3.0), SmallRange(1, addresses), NoListener())
         self.engine.start(Adapters(ports.backend, ports.streams, ports.streams, ports, self.store, lambda at: None))
         if not leads:
             self.engine.follow()

@@ -26,4 +26,3 @@ def test_hold_address_of_index_maps_back_to_it(hold: AnyIp | Tproxy) -> None:
 def test_hold_address_outside_range_has_no_index(address: str) -> None:
     for hold in (ANYIP, TPROXY):
         assert hold.index(address) is None
-        assert not hold.listens_at(address)
