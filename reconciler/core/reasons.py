@@ -184,11 +184,6 @@ class Unknown:
     message: str
 
 
-def message(unknown: Unknown | None) -> str | None:
-    """Return the message of an unknown, or None if usage is known."""
-    return unknown.message if unknown else None
-
-
 @dataclass(frozen=True, slots=True)
 class Blocker:
     """The reason why a service may not be scaled to zero or removed yet."""

@@ -205,8 +205,15 @@ class _Sum:
     open: int = 0
 
     def add(self, was: Counters, now: Counters, by: IdleBy) -> None:
-        self.moved += _moved(was, now, by)
-        self.in_flight += _in_flight(was, now, by)
+        match by:
+            case IdleBy.REQUESTS:
+                moved, in_flight = now.requests - was.requests, now.active_requests
+            case IdleBy.CONNECTIONS:
+                moved, in_flight = now.connections - was.connections, now.active_connections
+            case IdleBy.BYTES:
+                moved, in_flight = now.bytes - was.bytes, int(now.bytes > was.bytes)
+        self.moved += moved
+        self.in_flight += in_flight
         self.arrived += now.requests - was.requests + now.connections - was.connections
         self.open += now.active_requests if now.requests else now.active_connections
 
@@ -273,23 +280,3 @@ STARTING = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW, Reason.ENVOY_RESTAR
 """Causes that end with the next samples of the same Envoys."""
 NO_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "no sample yet")
 FIRST_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "only one sample so far")
-
-
-def _moved(was: Counters, now: Counters, by: IdleBy) -> int:
-    match by:
-        case IdleBy.REQUESTS:
-            return now.requests - was.requests
-        case IdleBy.CONNECTIONS:
-            return now.connections - was.connections
-        case IdleBy.BYTES:
-            return now.bytes - was.bytes
-
-
-def _in_flight(was: Counters, now: Counters, by: IdleBy) -> int:
-    match by:
-        case IdleBy.REQUESTS:
-            return now.active_requests
-        case IdleBy.CONNECTIONS:
-            return now.active_connections
-        case IdleBy.BYTES:
-            return 1 if now.bytes > was.bytes else 0

@@ -143,11 +143,6 @@ def source_problem(place: str, source: str) -> Problem | None:
     return None
 
 
-def status_problem(place: str, status: int) -> Problem | None:
-    """Check the status of the response to ignored requests."""
-    return number_problem(place, status, MAX_STATUS, 200, MIN_STATUS)
-
-
 def body_problem(place: str, body: str) -> Problem | None:
     """Check the body of the response to ignored requests."""
     if len(body.encode(errors="replace")) <= MAX_BODY_BYTES:

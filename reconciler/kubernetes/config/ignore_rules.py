@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Ignore, Protocol
-from reconciler.core.validation import Notation
+from reconciler.core.validation import MAX_STATUS, MIN_STATUS, Notation
 from reconciler.kubernetes.types.scaled_service import IgnoreAnswer, IgnoreRule
 
 EXAMPLE = "{paths: [/healthz], userAgents: [kube-probe/]}"
@@ -53,7 +53,7 @@ def _size(rule: IgnoreRule) -> tuple[int, int]:
 
 def answer_problems(place: str, answer: IgnoreAnswer) -> Iterator[Problem]:
     """Yield the problems of the answer to ignored requests."""
-    if problem := validation.status_problem(f"{place}.status", answer.status):
+    if problem := validation.number_problem(f"{place}.status", answer.status, MAX_STATUS, 200, MIN_STATUS):
         yield problem
     if problem := validation.body_problem(f"{place}.body", answer.body):
         yield problem

@@ -15,7 +15,7 @@ import pytest
 
 from reconciler.app.admin import Deployment, EngineOperations
 from reconciler.core.events import SleepCommanded, WakeCommanded
-from reconciler.core.reasons import Reason, message
+from reconciler.core.reasons import Reason, Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
@@ -45,6 +45,11 @@ async def until(condition: Callable[[], Any], what: str) -> None:
         while not condition():
             await asyncio.sleep(0.005)
     assert condition(), what
+
+
+def message(unknown: Unknown | None) -> str | None:
+    """Return the reason why usage is unknown, or None."""
+    return unknown.message if unknown else None
 
 
 @dataclass(frozen=True)
