@@ -1,4 +1,4 @@
-"""Busy checks, run in the background. Implements `reconciler.ports.busy.BusyChecks`.
+"""Busy checks, run in the background. Implements `reconciler.ports.usage.BusyChecks`.
 
 Every question has an answer: a check that raises an error has failed, and its service stays awake.
 """
@@ -12,7 +12,7 @@ import structlog
 
 from reconciler.core.busy import BusyAnswer, check_failed
 from reconciler.core.reasons import Blocker
-from reconciler.ports.busy import Report
+from reconciler.ports.usage import Report
 
 log = structlog.get_logger(__name__)
 

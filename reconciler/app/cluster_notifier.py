@@ -12,7 +12,7 @@ import structlog
 
 from reconciler.core.events import Event
 from reconciler.core.reasons import Problem
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.engine.engine import Engine
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
@@ -25,7 +25,6 @@ from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.status.finalizer import FinalizerController, NeededFor, Release
 from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService
-from reconciler.ports.transitions import Transition
 
 log = structlog.get_logger()
 

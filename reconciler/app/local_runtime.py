@@ -31,7 +31,7 @@ from reconciler.app.shutdown import drain, stop_programs
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.address import Address, join_address, split_address
 from reconciler.core.events import ProgramOutdated
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.core.spec import Protocol
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
@@ -52,7 +52,6 @@ from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
-from reconciler.ports.transitions import Transition
 from reconciler.server.admission import Admission
 from reconciler.server.holders import HolderStreams
 from reconciler.server.http import Http, report_exhaustion

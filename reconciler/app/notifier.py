@@ -9,9 +9,9 @@ import asyncio
 
 import structlog
 
+from reconciler.core.record import Transition
 from reconciler.engine.wake import TransitionListener, Wake
 from reconciler.metrics import Metrics
-from reconciler.ports.transitions import Transition
 
 
 class TransitionNotifier:

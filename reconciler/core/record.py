@@ -1,4 +1,4 @@
-"""The persisted record of a service: its state and the facts that cannot be observed again.
+"""The persisted record of a service: its state and the facts that cannot be observed again; its transitions.
 
 Rule: immutable values, no I/O, no clock. Counterpart: `machine.py`, which returns the next record.
 """
@@ -43,3 +43,17 @@ class Record:
     def diagnosis(self) -> Diagnosis | None:
         """The reason why the wake is stalled; None while no fault is known."""
         return None if self.stalled is None else Diagnosis.parse(self.stalled)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of one service's state, or a wake that became stalled (then `source` equals `target`)."""
+
+    service: str
+    source: State
+    event: str
+    target: State
+    reason: str
+    at: float
+    reference: str = ""
+    """Id of this wake in refusals to clients."""

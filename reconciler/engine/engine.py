@@ -19,7 +19,7 @@ from reconciler.core.judge import due, is_question_due, judge
 from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn
 from reconciler.core.machine import step
 from reconciler.core.reasons import Unknown
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import NO_SAMPLE, Pace, Sample, Window
 from reconciler.engine.history import History
@@ -30,15 +30,13 @@ from reconciler.engine.request_counter import RequestCounter
 from reconciler.engine.service import ManagedService, ServiceIndex
 from reconciler.engine.wake import TransitionListener
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
-from reconciler.ports.alarm import Alarm
 from reconciler.ports.backend import Backend, WorkloadStatus
-from reconciler.ports.busy import BusyChecks
-from reconciler.ports.clock import Clock
+from reconciler.ports.clock import Alarm, Clock
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
 from reconciler.ports.replicas import RecordProgress, Replicas, SingleReplica
 from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
-from reconciler.ports.transitions import Transition
+from reconciler.ports.usage import BusyChecks
 
 Returned = WorkloadStatus | RouteState | HoldStatus
 Effect = Callable[[], Returned | None]
@@ -76,7 +74,7 @@ class Engine:
         self.pace = pace
         self._listener = listener
         self._index = ServiceIndex()
-        self._services = self._index.services
+        self.services: Mapping[str, ManagedService] = self._index.services
         self.history = History()
         self._records = RecordKeeper(clock, hold_range, self._index)
         self.leadership = Leadership(clock, self._index, self._records, self.history, listener)
@@ -91,10 +89,6 @@ class Engine:
         """Restore the records. Must be called first."""
         self._adapters = adapters
         self._records.start(adapters.store)
-
-    @property
-    def services(self) -> Mapping[str, ManagedService]:
-        return self._services
 
     @property
     def synced(self) -> bool:
@@ -115,26 +109,26 @@ class Engine:
         paused = self._adapters.store.paused()
         configured = {spec.name: spec for spec in specs}
         wanted = {**configured, **{name: replace(configured[name], paused=True) for name in paused & configured.keys()}}
-        are_awaited = [self._remove(name) for name in self._services.keys() - wanted.keys()]
+        are_awaited = [self._remove(name) for name in self.services.keys() - wanted.keys()]
         for name, spec in wanted.items():
-            if name not in self._services:
+            if name not in self.services:
                 record = self._records.restore(name) if self.leads else None
-                self._services[name] = service = ManagedService(spec, record)
+                self._index.services[name] = service = ManagedService(spec, record)
                 service.seen = replace(service.seen, busy_until=self._busy_until.get(name))
                 self._index.note(name, record)
                 self.leadership.adopt_known(name)
                 self._settle(name)
-            elif self._services[name].spec != spec:
-                self._services[name].spec = spec
-                self._services[name].route = ()  # ignore rules may have changed: send the route again
+            elif self.services[name].spec != spec:
+                self.services[name].spec = spec
+                self.services[name].route = ()  # ignore rules may have changed: send the route again
                 self._settle(name)
-            self._services[name].always_paused = configured[name].paused
+            self.services[name].always_paused = configured[name].paused
         if any(are_awaited):
             self.allocate()
 
     def ran(self, running: WorkloadStatus) -> None:
         """Apply a report of the backend."""
-        if service := self._services.get(running.service):
+        if service := self.services.get(running.service):
             service.saw_running(running)
             if service.record is None and self.leads:
                 self._records.create(running.service, service)
@@ -142,13 +136,13 @@ class Engine:
 
     def routed(self, state: RouteState) -> None:
         """Apply a report of the router."""
-        if service := self._services.get(state.service):
+        if service := self.services.get(state.service):
             service.saw_route(state)
             self._settle(state.service)
 
     def held(self, held: HoldStatus) -> None:
         """Apply a report of the holders."""
-        if service := self._services.get(held.service):
+        if service := self.services.get(held.service):
             unserved = service.wake and service.wake.total() is None
             service.saw_held(held)
             self._settle(held.service)
@@ -157,7 +151,7 @@ class Engine:
 
     def answered(self, name: str, answer: BusyAnswer) -> None:
         """Apply the answer of a busy check."""
-        if service := self._services.get(name):
+        if service := self.services.get(name):
             service.seen = replace(service.seen, busy=answer.after(service.seen.busy))
             self._settle(name)
 
@@ -169,7 +163,7 @@ class Engine:
             del self._busy_until[name]
         else:
             self._busy_until[name] = until
-        if service := self._services.get(name):
+        if service := self.services.get(name):
             service.seen = replace(service.seen, busy_until=until)
             self._settle(name)
 
@@ -183,14 +177,14 @@ class Engine:
         self.unknown = unknown = window.unknown() or self._adapters.replicas.unknown()
         used = self._counter.requests(sample)
         for name in self._index.awake | used.keys():
-            if service := self._services.get(name):
+            if service := self.services.get(name):
                 service.requests += used.get(name, 0)
                 service.saw_traffic(window.judge(name, service.spec.idle_by, unknown))
                 self._settle(name)
 
     def passed(self, name: str, deadline: Deadline) -> None:
         """Apply a passed deadline, unless the service has another one now."""
-        if (service := self._services.get(name)) is None or service.deadline != deadline:
+        if (service := self.services.get(name)) is None or service.deadline != deadline:
             return
         before, service.deadline = service.record, None  # it has passed: the next plan arms the alarm again
         self._settle(name)
@@ -203,7 +197,7 @@ class Engine:
 
     def command(self, name: str, event: Event) -> None:
         """Apply a command of a person; a follower only wakes. Raises `KeyError` for an unknown service."""
-        service = self._services[name]
+        service = self.services[name]
         if service.record and self.leadership.may_command(service.record, event):
             now = self._now()
             if isinstance(event, SleepCommanded | ProgramOutdated):
@@ -213,7 +207,7 @@ class Engine:
 
     def pause(self, name: str, paused: bool) -> None:
         """Pause or resume a service. Raises `KeyError` for an unknown service."""
-        service = self._services[name]
+        service = self.services[name]
         self._adapters.store.pause(name, paused)
         service.spec = replace(service.spec, paused=paused or service.always_paused)
         if paused and self.leads and service.record and service.record.state is State.Draining:
@@ -254,13 +248,13 @@ class Engine:
         self._settle_each(self.leadership.allocate())
 
     def _set_endpoints(self, name: str, event: EndpointEvent) -> None:
-        if service := self._services.get(name):
+        if service := self.services.get(name):
             service.set_terminating(event)
             self._settle(name)
 
     def _remove(self, name: str) -> bool:
         """Remove a service; return whether another one may be waiting for its hold address."""
-        is_awaited = self._records.release(name, self._services.pop(name).record)
+        is_awaited = self._records.release(name, self._index.services.pop(name).record)
         self._index.drop(name)
         self._adapters.alarm.arm(name, None)
         self._adapters.holders.order(name, None)
@@ -279,7 +273,7 @@ class Engine:
 
         A returned state is an observation, too: it is applied once the record is not in the middle of a step.
         """
-        service = self._services[name]
+        service = self.services[name]
         if record := service.set_back(self._now()):
             self._save(name, record)
         stepped = False

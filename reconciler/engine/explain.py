@@ -11,11 +11,10 @@ from typing import Any
 
 from reconciler.core import judge
 from reconciler.core.reasons import Blocker, Reason, Unknown
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.core.traffic import NEVER_USED, Sample
 from reconciler.engine.service import ManagedService
 from reconciler.engine.view import moment
-from reconciler.ports.transitions import Transition
 
 LASTING_FAILURES = 2
 """Failed busy checks in a row that are reported."""

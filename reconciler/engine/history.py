@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from reconciler.ports.transitions import Transition
+from reconciler.core.record import Transition
 
 LAST = 10
 """Number of transitions per service."""

@@ -11,14 +11,13 @@ from dataclasses import replace
 from reconciler.core.events import Event, WakeCommanded, WakeStalled
 from reconciler.core.follower import in_force, on_demoted, on_elected
 from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn, ScaledDown
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.engine.history import History
 from reconciler.engine.records import RecordKeeper
 from reconciler.engine.service import ManagedService, ServiceIndex
 from reconciler.engine.wake import TransitionListener
 from reconciler.ports.clock import Clock
 from reconciler.ports.replicas import RecordProgress
-from reconciler.ports.transitions import Transition
 
 MAX_UNREPORTED = 4
 """Number of own transitions per service that a follower keeps until it leads."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from reconciler.core.traffic import Sample
 from reconciler.ports.clock import Clock
-from reconciler.ports.traffic import TrafficSource
+from reconciler.ports.usage import TrafficSource
 
 
 class Sampler:

@@ -11,7 +11,7 @@ from reconciler.core.lifecycle import (
     EndpointEvent,
     TerminatingEndpoints,
 )
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
 from reconciler.engine.unserved import NONE, UnservedWakes
@@ -20,7 +20,6 @@ from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests, WorkloadStatus
 from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
-from reconciler.ports.transitions import Transition
 
 ASLEEP = Observed()
 SLACK_SECONDS = 1.0

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from reconciler.ports.transitions import Transition
+from reconciler.core.record import Transition
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping
 from prometheus_client.exposition import choose_encoder
 
 from reconciler.core.reasons import Unknown
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.core.traffic import Sample
 from reconciler.metrics.registry import Registry
 from reconciler.metrics.service_counters import ServiceCounters
 from reconciler.metrics.services import Page
 from reconciler.metrics.sources import ServiceSource, Sources
 from reconciler.ports.holders import HoldStatus
-from reconciler.ports.transitions import Transition
 
 MAX_ENVOYS = 4096
 """Node ids with counted acknowledgements, above which those of disconnected Envoys are forgotten."""

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus
-from reconciler.ports.transitions import Transition
 
 
 @dataclass(frozen=True, slots=True)

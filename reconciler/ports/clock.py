@@ -1,10 +1,13 @@
-"""The clocks of a process; tests replace them."""
+"""The clocks of a process, which tests replace, and the port for deadlines."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
+
+from reconciler.plan import Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +18,10 @@ class Clock:
     """Seconds since the epoch."""
     ticks: Callable[[], float] = time.monotonic
     """Seconds since some moment; never set."""
+
+
+class Alarm(Protocol):
+    """Alarm that calls back with the service and its deadline once the deadline has passed, perhaps late."""
+
+    def arm(self, service: str, deadline: Deadline | None) -> None:
+        """Replace the service's deadline; None disarms it."""

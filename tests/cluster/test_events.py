@@ -12,14 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.config.service_config import SERVICE
 from reconciler.kubernetes.status.event_messages import EventMessage
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
-from reconciler.ports.transitions import Transition
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.cluster.rights import kubeconfig_of

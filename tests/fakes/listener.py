@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from reconciler.core.record import Transition
 from reconciler.engine.wake import Wake
-from reconciler.ports.transitions import Transition
 
 
 class NoListener:

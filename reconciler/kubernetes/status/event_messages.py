@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.core.record import State
-from reconciler.ports.transitions import Transition
+from reconciler.core.record import State, Transition
 
 MAX_NOTE_BYTES = 1024
 """The API server rejects longer notes."""

@@ -19,6 +19,7 @@ import stamina
 import structlog
 
 from reconciler.core.reasons import Problem
+from reconciler.core.record import Transition
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import (
     CONFLICT,
@@ -41,7 +42,6 @@ from reconciler.kubernetes.status.event_messages import (
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectRef, micro_time, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, ScaledService
-from reconciler.ports.transitions import Transition
 
 log = structlog.get_logger(__name__)
 

@@ -9,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.engine.explain import moves
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
-from reconciler.ports.transitions import Transition
 from tests.cluster.cli.parts import Cli, FakeController, Objects
 from tests.cluster.written import GENEROUS_SECONDS
 from tests.reconciler.cli.test_explanation import answer

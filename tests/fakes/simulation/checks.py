@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from reconciler.core.events import SleepCommanded
 from reconciler.core.judge import SETTLE_SECONDS
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.core.spec import IdleBy
 from reconciler.core.traffic import ServiceUsage, Usage
-from reconciler.ports.transitions import Transition
 from tests.fakes.simulation.clients import NAME, Client
 from tests.fakes.simulation.replica import STALE_AFTER, Replica
 from tests.fakes.simulation.world import World

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from reconciler.core.busy import BusyAnswer
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
@@ -17,7 +17,6 @@ from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline, Scale
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
-from reconciler.ports.transitions import Transition
 from reconciler.replication import ReplicaContext, Replication
 from reconciler.replication.messages import RecordUpdate
 from tests.fakes.member_list import MemberList

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from reconciler.app.cluster_notifier import CLIENT_SECONDS, EventNotifier
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.core.spec import Spec
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
-from reconciler.ports.transitions import Transition
 
 PATIENCE_SECONDS = 60.0
 WOKE = Transition("shop/web", State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting", 1000.0)

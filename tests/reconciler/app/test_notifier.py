@@ -7,9 +7,8 @@ import asyncio
 from structlog.testing import capture_logs
 
 from reconciler.app.notifier import TransitionNotifier
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.engine.wake import Wake
-from reconciler.ports.transitions import Transition
 from tests.reconciler.metrics.scene import Scene
 
 STALLED = Transition("web", State.Waking, "WakeStalled", State.Waking, "exited with code 1", 1000.0, "abc")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core.events import SleepCommanded
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
@@ -17,7 +17,6 @@ from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.replicas import SingleReplica
 from reconciler.ports.router import RouteState
-from reconciler.ports.transitions import Transition
 
 PODS = ("127.0.0.1:80",)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.engine.history import LAST, History
-from reconciler.ports.transitions import Transition
 
 
 def moved(service: str, at: float, target: State = State.Waking) -> Transition:

@@ -10,13 +10,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parsed_plain
 
 from reconciler.core.judge import Observed
-from reconciler.core.record import Record, State
+from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import Spec
 from reconciler.metrics import Metrics, Sources
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 from reconciler.ports.holders import NONE, HoldStatus
-from reconciler.ports.transitions import Transition
 
 START = 1_000_000.0
 PLAIN, OPENMETRICS = "text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"

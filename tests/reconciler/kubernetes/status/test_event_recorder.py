@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.record import State
+from reconciler.core.record import State, Transition
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.config.service_config import SERVICE
 from reconciler.kubernetes.status import event_messages
@@ -21,7 +21,6 @@ from reconciler.kubernetes.status.event_recorder import EventLimits, EventRecord
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectMeta, ObjectRef
 from reconciler.kubernetes.types.scaled_service import ScaledService
-from reconciler.ports.transitions import Transition
 from tests.fakes.objects import Objects
 from tests.reconciler.kubernetes.status.test_conditions import TAKEN
 
