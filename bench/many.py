@@ -123,7 +123,7 @@ class _Replica:
         self.alarm.start()
         self.engine.start(Adapters(self.backend, self.router, self.holders, self.alarm, _Asleep(), lambda at: None))
         self.grpc = grpc.aio.server()
-        self.grpc.add_generic_rpc_handlers((self.holders.handler(), self.router.handler()))
+        self.grpc.add_generic_rpc_handlers((self.holders.handler(), self.router.server.handler()))
 
     async def sleeps(self) -> None:
         """Return once all services sleep, the holder has joined, and connections for wakes are open."""
@@ -152,7 +152,7 @@ class _Replica:
         await self._channel.close()
         await self.backend.close()
         self.alarm.close()
-        await self.router.close()
+        await self.router.server.close()
         await self.grpc.stop(None)
 
     async def _until(self, holds: Callable[[], bool]) -> None:

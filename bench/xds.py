@@ -100,7 +100,7 @@ class Stage:
             http=ir.SocketAddress("127.0.0.1", free_port()), tls=ir.SocketAddress("127.0.0.1", free_port())
         )
         self.acked = asyncio.Event()
-        self.server = XdsServer(on_change=lambda _: self.acked.set(), on_node=lambda _: None)
+        self.server = XdsServer(on_ack=lambda *_: self.acked.set(), on_node=lambda *_: None)
         self.chosen = self.services[:: max(1, count // WAKES)][:WAKES]
         self.snapshot_cpu = self.snapshot_wall = 0.0
         self.cpus: list[float] = []

@@ -67,16 +67,6 @@ CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class ResourceAck:
-    """An Envoy's acknowledgement of the endpoints of these services, in the version sent last."""
-
-    node: str
-    services: tuple[str, ...]
-    at: float
-    """Seconds since the epoch."""
-
-
-@dataclass(frozen=True, slots=True)
 class Acked:
     """The connected Envoys that have acknowledged a service's current endpoints, and the others."""
 
@@ -118,12 +108,8 @@ class Node:
     """The IP address of its stream; empty on a Unix socket."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeEvent:
-    """An Envoy connected, disconnected, or rejected something (see `node.nack`)."""
-
-    kind: Literal["connected", "disconnected", "nacked"]
-    node: Node
+NodeEvent = Literal["connected", "disconnected", "nacked"]
+"""A change of an Envoy; `Node.nack` has what it rejected."""
 
 
 def peer_address(peer: str) -> str:
@@ -173,13 +159,17 @@ class XdsServer:
     def __init__(
         self,
         *,
-        on_change: Callable[[ResourceAck], None],
-        on_node: Callable[[NodeEvent], None],
+        on_ack: Callable[[str, tuple[str, ...]], None],
+        on_node: Callable[[NodeEvent, Node], None],
         on_faults: Callable[[Mapping[str, str]], None] = lambda _: None,
         snapshot: Snapshot | None = None,
     ) -> None:
-        """`on_faults` receives the errors of services that are not served as configured, whenever they change."""
-        self._on_change, self._on_node, self._on_faults = on_change, on_node, on_faults
+        """Create a server.
+
+        `on_ack` receives the node id of an Envoy that acknowledged endpoints in the version sent last, and their
+        services; `on_faults` the errors of services that are not served as configured, whenever they change.
+        """
+        self._on_ack, self._on_node, self._on_faults = on_ack, on_node, on_faults
         self._snapshot = snapshot or Snapshot()
         self._attribution = Attribution(self._snapshot, self._others)
         self._overdue: asyncio.TimerHandle | None = None
@@ -327,14 +317,14 @@ class XdsServer:
             old.finish(grpc.StatusCode.ABORTED, f"another stream of node {session.id} took over")
         if self._closed:
             session.finish(*_CLOSING)
-        self._on_node(NodeEvent("connected", session.node()))
+        self._on_node("connected", session.node())
         return session
 
     def _dismiss(self, session: _Session) -> None:
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
             self._inquire(self._attribution.on_disconnect(session.id))
-            self._on_node(NodeEvent("disconnected", session.node()))
+            self._on_node("disconnected", session.node())
             self._report_faults()
 
     async def _converse(
@@ -373,10 +363,10 @@ class XdsServer:
             raise MalformedError(f"more than {MAX_UNANSWERED} resources are not acknowledged")
         session.wake.set()
         if receipt.acked:
-            self._on_change(ResourceAck(session.id, receipt.acked, now))
+            self._on_ack(session.id, receipt.acked)
         if receipt.nack is not None:
             session.nacks += 1
-            self._on_node(NodeEvent("nacked", session.node()))
+            self._on_node("nacked", session.node())
         if receipt.verdict is not None:
             self._inquire(self._attribution.on_verdict(session.id, receipt.verdict))
         if receipt.verdict is not None or had_rejections:

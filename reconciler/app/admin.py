@@ -61,12 +61,12 @@ class EngineOperations:
         return self._deployment.unready()
 
     def services(self) -> list[dict[str, Any]]:
-        faults = self._router.faults()
+        faults = self._router.server.faults()
         services = sorted(self._engine.services.items())
         return [view(service) | {"rejected": faults.get(name)} for name, service in services]
 
     def service(self, name: str) -> dict[str, Any]:
-        return view(self._engine.services[name]) | {"rejected": self._router.faults().get(name)}
+        return view(self._engine.services[name]) | {"rejected": self._router.server.faults().get(name)}
 
     def explain(self, name: str) -> dict[str, Any]:
         service, engine = self._engine.services[name], self._engine
@@ -90,7 +90,7 @@ class EngineOperations:
             "ready": self._deployment.opened(),
             "unready": self._deployment.unready(),
             "services": len(engine.services),
-            "rejected": dict(self._router.faults()),
+            "rejected": dict(self._router.server.faults()),
             "failedBusyChecks": explain.failed_busy_checks(engine.services),
             "sample": {
                 "source": self._source,
@@ -125,7 +125,7 @@ class EngineOperations:
                 "nacks": node.nacks,
                 "lastNack": node.nack and {"at": moment(node.nack.at), "message": node.nack.message},
             }
-            for node in self._router.nodes().values()
+            for node in self._router.server.nodes().values()
         ]
 
     def holders(self) -> list[str]:
@@ -145,10 +145,10 @@ class EngineOperations:
         """Return the acknowledgements of the present route, by Envoy."""
         seen = [
             {"id": id_, "acked": has.version, "ackedAt": moment(has.at)}
-            for id_, has in sorted(self._router.has(name).items())
+            for id_, has in sorted(self._router.server.has(name).items())
         ]
         away = [{"id": id_, "acked": None, "ackedAt": None} for id_ in sorted(self._router.away())]
-        return {"version": self._router.version(name), "each": seen + away}
+        return {"version": self._router.server.version(name), "each": seen + away}
 
     def _held(self, name: str) -> list[dict[str, Any]]:
         return [

@@ -197,7 +197,7 @@ class ClusterRuntime:
         """Return the sources of metrics. Only the leader counts services, or each would be counted by every replica."""
         return Sources(
             services=lambda: self.engine.services if self.engine.leads else {},
-            envoys=lambda: self._router.nodes(),
+            envoys=lambda: self._router.server.nodes(),
             holders=lambda: self._holders.connected,
             all_holders=lambda: self._peers.members.ledger.holders.connected,
             ready=self.opened,
@@ -288,7 +288,7 @@ class ClusterRuntime:
         await self._backend.close()  # a scale to zero in progress completes before another replica may lead
         await self._elector.close()
         await self._peers.close()
-        await self._router.close()
+        await self._router.server.close()
         await self._grpc.stop(GRPC_GRACE_SECONDS)
         await self._source.close()
         self._runtime.close()

@@ -133,7 +133,7 @@ class LocalRuntime:
     def _sources(self) -> Sources:
         return Sources(
             services=lambda: self.engine.services,
-            envoys=lambda: self._router.nodes(),
+            envoys=lambda: self._router.server.nodes(),
             holders=lambda: self._holders.connected,
             all_holders=lambda: self._holders.connected,
             ready=self.opened,
@@ -254,7 +254,7 @@ class LocalRuntime:
         await self._http.close()
         await self._source.close()
         await self._admin.close()
-        await self._router.close()
+        await self._router.server.close()
         await asyncio.gather(*(server.stop(GRPC_GRACE_SECONDS) for server in (self._grpc, self._further_grpc)))
         self._backend.leave()
         self._runtime.close()

@@ -65,7 +65,7 @@ class Served:
 def stream_server(router: XdsRouter, holders: HolderStreams, admission: Admission) -> grpc.aio.Server:
     """Return a gRPC server, not started, for the xDS and holder streams; `admission` decides who may open one."""
     server = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(admission,))
-    server.add_generic_rpc_handlers((router.handler(), holders.handler()))
+    server.add_generic_rpc_handlers((router.server.handler(), holders.handler()))
     return server
 
 
@@ -113,7 +113,7 @@ class Runtime:
     def open(self) -> None:
         """Answer Envoys from now on."""
         self.opened = True
-        self._router.open()
+        self._router.server.open()
 
     # Inputs
 

@@ -12,7 +12,6 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote
 
@@ -31,16 +30,6 @@ class EnvoyUnreachable(Exception):
     """Envoy's admin port does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnvoyLoad:
-    """The connections and requests of an Envoy."""
-
-    clients: int
-    """Connections to its listeners, including idle ones."""
-    in_flight: int
-    """Requests to services or holders; connections for protocols without requests."""
-
-
 def drain(
     admin: str,
     limit: float,
@@ -56,15 +45,16 @@ def drain(
     say("Envoy asks its clients to leave")
     try:
         while True:
-            busy, elapsed = _busy(admin), now() - begun
-            if busy.in_flight:
+            clients, in_flight = _load(admin)
+            elapsed = now() - begun
+            if in_flight:
                 idle_since = now()
-            idle = not busy.in_flight and now() - idle_since >= quiet
-            if elapsed >= settle and (idle or not busy.clients):
+            idle = not in_flight and now() - idle_since >= quiet
+            if elapsed >= settle and (idle or not clients):
                 break
             if elapsed >= limit:
-                left = "1 client is" if busy.clients == 1 else f"{busy.clients} clients are"
-                say(f"after {limit:g} s: {left} still connected, {busy.in_flight} with requests in flight")
+                left = "1 client is" if clients == 1 else f"{clients} clients are"
+                say(f"after {limit:g} s: {left} still connected, {in_flight} with requests in flight")
                 break
             sleep(POLL_SECONDS)
         # A client that connects now is better refused here than after the holder has ended.
@@ -73,15 +63,19 @@ def drain(
         say("Envoy has ended")
         return True
     say(f"drained in {now() - begun:.1f} s")
-    return not (busy.clients and busy.in_flight)
+    return not (clients and in_flight)
 
 
-def _busy(admin: str) -> EnvoyLoad:
+def _load(admin: str) -> tuple[int, int]:
+    """Return the connections to listeners, including idle ones, and the requests to services or holders.
+
+    For protocols without requests, connections count as requests.
+    """
     counted = {"listener": 0, "cluster": 0}
     for kind, name, value in _COUNT.findall(_ask(admin, "GET", STATS)):
         if name not in _OURS:
             counted[kind] += int(value)
-    return EnvoyLoad(counted["listener"], counted["cluster"])
+    return counted["listener"], counted["cluster"]
 
 
 def _ask(admin: str, method: str, path: str) -> str:

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-import grpc
-
 from reconciler.core.access.entitlement import StreamKind
 from reconciler.core.address import Address, split_address
 from reconciler.core.spec import Spec
@@ -19,7 +17,7 @@ from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.router import Report, RouteState
 from xds import ir
 from xds.names import service_name
-from xds.server import CLAIMED_NODE, GRPC_OPTIONS, AckedVersion, Node, NodeEvent, ResourceAck, XdsServer
+from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Node, NodeEvent, XdsServer
 from xds.types import LDS
 
 __all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "grpc_options", "service_of_stat"]
@@ -115,7 +113,8 @@ class XdsRouter:
         self._proxy = DEFAULT_PROXY
         """The settings with which they were translated."""
         self._routed: set[str] = set()
-        self._server = XdsServer(on_change=self._changed, on_node=self._node, on_faults=faults)
+        self.server = XdsServer(on_ack=self._on_ack, on_node=self._on_node, on_faults=faults)
+        """Open it when all routes are known, and close it before the gRPC server stops."""
 
     def configure(
         self,
@@ -135,7 +134,7 @@ class XdsRouter:
             self._known, self._proxy = {}, proxy
         present = [self._translated(spec) for spec in specs]
         services = [entry for _, entry in present] + [replace(service(spec), leaving=True) for spec in leaving]
-        self._server.configure(listen, services)
+        self.server.configure(listen, services)
         self._known = {spec.name: (spec, entry) for spec, entry in present}
         self._routed &= {entry.name for entry in services}
 
@@ -144,29 +143,13 @@ class XdsRouter:
         known = self._known.get(spec.name)
         return known if known and (known[0] is spec or known[0] == spec) else (spec, service(spec, self._proxy))
 
-    def open(self) -> None:
-        """Start to answer Envoys: all routes are known."""
-        self._server.open()
-
-    async def close(self) -> None:
-        """End all streams. Await this before the gRPC server stops."""
-        await self._server.close()
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler for the gRPC server."""
-        return self._server.handler()
-
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> RouteState:
         self._routed.add(service)
-        self._server.route(service, tuple(address(endpoint) for endpoint in endpoints), held)
+        self.server.route(service, tuple(address(endpoint) for endpoint in endpoints), held)
         return self._state(service)
 
     def envoys(self) -> frozenset[str]:
-        return frozenset(self._server.nodes()) | self.away()
-
-    def nodes(self) -> Mapping[str, Node]:
-        """Return the connected Envoys by node id, for display."""
-        return self._server.nodes()
+        return frozenset(self.server.nodes()) | self.away()
 
     def stats(self) -> Mapping[str, str]:
         """Return the address of each connected Envoy's statistics, as `ip:port`, by node id; empty without a port.
@@ -174,46 +157,34 @@ class XdsRouter:
         The IP address is that of its stream and only the port comes from its node metadata: an Envoy cannot point to
         another host.
         """
-        return {node.id: _stats_address(node) for node in self._server.nodes().values()}
-
-    def faults(self) -> Mapping[str, str]:
-        """Return the errors of services, including rejections by Envoys, by service."""
-        return self._server.faults()
-
-    def has(self, service: str) -> Mapping[str, AckedVersion]:
-        """Return the version of a service's route that each connected Envoy acknowledged, by node id, for display."""
-        return self._server.has(service)
-
-    def version(self, service: str) -> str:
-        """Return the version of a service's present route, for display."""
-        return self._server.version(service)
+        return {node.id: _stats_address(node) for node in self.server.nodes().values()}
 
     def serves(self, node: str) -> bool:
         """Return whether an Envoy has acknowledged its listeners."""
-        envoy = self._server.nodes().get(node)
+        envoy = self.server.nodes().get(node)
         return envoy is not None and bool(envoy.versions.get(LDS))
 
     def away(self) -> frozenset[str]:
         """Return the node ids of disconnected Envoys that still count."""
         return frozenset(self._gone)
 
-    def _changed(self, ack: ResourceAck) -> None:
-        self._acked(ack.node)
-        for service in ack.services:
+    def _on_ack(self, node: str, services: tuple[str, ...]) -> None:
+        self._acked(node)
+        for service in services:
             if service in self._routed:
                 self._report(self._state(service))
 
-    def _node(self, event: NodeEvent) -> None:
+    def _on_node(self, event: NodeEvent, node: Node) -> None:
         """Handle an Envoy that connected, disconnected or rejected a message."""
-        if event.kind == "nacked":
-            if event.node.nack:
-                self._rejected(event.node.id, event.node.nack.message)
+        if event == "nacked":
+            if node.nack:
+                self._rejected(node.id, node.nack.message)
             return
-        if event.kind == "connected":
-            self._gone.pop(event.node.id, None)
+        if event == "connected":
+            self._gone.pop(node.id, None)
         elif self._forget_seconds:
-            self._gone[event.node.id] = self._ticks()
-            self._forget_later(event.node.id, self._forget_seconds)
+            self._gone[node.id] = self._ticks()
+            self._forget_later(node.id, self._forget_seconds)
         self._report_all()
 
     def _forget_later(self, node: str, seconds: float) -> None:
@@ -236,7 +207,7 @@ class XdsRouter:
             self._report(self._state(name))
 
     def _state(self, service: str) -> RouteState:
-        acked = self._server.acked(service)
+        acked = self.server.acked(service)
         pending = sorted(acked.missing | self.away())
         if pending:
             return RouteState(service, None, f"Envoy {', '.join(pending)}")

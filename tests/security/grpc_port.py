@@ -141,11 +141,11 @@ class Port:
     @property
     def nodes(self) -> dict[str, str]:
         """Return the connected Envoys and their addresses."""
-        return {id_: node.address for id_, node in self.replica.router.nodes().items()}
+        return {id_: node.address for id_, node in self.replica.router.server.nodes().items()}
 
     def is_owed(self, node: str, responses: int) -> bool:
         """Return whether an Envoy has so many unanswered responses about endpoints."""
-        session = self.replica.router._server._sessions.get(node)
+        session = self.replica.router.server._sessions.get(node)
         return session is not None and len(session.stream.types[EDS].pending) == responses
 
     @property

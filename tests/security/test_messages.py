@@ -159,8 +159,8 @@ async def test_rejection_of_five_megabytes_is_cut(capfd: pytest.CaptureFixture[s
         status = Status(code=13, message="\x1b[2J" + "x" * 5_000_000)
         nack = DeltaDiscoveryRequest(type_url=EDS, response_nonce=answer.nonce, error_detail=status)
         await call.write(bytes(nack))
-        await until(lambda: at.replica.router.nodes()["proxy-a"].nack, "the rejection")
-        said = at.replica.router.nodes()["proxy-a"].nack
+        await until(lambda: at.replica.router.server.nodes()["proxy-a"].nack, "the rejection")
+        said = at.replica.router.server.nodes()["proxy-a"].nack
         assert said
         assert len(said.message) <= 4096
         assert "\x1b" not in said.message
@@ -208,7 +208,7 @@ async def test_envoy_reconnects_with_10000_services_of_longest_names() -> None:
         await call.write(message)
         await until(lambda: "proxy-a" in at.nodes, "it joins")
         await call.write(asks("proxy-a", CDS))
-        await until(lambda: at.replica.router.has(WEB.name), "the request to be read")
+        await until(lambda: at.replica.router.server.has(WEB.name), "the request to be read")
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ async def test_statistics_other_host_named_own_address_is_asked() -> None:
     joined = asyncio.Event()
     router = XdsRouter(lambda _: None, time.monotonic, lambda *_: None, lambda _: None, joined.set)
     plane = grpc.aio.server()
-    plane.add_generic_rpc_handlers((router.handler(),))
+    plane.add_generic_rpc_handlers((router.server.handler(),))
     port = plane.add_insecure_port("127.0.0.1:0")
     await plane.start()
     metadata = {"zenvoy": {"stats": "10.255.255.1:9902"}}
@@ -129,7 +129,7 @@ async def test_statistics_other_host_named_own_address_is_asked() -> None:
         await asyncio.wait_for(joined.wait(), 60)
         assert router.stats() == {"evil": "127.0.0.1:9902"}
         stream.cancel()
-    await router.close()
+    await router.server.close()
     await plane.stop(None)
 
 

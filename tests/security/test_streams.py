@@ -165,12 +165,12 @@ async def test_stolen_node_id_does_not_acknowledge(tmp_path: Path) -> None:
         async with envoy(tmp_path, dialled, node="proxy-a", tls=told):
             router = at.replica.router
             await until(lambda: at.nodes == {"proxy-a": PROXY_A}, "the Envoy joins")
-            since = router.nodes()["proxy-a"].since
-            has = {WEB.name: router.version(WEB.name)}
+            since = router.server.nodes()["proxy-a"].since
+            has = {WEB.name: router.server.version(WEB.name)}
             claim = asks("proxy-a", EDS, WEB.name, initial_resource_versions=has)
             code, _ = await says(await at.dial(PROXY_B, PROXY.uri), claim)
             assert code is DENIED
-            assert router.nodes()["proxy-a"].since == since, "the real one was not disturbed"
+            assert router.server.nodes()["proxy-a"].since == since, "the real one was not disturbed"
 
 
 async def test_stranger_wakes_nothing() -> None:

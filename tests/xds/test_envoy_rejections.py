@@ -19,7 +19,7 @@ from xds import ir
 from xds.resources.proto import Cluster, RouteConfiguration, encode
 from xds.resources.snapshot import Snapshot
 from xds.resources.translation import Parts, parts
-from xds.server import NodeEvent, XdsServer
+from xds.server import Node, NodeEvent, XdsServer
 from xds.types import LDS, RDS
 
 pytestmark = pytest.mark.envoy
@@ -53,13 +53,13 @@ def with_domains(encoded: bytes, domains: list[str]) -> bytes:
     return encode(configuration)
 
 
-def served(events: list[NodeEvent]) -> XdsServer:
-    return XdsServer(on_change=lambda _: None, on_node=events.append, snapshot=Snapshot(rejected))
+def served(events: list[tuple[NodeEvent, Node]]) -> XdsServer:
+    return XdsServer(on_ack=lambda *_: None, on_node=lambda *event: events.append(event), snapshot=Snapshot(rejected))
 
 
 @pytest_asyncio.fixture(params=["delta", "sotw"])
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
-    events: list[NodeEvent] = []
+    events: list[tuple[NodeEvent, Node]] = []
     async with plane(server=served(events)) as running, envoy(tmp_path, running.port, mode=request.param) as joined:
         running.events = events
         yield Stage(running, joined, request.param)
@@ -152,7 +152,7 @@ async def test_nack_message_omits_other_services_settings(stage: Stage, body: st
         }
         await answers(stage, "a", (200, "page for a"))
         await answers(stage, "b", (200, "page for b"))
-        nacks = [event.node.nack for event in stage.plane.events if event.kind == "nacked" and event.node.nack]
+        nacks = [node.nack for event, node in stage.plane.events if event == "nacked" and node.nack]
         assert nacks and not any("secret" in nack.message for nack in nacks)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.envoy.drain import EnvoyLoad, EnvoyUnreachable, _busy, drain
+from reconciler.envoy.drain import EnvoyUnreachable, _load, drain
 from tests.ports import free_port
 from tests.xds.parts import echoes, envoy, pages, plane, upstream
 from xds import ir
@@ -27,10 +27,10 @@ class Scene:
     async def drained(self, limit: float = 60, settle: float = 0, quiet: float = 60) -> bool:
         return await asyncio.to_thread(drain, self.admin, limit, settle, quiet, self.said.append)
 
-    async def has(self, load: EnvoyLoad) -> None:
+    async def has(self, clients: int, in_flight: int) -> None:
         """Wait until Envoy has this load, and no longer the connections of earlier clients."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await asyncio.to_thread(_busy, self.admin) != load:
+            while await asyncio.to_thread(_load, self.admin) != (clients, in_flight):
                 await asyncio.sleep(0.01)
 
 
@@ -110,7 +110,7 @@ async def test_drain_tcp_connection_continues_until_its_end(scene: Scene) -> Non
 async def test_drain_endless_request_is_left_after_limit(scene: Scene) -> None:
     reader, writer = await asyncio.open_connection(LOCAL, scene.tcp)
     assert await reader.readline() == b"hi\n"
-    await scene.has(EnvoyLoad(clients=1, in_flight=1))
+    await scene.has(clients=1, in_flight=1)
     assert not await scene.drained(limit=0.5)
     assert "1 client is still connected, 1 with requests in flight" in scene.said[-2]
     writer.close()

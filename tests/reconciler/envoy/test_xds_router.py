@@ -32,13 +32,13 @@ async def reconciler() -> AsyncIterator[Reconciler]:
     states: list[RouteState] = []
     router = XdsRouter(states.append, time.monotonic, lambda *_: None, lambda _: None, forget_seconds=SHORT_SECONDS)
     router.configure("127.0.0.1:10000", None, [WEB])
-    router.open()
+    router.server.open()
     server = grpc.aio.server(options=GRPC_OPTIONS)
-    server.add_generic_rpc_handlers((router.handler(),))
+    server.add_generic_rpc_handlers((router.server.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield Reconciler(f"127.0.0.1:{port}", router, states)
-    await router.close()
+    await router.server.close()
     await server.stop(0)
 
 

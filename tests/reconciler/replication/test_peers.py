@@ -121,7 +121,7 @@ class Replica:
         self.lost += 1
 
     def _joined(self) -> None:
-        nodes = self.router.nodes() if hasattr(self, "router") else {}
+        nodes = self.router.server.nodes() if hasattr(self, "router") else {}
         connected = self.holders.connected if hasattr(self, "holders") else []
         self.peers.members.came_or_went({node: one.stats for node, one in nodes.items()}, connected)
 
@@ -133,7 +133,7 @@ class Replica:
         self.router.configure("127.0.0.1:10000", None, self.specs)
         self.engine.configure(self.specs)
         self.server = grpc.aio.server(options=GRPC_OPTIONS, interceptors=self._interceptors)
-        handlers = (self.router.handler(), self.holders.handler(), self.peers.handler())
+        handlers = (self.router.server.handler(), self.holders.handler(), self.peers.handler())
         self.server.add_generic_rpc_handlers(handlers)
         if self._tls:
             self.server.add_secure_port(self.address, self._tls.server)
@@ -145,17 +145,17 @@ class Replica:
     async def stop(self) -> None:
         self.peers_run.cancel()
         await self.peers.close()
-        await self.router.close()
+        await self.router.server.close()
         await self.server.stop(0)
 
     def leads(self) -> None:
         self.shared.holder = self.name
         self.peers.lead(time.monotonic())
-        self.router.open()
+        self.router.server.open()
 
     def follows(self, leader: Replica | None) -> None:
         self.peers.follow(leader.address if leader else None)
-        self.router.open()
+        self.router.server.open()
 
     def runs(self, replicas: int, *endpoints: str) -> None:
         for spec in self.specs:
@@ -220,7 +220,7 @@ class Envoy:
     async def joins(self, replica: Replica) -> None:
         await self.leaves()
         self._task = asyncio.create_task(self._run(replica.address))
-        await until(lambda: self._node in replica.router.nodes(), "the Envoy")
+        await until(lambda: self._node in replica.router.server.nodes(), "the Envoy")
 
     async def leaves(self) -> None:
         if self._task:
@@ -509,7 +509,7 @@ async def test_proxy_that_moves_to_another_replica_is_not_missed() -> None:
         for name in ("one", "two"):
             await s.envoys[name].joins(s.two)
             await s.holders[name].joins(s.two)
-        await until(lambda: len(s.two.router.nodes()) == 2, "both to move")
+        await until(lambda: len(s.two.router.server.nodes()) == 2, "both to move")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
 
