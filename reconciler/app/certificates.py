@@ -15,7 +15,7 @@ import structlog
 from reconciler.app.cluster_settings import ReplicaSettings, SelfIssue
 from reconciler.core.access.identity import PROXY, RECONCILER, Role
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.secrets import OwnSecrets, SecretContents
+from reconciler.kubernetes.client.secrets import OwnSecrets, Secret
 from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming
 from reconciler.server.credentials import Files, Material, NoCertificates, authority, issuing, x509
 from reconciler.server.credentials.authority import Authority
@@ -145,9 +145,9 @@ class SelfIssuedCertificates:
         if self._settings.proxy_secret and (for_proxy := self._find(self._settings.proxy_secret)):
             await self._issue_for_proxy(for_proxy, self._authority)
 
-    async def _agreed(self, found: SecretContents) -> Authority:
+    async def _agreed(self, found: Secret) -> Authority:
         """Return the authority of all replicas, which is the stored one; store what is due first."""
-        is_replaced = REISSUE_ANNOTATION in found.annotations
+        is_replaced = REISSUE_ANNOTATION in found.metadata.annotations
         # Removed data comes back from memory: `helm upgrade --force` must not replace the authority.
         before = None if is_replaced else authority.stored(found.data) or self._authority
         made = authority.current(before, self._now())
@@ -156,14 +156,14 @@ class SelfIssuedCertificates:
             self._report(self._settings.authority_secret, made.active.certificate)
         return made
 
-    async def _issue_for_proxy(self, found: SecretContents, by: Authority) -> None:
+    async def _issue_for_proxy(self, found: Secret, by: Authority) -> None:
         made = authority.issued(authority.material(found.data), by, self._proxy, self._now())
         if authority.contents(made) != found.data:
             await self._secrets.write(self._settings.proxy_secret, found, authority.contents(made))
             self._report(self._settings.proxy_secret, made.certificate)
         self._proxy_certificate = made.certificate
 
-    def _find(self, name: str) -> SecretContents | None:
+    def _find(self, name: str) -> Secret | None:
         found = self._secrets.find(name)
         if found is not None:
             self._missing.discard(name)

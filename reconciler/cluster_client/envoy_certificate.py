@@ -10,7 +10,7 @@ from reconciler.cluster_client.cluster import ClusterClient
 from reconciler.cluster_client.errors import ClusterError
 from reconciler.core.access.identity import envoy
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.client.secrets import Secret, decoded
+from reconciler.kubernetes.client.secrets import Secret
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.server.credentials import Material, authority, issuing
 from reconciler.server.credentials.x509 import Subject
@@ -33,7 +33,7 @@ async def issue(cluster: ClusterClient, secret: str, node: str, days: int) -> Ma
         if error.status != 404:
             raise
         raise ClusterError(_NO_AUTHORITY.format(where=where, reason="does not exist", uri=subject.uri)) from None
-    found = authority.stored(decoded(decoder(Secret)(answer)))
+    found = authority.stored(decoder(Secret)(answer).data)
     if found is None:
         raise ClusterError(_NO_AUTHORITY.format(where=where, reason="contains no authority", uri=subject.uri))
     return authority.certificate(found, subject, time.time(), days * issuing.DAY_SECONDS)

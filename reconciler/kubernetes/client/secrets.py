@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.informer import Informer
@@ -17,24 +18,10 @@ from reconciler.kubernetes.types.objects import ObjectMeta, Struct, decoder, pat
 
 
 class Secret(Struct, frozen=True):
-    """A Secret, with its data in base64."""
+    """A Secret; its data is in base64 in JSON only."""
 
     metadata: ObjectMeta = ObjectMeta()
-    data: dict[str, str] | None = None
-
-
-def decoded(secret: Secret) -> dict[str, bytes]:
-    """Return the data of a Secret."""
-    return {key: base64.b64decode(value) for key, value in (secret.data or {}).items()}
-
-
-@dataclass(frozen=True, slots=True)
-class SecretContents:
-    """The contents of a Secret at one version."""
-
-    data: Mapping[str, bytes]
-    annotations: Mapping[str, str]
-    version: str
+    data: dict[str, bytes] = msgspec.field(default_factory=dict)
 
 
 class OwnSecrets:
@@ -49,21 +36,18 @@ class OwnSecrets:
         """True once the state of every Secret is known."""
         return all(informer.synced for informer in self._informers.values())
 
-    def find(self, name: str) -> SecretContents | None:
-        """Return the last seen contents of a Secret; None if it does not exist."""
-        secret = self._informers[name].items.get(f"{self._namespace}/{name}")
-        if secret is None:
-            return None
-        return SecretContents(decoded(secret), secret.metadata.annotations, secret.metadata.resource_version)
+    def find(self, name: str) -> Secret | None:
+        """Return a Secret as it was last seen; None if it does not exist."""
+        return self._informers[name].items.get(f"{self._namespace}/{name}")
 
-    async def write(self, name: str, found: SecretContents, data: Mapping[str, bytes], without: str = "") -> None:
+    async def write(self, name: str, found: Secret, data: Mapping[str, bytes], without: str = "") -> None:
         """Replace the data of a Secret that is still at the version that was found, and remove an annotation.
 
         Raises `ApiError` (409 if it has changed since) and `Unreachable`.
         """
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-        metadata: dict[str, object] = {"resourceVersion": found.version}
-        if without in found.annotations:
+        metadata: dict[str, object] = {"resourceVersion": found.metadata.resource_version}
+        if without in found.metadata.annotations:
             metadata["annotations"] = {without: None}
         body = {"metadata": metadata, "data": {**dict.fromkeys(found.data), **encoded}}
         await self._api.patch(path("v1", "secrets", self._namespace, name), body, MERGE_PATCH)
