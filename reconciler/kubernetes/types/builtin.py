@@ -146,12 +146,11 @@ class Terminated(Struct, frozen=True):
     signal: int = 0
     reason: str = ""
     message: str = ""
-    started_at: datetime | None = None
     finished_at: datetime | None = None
 
 
 class Started(Struct, frozen=True):
-    started_at: datetime | None = None
+    """The state of a container that has started and not ended."""
 
 
 class ContainerState(Struct, frozen=True):
@@ -325,7 +324,6 @@ class LeaseSpec(Struct, frozen=True):
 
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
-    acquire_time: str | None = None
     renew_time: str | None = None
     lease_transitions: int | None = None
 

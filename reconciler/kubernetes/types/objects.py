@@ -87,8 +87,6 @@ class ObjectRef(Struct, frozen=True):
     namespace: str = ""
     name: str = ""
     uid: str = ""
-    resource_version: str = ""
-    field_path: str = ""
 
 
 def decoder(kind: type[_T]) -> Callable[[bytes | msgspec.Raw], _T]:
