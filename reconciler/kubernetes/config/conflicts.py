@@ -7,7 +7,7 @@ Counterpart: `host_policy.py`, which decides what a namespace may claim at all.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -61,8 +61,7 @@ def resolve_conflicts(
 
     `namespaces` are those of the cluster; None if they are unknown.
     """
-    allowed = _Allowed(policy, namespaces, asked)
-    settled, owners = Resolution(), _Owners(reserved_ports, allowed)
+    settled, owners = Resolution(), _Owners(asked, reserved_ports, policy, namespaces)
     for key in sorted(asked, key=lambda key: (asked[key].created, key)):
         problems: list[Problem] = []
         if entry := owners.claim(asked[key], problems):
@@ -72,48 +71,30 @@ def resolve_conflicts(
     return settled
 
 
-class _Allowed:
-    """The hosts and ports that a ScaledService may claim, regardless of other claims."""
+class _Owners:
+    """The owner of each host and port; the oldest must come first."""
 
     def __init__(
-        self, policy: HostPolicy, namespaces: Container[str] | None, asked: Mapping[str, ServiceConfig]
+        self,
+        asked: Mapping[str, ServiceConfig],
+        reserved: Mapping[int, str],
+        policy: HostPolicy,
+        namespaces: Container[str] | None,
     ) -> None:
-        self._policy, self._namespaces = policy, namespaces
+        self._reserved, self._policy, self._namespaces = reserved, policy, namespaces
+        self._ports: dict[int, str] = {}
+        self._hosts: dict[tuple[bool, str], ServiceConfig] = {}
         self._services: dict[str, set[str]] = {}
         """By name, the namespaces with a service of that name; empty if bare names are not routed."""
         if policy.bare_names:
             for entry in asked.values():
                 self._services.setdefault(entry.service, set()).add(entry.target.namespace)
 
-    def hosts(self, entry: ServiceConfig, problems: list[Problem]) -> tuple[str, ...]:
-        """Return the permitted hosts. A bare name that several services have is left out without a problem."""
-        left = []
-        for host in entry.spec.hosts:
-            refusal = self._policy.host_refusal(host, entry.target.namespace, entry.service, self._namespaces)
-            if refusal:
-                problems.append(Problem(Reason.HOST_NOT_ALLOWED, "spec.hosts", *refusal))
-            elif host != entry.service or len(self._services[host]) == 1:
-                left.append(host)
-        return tuple(left)
-
-    def port(self, entry: ServiceConfig, port: int) -> Problem | None:
-        """Return the problem of a port that is not permitted."""
-        refusal = self._policy.port_refusal(port, entry.target.namespace)
-        return Problem(Reason.LISTEN_NOT_ALLOWED, "spec.listen", *refusal) if refusal else None
-
-
-class _Owners:
-    """The owner of each host and port; the oldest must come first."""
-
-    def __init__(self, reserved: Mapping[int, str], allowed: _Allowed) -> None:
-        self._reserved, self._allowed = reserved, allowed
-        self._ports: dict[int, str] = {}
-        self._hosts: dict[tuple[bool, str], ServiceConfig] = {}
-
     def claim(self, entry: ServiceConfig, problems: list[Problem]) -> ServiceConfig | None:
         """Return the configuration with the hosts and the port that the service gets; None if nothing leads to it."""
         spec, has_port = entry.spec, bool(entry.spec.listen)
-        if has_port and not self._port(entry, problems):
+        if has_port and (problem := self._port_problem(entry)):
+            problems.append(problem)
             entry, has_port = replace(entry, spec=replace(spec, listen=None)), False
         if spec.protocol is Protocol.TCP:
             return entry if has_port else None
@@ -122,25 +103,30 @@ class _Owners:
             return entry
         return replace(entry, spec=replace(entry.spec, hosts=hosts)) if hosts or has_port else None
 
-    def _port(self, entry: ServiceConfig, problems: list[Problem]) -> bool:
-        port, where = listen_port(entry.spec), "spec.listen"
-        is_claimed = port != entry.capture.port
-        if is_claimed and port in self._reserved:
-            what = f"{port} is the port of {self._reserved[port]}"
-            problems.append(Problem(Reason.LISTEN_RESERVED, where, what, "give it another port"))
-            return False
-        if is_claimed and (refusal := self._allowed.port(entry, port)):
-            problems.append(refusal)
-            return False
+    def _port_problem(self, entry: ServiceConfig) -> Problem | None:
+        """Return why a service does not get its port; None if it gets it."""
+        port, where, remedy = listen_port(entry.spec), "spec.listen", "give it another port"
+        if port != entry.capture.port:
+            if port in self._reserved:
+                return Problem(Reason.LISTEN_RESERVED, where, f"{port} is the port of {self._reserved[port]}", remedy)
+            if refusal := self._policy.port_refusal(port, entry.target.namespace):
+                return refusal
         owner = self._ports.setdefault(port, entry.spec.name)
         if owner != entry.spec.name:
-            what = f"{port} is the port of {owner}, which is older"
-            problems.append(Problem(Reason.LISTEN_TAKEN, where, what, "give it another port"))
-            return False
-        return True
+            return Problem(Reason.LISTEN_TAKEN, where, f"{port} is the port of {owner}, which is older", remedy)
+        return None
+
+    def _permitted(self, entry: ServiceConfig, problems: list[Problem]) -> Iterator[str]:
+        """Yield the permitted hosts. A bare name that several services have is left out without a problem."""
+        for host in entry.spec.hosts:
+            refusal = self._policy.host_refusal(host, entry.target.namespace, entry.service, self._namespaces)
+            if refusal:
+                problems.append(refusal)
+            elif host != entry.service or len(self._services[host]) == 1:
+                yield host
 
     def _hosts_of(self, entry: ServiceConfig, problems: list[Problem]) -> tuple[str, ...]:
-        tls, asked = entry.spec.protocol is Protocol.TLS, self._allowed.hosts(entry, problems)
+        tls, asked = entry.spec.protocol is Protocol.TLS, tuple(self._permitted(entry, problems))
         owners = {host: self._hosts.setdefault((tls, normalize_host(host)), entry) for host in asked}
         lost = {host: owner for host, owner in owners.items() if owner is not entry}
         left = tuple(host for host in asked if host not in lost)

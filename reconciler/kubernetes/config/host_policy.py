@@ -11,9 +11,10 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import NamedTuple
 
 import msgspec
+
+from reconciler.core.reasons import Problem, Reason
 
 CLUSTER_DOMAIN = "cluster.local"
 NO_NAMESPACE = ""
@@ -24,13 +25,6 @@ _PATTERN = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 _NAMESPACES = re.compile(r"[-a-z0-9*?]{1,63}")
 _PORTS = re.compile(r"([0-9]{1,5})(-([0-9]{1,5}))?")
 _MAX_RULES = 1000
-
-
-class Refusal(NamedTuple):
-    """The reason why a namespace may not have a host or a port, and the remedy."""
-
-    message: str
-    remedy: str
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +56,7 @@ class HostPolicy:
 
     def host_refusal(
         self, host: str, namespace: str, service: str, namespaces: Container[str] | None = None
-    ) -> Refusal | None:
+    ) -> Problem | None:
         """Return why a ScaledService may not have a host; None when it may.
 
         `service` is the name of its Service. `namespaces` are those of the cluster; None when they are not known.
@@ -80,15 +74,16 @@ class HostPolicy:
             return None
         if any(_matches(pattern, name) for rule in self.rules if rule.covers(namespace) for pattern in rule.hosts):
             return None
-        return Refusal(f"hostPolicy does not allow {host} for namespace {namespace}", _ASK)
+        return _host_problem(f"hostPolicy does not allow {host} for namespace {namespace}", _ASK)
 
-    def port_refusal(self, port: int, namespace: str) -> Refusal | None:
+    def port_refusal(self, port: int, namespace: str) -> Problem | None:
         """Return why a ScaledService may not have a port of the proxy; None when it may."""
         if not self._governs_ports:
             return None
         if any(_within(text, port) for rule in self.rules if rule.covers(namespace) for text in rule.ports):
             return None
-        return Refusal(f"hostPolicy does not allow port {port} for namespace {namespace}", _ASK)
+        what = f"hostPolicy does not allow port {port} for namespace {namespace}"
+        return Problem(Reason.LISTEN_NOT_ALLOWED, "spec.listen", what, _ASK)
 
     @property
     def ungoverned(self) -> tuple[str, ...]:
@@ -182,16 +177,20 @@ def _matches(pattern: str, host: str) -> bool:
     return pattern == "*" or pattern == host or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
-def _not_yours(host: str, owner: str, namespace: str, service: str) -> Refusal:
+def _not_yours(host: str, owner: str, namespace: str, service: str) -> Problem:
     short = normalize_host(host).count(".") < 2
     right = f"leave it out; {service}.{namespace} leads here without it"
     if short:
         right += f", and the cluster's administrator can allow {host} for {namespace} in the chart value hostPolicy"
     if owner:
-        return Refusal(f"{host} is a name of namespace {owner}, which alone may have it", right)
+        return _host_problem(f"{host} is a name of namespace {owner}, which alone may have it", right)
     kind = (
         "a bare name, which belongs to no namespace"
         if "." not in normalize_host(host)
         else "a name of the cluster itself"
     )
-    return Refusal(f"{host} is {kind}", right)
+    return _host_problem(f"{host} is {kind}", right)
+
+
+def _host_problem(what: str, remedy: str) -> Problem:
+    return Problem(Reason.HOST_NOT_ALLOWED, "spec.hosts", what, remedy)
