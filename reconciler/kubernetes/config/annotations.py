@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -129,14 +130,15 @@ def spec_of(fields: PartialSpec) -> ScaledServiceSpec:
     return msgspec.convert(fields, ScaledServiceSpec)
 
 
-def _scaled_service(service: Service, fields: PartialSpec) -> ScaledService:
+def item_of(service: Service, fields: PartialSpec) -> ScaledService:
+    """Return the ScaledService that a Service asks for."""
     meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
     return ScaledService(meta, spec_of(fields))
 
 
 def _spec_problems(service: Service, fields: PartialSpec, cluster: ClusterConfig, known: set[str]) -> list[Problem]:
     """Return the problems of the resulting spec, except for annotations that have a problem already."""
-    found = resolve(_scaled_service(service, fields), service, cluster, ANNOTATIONS)
+    found = resolve(item_of(service, fields), service, cluster, ANNOTATIONS)
     if isinstance(found, ServiceConfig):
         return []
     problems = dict.fromkeys(replace(problem, on=SERVICE) for problem in found)
@@ -146,7 +148,7 @@ def _spec_problems(service: Service, fields: PartialSpec, cluster: ClusterConfig
 def _is_captured_by_default(service: Service, fields: PartialSpec) -> bool:
     """Return whether neither an annotation nor the protocol says how its clients reach the proxy."""
     annotated = {_annotation(path) for path in ("capture", "listen")} & service.metadata.annotations.keys()
-    return not annotated and protocol_of(_scaled_service(service, fields), service) is not Protocol.TLS
+    return not annotated and protocol_of(item_of(service, fields), service) is not Protocol.TLS
 
 
 def _annotation(path: str) -> str:
@@ -199,29 +201,16 @@ def _port(text: str) -> int | str:
     return text
 
 
-def _word(known: type[StrEnum], meanings: Mapping[str, str] = NO_MEANINGS) -> Callable[[str], str]:
+def _text(problem_of: Callable[[str, str], Problem | None]) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        _check(validation.choice_problem("", text, known, meanings))
+        _check(problem_of("", text))
         return text
 
     return parse
 
 
-def _listed(text: str, most: int, example: str) -> list[str]:
-    """Return the entries of a list, without checking them: there may be many."""
-    entries = [entry for part in text.split(",") if (entry := part.strip())]
-    if not entries:
-        raise _Invalid("empty", f"use for example {example}")
-    if len(entries) > most:
-        raise _Invalid(f"{len(entries)} entries", f"use at most {most}")
-    return entries
-
-
-def _hosts(text: str) -> list[str]:
-    hosts = _listed(text, MAX_HOSTS, "shop.example.com,www.example.com")
-    for host in hosts:
-        _check(validation.host_problem("", host))
-    return list(dict.fromkeys(hosts))
+def _word(known: type[StrEnum], meanings: Mapping[str, str] = NO_MEANINGS) -> Callable[[str], str]:
+    return _text(partial(validation.choice_problem, known=known, meanings=meanings))
 
 
 def _check(problem: Problem | None) -> None:
@@ -235,14 +224,20 @@ def _rules(answer: Mapping[str, Any] | None = None, **kinds: list[str]) -> list[
     return [{kind: texts, **answered} for kind, texts in kinds.items()]
 
 
-def _texts(check: Callable[[str, str], Problem | None], example: str) -> Callable[[str], list[str]]:
+def _texts(path: str, problem_of: Callable[[str, str], Problem | None], example: str, most: int = MAX_TEXTS) -> Field:
+    """Return a field that is a list."""
+
     def parse(text: str) -> list[str]:
-        texts = _listed(text, MAX_TEXTS, example)
+        texts = [entry for part in text.split(",") if (entry := part.strip())]
+        if not texts:
+            raise _Invalid("empty", f"use for example {example}")
+        if len(texts) > most:
+            raise _Invalid(f"{len(texts)} entries", f"use at most {most}")
         for one in texts:
-            _check(check("", one))
+            _check(problem_of("", one))
         return list(dict.fromkeys(texts))
 
-    return parse
+    return Field(path, parse, example)
 
 
 def _answer(text: str) -> Mapping[str, int | str]:
@@ -270,16 +265,6 @@ def _replicas(text: str) -> int | str:
     return replicas
 
 
-def _duration(text: str) -> str:
-    _check(validation.duration_problem("", text))
-    return text
-
-
-def _busy_path(text: str) -> str:
-    _check(busy.path_problem("", text))
-    return text
-
-
 def _yes_no(text: str) -> bool:
     if text not in ("true", "false"):
         raise _Invalid(f"{text!r} is neither true nor false", "use true or false")
@@ -290,28 +275,22 @@ FIELDS: Mapping[str, Field] = {
     "target": Field("scaleTargetRef", _target, "StatefulSet/db"),
     "port": Field("port", _port, "http"),
     "protocol": Field("protocol", _word(Protocol, PROTOCOL_OF_WORD), "h2c"),
-    "hosts": Field("hosts", _hosts, "shop.example.com,www.example.com"),
+    "hosts": _texts("hosts", validation.host_problem, "shop.example.com,www.example.com", MAX_HOSTS),
     "listen": Field("listen", lambda text: _number(text, MAX_PORT, 5432), "5432"),
     "http-trusted-hops": Field("http.trustedHops", lambda text: _number(text, MAX_TRUSTED_HOPS, 1, 0), "1"),
     "replicas": Field("replicas", _replicas, LAST),
-    "idle-after": Field("idleAfter", _duration, "5m"),
-    "wake-timeout": Field("wakeTimeout", _duration, "2m"),
-    "hold-timeout": Field("holdTimeout", _duration, "60s"),
-    "drain-timeout": Field("drainTimeout", _duration, "30s"),
+    "idle-after": Field("idleAfter", _text(validation.duration_problem), "5m"),
+    "wake-timeout": Field("wakeTimeout", _text(validation.duration_problem), "2m"),
+    "hold-timeout": Field("holdTimeout", _text(validation.duration_problem), "60s"),
+    "drain-timeout": Field("drainTimeout", _text(validation.duration_problem), "30s"),
     "max-held": Field("maxHeld", lambda text: _number(text, MAX_HELD, 1024), "1024"),
     "idle-by": Field("idle.by", _word(IdleBy), "bytes"),
     "wake-by": Field("wake.by", _word(WakeBy), "bytes"),
-    "busy-http": Field("busy.http", _busy_path, "/busy"),
+    "busy-http": Field("busy.http", _text(busy.path_problem), "/busy"),
     "busy-port": Field("busy.port", lambda text: _number(text, MAX_PORT, 8081), "8081"),
-    "ignore-paths": Field(
-        "ignore.paths", _texts(validation.path_problem, "/healthz,/metrics/*"), "/healthz,/metrics/*"
-    ),
-    "ignore-user-agents": Field(
-        "ignore.userAgents", _texts(validation.user_agent_problem, "kube-probe/,Prometheus/"), "kube-probe/,Prometheus/"
-    ),
-    "ignore-sources": Field(
-        "ignore.sources", _texts(validation.source_problem, "10.8.0.0/16,fd00::/8"), "10.8.0.0/16,fd00::/8"
-    ),
+    "ignore-paths": _texts("ignore.paths", validation.path_problem, "/healthz,/metrics/*"),
+    "ignore-user-agents": _texts("ignore.userAgents", validation.user_agent_problem, "kube-probe/,Prometheus/"),
+    "ignore-sources": _texts("ignore.sources", validation.source_problem, "10.8.0.0/16,fd00::/8"),
     "ignore-answer": Field("ignore.answer", _answer, "200 asleep"),
     "readiness": Field("readiness", _word(Readiness), "kubernetes"),
     "capture": Field("capture", _word(CaptureMode), "proxy"),

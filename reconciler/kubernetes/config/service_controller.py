@@ -17,11 +17,11 @@ from reconciler.core.reasons import Problem, Reason
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
-from reconciler.kubernetes.config.annotations import PartialSpec, is_enabled, label_problem, parse_annotations, spec_of
+from reconciler.kubernetes.config.annotations import PartialSpec, is_enabled, item_of, label_problem, parse_annotations
 from reconciler.kubernetes.config.resolve import ClusterConfig, target_of
 from reconciler.kubernetes.config.service_config import SERVICE
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference, path
+from reconciler.kubernetes.types.objects import OwnerReference, path
 from reconciler.kubernetes.types.scaled_service import (
     API_VERSION,
     ENABLED_LABEL,
@@ -137,10 +137,10 @@ class ServiceController:
         fields, mistakes = parse_annotations(service, self._cluster)
         if item is None:
             await self._create(service, {} if mistakes else fields, unread=bool(mistakes))
-        elif not mistakes and target_of(item) != _target(service, fields):
+        elif not mistakes and target_of(item) != target_of(item_of(service, fields)):
             await self._delete(item)
         elif not mistakes:
-            await self._update(item, fields)
+            await self._update(item, service, fields)
 
     async def _create(self, service: Service, fields: PartialSpec, unread: bool) -> None:
         meta = service.metadata
@@ -159,11 +159,11 @@ class ServiceController:
         }
         await self._api.call("POST", path(API_VERSION, PLURAL, meta.namespace), body)
 
-    async def _update(self, item: ScaledService, fields: PartialSpec) -> None:
+    async def _update(self, item: ScaledService, service: Service, fields: PartialSpec) -> None:
         notes = item.metadata.annotations
         before = _read(notes.get(MADE_OF, "{}"))
         spec: dict[str, Any] = {**dict.fromkeys(before.keys() - fields.keys()), **fields}
-        if UNREAD not in notes and before == fields and _has(item, fields):
+        if UNREAD not in notes and before == fields and _has(item, item_of(service, fields)):
             return
         meta = {
             "resourceVersion": item.metadata.resource_version,
@@ -217,16 +217,9 @@ def _is_of(item: ScaledService, service: Service) -> bool:
     return owner is not None and owner.uid == service.metadata.uid
 
 
-def _target(service: Service, fields: PartialSpec) -> Any:
-    meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
-    return target_of(ScaledService(meta, spec_of(fields)))
-
-
-def _has(item: ScaledService, fields: PartialSpec) -> bool:
-    wanted = spec_of(fields)
-    given = msgspec.json.decode(msgspec.json.encode(wanted))
-    has = msgspec.json.decode(msgspec.json.encode(item.spec))
-    return all(has.get(name) == value for name, value in given.items())
+def _has(item: ScaledService, wanted: ScaledService) -> bool:
+    has = msgspec.to_builtins(item.spec)
+    return all(has.get(name) == value for name, value in msgspec.to_builtins(wanted.spec).items())
 
 
 def _written(fields: PartialSpec) -> str:
