@@ -28,19 +28,17 @@ def path_problem(place: str, path: str) -> Problem | None:
     return Problem(Reason.BAD_SPEC, place, what, "start it with /, without spaces, for example /busy")
 
 
-def check_problems(check: BusyCheck | None, names: Notation) -> Iterator[Problem]:
+def check_problems(check: BusyCheck | None, names: Notation) -> Iterator[Problem | None]:
     """Return the problems of a busy check."""
     if check is None:
         return
     if not check.http:
         right = f"set for example {names.key('busy.http')}: /busy"
         yield Problem(Reason.BAD_SPEC, names.place("busy.http"), "required for a busy check", right)
-    elif problem := path_problem(names.place("busy.http"), check.http):
-        yield problem
-    if check.port is not None and (
-        found := validation.number_problem(names.place("busy.port"), check.port, MAX_PORT, 80)
-    ):
-        yield found
+    else:
+        yield path_problem(names.place("busy.http"), check.http)
+    if check.port is not None:
+        yield validation.number_problem(names.place("busy.port"), check.port, MAX_PORT, 80)
 
 
 def busy_until(item: ScaledService | None, service: Service | None) -> BusyUntil | None:

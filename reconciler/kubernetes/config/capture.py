@@ -66,10 +66,8 @@ def capture_of(item: ScaledService, service: Service | None, ports: range, names
         return Capture(port=port) if port else NO_CAPTURE
     place = names.place("capture")
     if not ports:
-        what = "this installation of zenvoy captures no Service"
-        return Capture(
-            True, Problem(Reason.CAPTURE_DISABLED, place, what, "install the chart with capture.enabled=true")
-        )
+        what, remedy = "this installation of zenvoy captures no Service", "install the chart with capture.enabled=true"
+        return Capture(True, Problem(Reason.CAPTURE_DISABLED, place, what, remedy))
     for what, remedy in _obstacles(service):
         message = f"Service {service.metadata.key} {what}"
         return Capture(True, Problem(Reason.CAPTURE_NOT_POSSIBLE, place, message, remedy), port)

@@ -17,12 +17,20 @@ MAX_COMBINATIONS, MAX_CHARACTERS = 1000, 131_072
 share their memory, so what one object can fill is bounded."""
 
 
-def convert_rules(rules: tuple[IgnoreRule, ...]) -> tuple[Ignore, ...]:
-    """Convert valid rules."""
-    return tuple(_convert(rule, rule.answer or IgnoreAnswer()) for rule in rules)
+def convert_rule(rule: IgnoreRule) -> Ignore:
+    """Convert a valid rule."""
+    answer = rule.answer or IgnoreAnswer()
+    sources = tuple(str(ip_network(source, strict=False)) for source in rule.sources or ())
+    return Ignore(
+        paths=rule.paths or (),
+        user_agents=rule.user_agents or (),
+        sources=sources,
+        status=answer.status,
+        body=answer.body,
+    )
 
 
-def rule_problems(rules: tuple[IgnoreRule, ...], names: Notation) -> Iterator[Problem]:
+def rule_problems(rules: tuple[IgnoreRule, ...], names: Notation) -> Iterator[Problem | None]:
     """Yield the problems that do not depend on the protocol."""
     for number, rule in enumerate(rules):
         place = f"ignore[{number}]"
@@ -51,40 +59,26 @@ def _size(rule: IgnoreRule) -> tuple[int, int]:
     return combinations, len(agents) * sum(map(len, paths)) + len(paths) * sum(map(len, agents)) + combinations * shared
 
 
-def answer_problems(place: str, answer: IgnoreAnswer) -> Iterator[Problem]:
+def answer_problems(place: str, answer: IgnoreAnswer) -> Iterator[Problem | None]:
     """Yield the problems of the answer to ignored requests."""
-    if problem := validation.number_problem(f"{place}.status", answer.status, MAX_STATUS, 200, MIN_STATUS):
-        yield problem
-    if problem := validation.body_problem(f"{place}.body", answer.body):
-        yield problem
+    yield validation.number_problem(f"{place}.status", answer.status, MAX_STATUS, 200, MIN_STATUS)
+    yield validation.body_problem(f"{place}.body", answer.body)
 
 
 def unavailable_parts(
     protocol: Protocol, origin: str, rules: tuple[IgnoreRule, ...], names: Notation
-) -> Iterator[Problem]:
+) -> Iterator[Problem | None]:
     """Yield a problem for each key that the protocol does not allow; `origin` is the origin of the protocol."""
     for number, rule in enumerate(rules):
         parts = {"paths": rule.paths, "userAgents": rule.user_agents, "answer": rule.answer}
         for name in [name for name, value in parts.items() if value is not None]:
-            place = names.place(f"ignore[{number}].{name}")
-            if problem := validation.ignore_part_problem(place, name, protocol, origin):
-                yield problem
+            yield validation.ignore_part_problem(names.place(f"ignore[{number}].{name}"), name, protocol, origin)
 
 
-def _convert(rule: IgnoreRule, answer: IgnoreAnswer) -> Ignore:
-    sources = tuple(str(ip_network(source, strict=False)) for source in rule.sources or ())
-    return Ignore(
-        paths=rule.paths or (),
-        user_agents=rule.user_agents or (),
-        sources=sources,
-        status=answer.status,
-        body=answer.body,
-    )
-
-
-def _texts(place: str, texts: tuple[str, ...] | None, check: Callable[[str, str], Problem | None]) -> Iterator[Problem]:
+def _texts(
+    place: str, texts: tuple[str, ...] | None, check: Callable[[str, str], Problem | None]
+) -> Iterator[Problem | None]:
     if texts == ():
         yield Problem(Reason.BAD_SPEC, place, "an empty list matches nothing", "remove it")
     for number, text in enumerate(texts or ()):
-        if problem := check(f"{place}[{number}]", text):
-            yield problem
+        yield check(f"{place}[{number}]", text)

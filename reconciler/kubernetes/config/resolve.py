@@ -66,7 +66,7 @@ def protocol_of(item: ScaledService, service: Service) -> Protocol | None:
 
 def wake_timeout(item: ScaledService) -> float:
     """Return its `wakeTimeout` in seconds, or the default if the value is invalid."""
-    seconds = _seconds(item.spec, "wakeTimeout", SPEC)
+    seconds = _seconds("wakeTimeout", item.spec.wake_timeout, SPEC)
     return seconds if isinstance(seconds, float) else parse_duration(DURATIONS["wakeTimeout"]) or 0.0
 
 
@@ -81,16 +81,16 @@ def resolve(
 ) -> ServiceConfig | tuple[Problem, ...]:
     """Return the configuration, or all problems, whose fields are named as in `names`."""
     port, capture = _port(item, service, names), capture_of(item, service, cluster.capture_ports, names)
-    problems = [port] if isinstance(port, Problem) else []
-    seconds = {name: _seconds(item.spec, name, names) for name in DURATIONS}
-    problems += [found for found in seconds.values() if isinstance(found, Problem)]
-    problems += [*_name_problems(item.metadata.key), *_target_problems(item, names), *_value_problems(item.spec, names)]
+    fields = item.spec
+    texts = (fields.idle_after, fields.wake_timeout, fields.hold_timeout, fields.drain_timeout)
+    seconds = [_seconds(name, text, names) for name, text in zip(DURATIONS, texts, strict=True)]
+    problems = [found for found in (port, *seconds) if isinstance(found, Problem)]
+    problems += [*_name_problems(item, names), *filter(None, _value_problems(fields, names))]
     if not isinstance(port, Problem):
-        problems += _protocol_problems(_protocol(item.spec, port), item.spec, port, names, capture)
+        problems += filter(None, _protocol_problems(_protocol(fields, port), fields, port, names, capture))
     if problems or isinstance(port, Problem):
         return tuple(problems)
-    times = [value for value in seconds.values() if not isinstance(value, Problem)]
-    return _entry(item, port, times, cluster, capture)
+    return _entry(item, port, [value for value in seconds if isinstance(value, float)], cluster, capture)
 
 
 def _entry(
@@ -115,7 +115,7 @@ def _entry(
         max_held=fields.max_held if fields.max_held is not None else Spec(name="").max_held,
         idle_by=IdleBy(fields.idle.by) if fields.idle.by else IDLE_BY[protocol][0],
         wake_by=WakeBy(fields.wake.by) if fields.wake.by else WAKE_BY[protocol][0],
-        ignore=ignore_rules.convert_rules(fields.ignore),
+        ignore=tuple(map(ignore_rules.convert_rule, fields.ignore)),
         refusal_details=fields.refusal_details,
         has_busy_check=fields.busy is not None,
         paused=fields.paused,
@@ -149,26 +149,17 @@ def _protocol(fields: ScaledServiceSpec, port: ServicePort) -> Protocol:
     return service_ports.protocol_of(port) or (Protocol.TCP if fields.listen is not None else Protocol.HTTP)
 
 
-def _seconds(fields: ScaledServiceSpec, name: str, names: Notation) -> float | Problem:
-    given = {
-        "idleAfter": fields.idle_after,
-        "wakeTimeout": fields.wake_timeout,
-        "holdTimeout": fields.hold_timeout,
-        "drainTimeout": fields.drain_timeout,
-    }[name]
+def _seconds(name: str, given: str | None, names: Notation) -> float | Problem:
     text = DURATIONS[name] if given is None else given
     return validation.duration_problem(names.place(name), text) or parse_duration(text) or 0.0
 
 
-def _name_problems(key: str) -> Iterator[Problem]:
-    if len(key) > MAX_NAME_LENGTH:
-        what = f"with its namespace and a slash it has {len(key)} characters; the maximum is {MAX_NAME_LENGTH}"
+def _name_problems(item: ScaledService, names: Notation) -> Iterator[Problem]:
+    """Return the names that are too long, or invalid: they become parts of URLs, and could lead to another object."""
+    if (length := len(item.metadata.key)) > MAX_NAME_LENGTH:
+        what = f"with its namespace and a slash it has {length} characters; the maximum is {MAX_NAME_LENGTH}"
         remedy = "use a shorter name, and set spec.service to the name of the Service"
         yield Problem(Reason.BAD_SPEC, "metadata.name", what, remedy)
-
-
-def _target_problems(item: ScaledService, names: Notation) -> Iterator[Problem]:
-    """Return the invalid names: they become parts of URLs, and could lead to another object."""
     if item.spec.service and not is_label(item.spec.service):
         what = f"{item.spec.service[:LONGEST_SHOWN]!r} is not a valid Service name"
         remedy = "use at most 63 characters from a-z, 0-9, and -, for example web"
@@ -179,37 +170,35 @@ def _target_problems(item: ScaledService, names: Notation) -> Iterator[Problem]:
         yield Problem(Reason.BAD_SPEC, place, f"{value!r} is not a valid {part}", remedy)
 
 
-def _value_problems(fields: ScaledServiceSpec, names: Notation) -> Iterator[Problem]:
+def _value_problems(fields: ScaledServiceSpec, names: Notation) -> Iterator[Problem | None]:
     """Return the problems that the schema rejects, unless it is older than this module or missing."""
     place = names.place
-    found: list[Problem | None] = []
     if fields.protocol:
-        found.append(validation.choice_problem(place("protocol"), fields.protocol, Protocol, PROTOCOL_OF_WORD))
+        yield validation.choice_problem(place("protocol"), fields.protocol, Protocol, PROTOCOL_OF_WORD)
     if fields.replicas is not None:
-        found.append(validation.replicas_problem(place("replicas"), fields.replicas))
+        yield validation.replicas_problem(place("replicas"), fields.replicas)
     if fields.max_held is not None:
-        found.append(validation.number_problem(place("maxHeld"), fields.max_held, MAX_HELD, 1024))
+        yield validation.number_problem(place("maxHeld"), fields.max_held, MAX_HELD, 1024)
     if fields.listen is not None:
-        found.append(validation.number_problem(place("listen"), fields.listen, MAX_PORT, 5432))
+        yield validation.number_problem(place("listen"), fields.listen, MAX_PORT, 5432)
     if fields.http.trusted_hops is not None:
         hops = fields.http.trusted_hops
-        found.append(validation.number_problem(place("http.trustedHops"), hops, MAX_TRUSTED_HOPS, 1, 0))
+        yield validation.number_problem(place("http.trustedHops"), hops, MAX_TRUSTED_HOPS, 1, 0)
     if fields.idle.by:
-        found.append(validation.choice_problem(place("idle.by"), fields.idle.by, IdleBy))
+        yield validation.choice_problem(place("idle.by"), fields.idle.by, IdleBy)
     if fields.wake.by:
-        found.append(validation.choice_problem(place("wake.by"), fields.wake.by, WakeBy))
+        yield validation.choice_problem(place("wake.by"), fields.wake.by, WakeBy)
     if fields.readiness:
-        found.append(validation.choice_problem(place("readiness"), fields.readiness, Readiness))
+        yield validation.choice_problem(place("readiness"), fields.readiness, Readiness)
     if fields.capture:
-        found.append(validation.choice_problem(place("capture"), fields.capture, CaptureMode))
-    yield from filter(None, found)
+        yield validation.choice_problem(place("capture"), fields.capture, CaptureMode)
     yield from busy.check_problems(fields.busy, names)
     yield from ignore_rules.rule_problems(fields.ignore, names)
 
 
 def _protocol_problems(
     protocol: Protocol, fields: ScaledServiceSpec, port: ServicePort, names: Notation, capture: Capture
-) -> Iterator[Problem]:
+) -> Iterator[Problem | None]:
     """Return the fields that do not fit the protocol, which the schema cannot detect if it comes from the Service."""
     origin = "" if fields.protocol else f" ({_origin(fields, port, names)})"
     listens = fields.listen is not None or capture.is_due or bool(capture.port)
@@ -221,17 +210,14 @@ def _protocol_problems(
         place, remedy = names.place("capture"), f"set {names.key('protocol')}: tcp"
         yield Problem(Reason.CAPTURE_NOT_POSSIBLE, place, what, remedy)
         listens = fields.listen is not None
-    found = [
-        validation.listen_problem(protocol, listens, names, "5432", origin),
-        validation.hosts_problem(protocol, bool(fields.hosts), names, origin),
-    ]
+    yield validation.listen_problem(protocol, listens, names, "5432", origin)
+    yield validation.hosts_problem(protocol, bool(fields.hosts), names, origin)
     if fields.http.trusted_hops is not None:
-        found.append(validation.trusted_hops_problem(protocol, listens, names, "8100", origin))
+        yield validation.trusted_hops_problem(protocol, listens, names, "8100", origin)
     if fields.idle.by in _IDLE_BYS:
-        found.append(validation.idle_by_problem(protocol, IdleBy(fields.idle.by), names, origin))
+        yield validation.idle_by_problem(protocol, IdleBy(fields.idle.by), names, origin)
     if fields.wake.by in _WAKE_BYS:
-        found.append(validation.wake_by_problem(protocol, WakeBy(fields.wake.by), names, origin))
-    yield from filter(None, found)
+        yield validation.wake_by_problem(protocol, WakeBy(fields.wake.by), names, origin)
     yield from ignore_rules.unavailable_parts(protocol, origin, fields.ignore, names)
 
 
