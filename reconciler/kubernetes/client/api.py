@@ -26,6 +26,7 @@ from reconciler.kubernetes.client import exec_plugin, port_forward, service_acco
 from reconciler.kubernetes.client import kubeconfig as kubeconfigs
 from reconciler.kubernetes.client.errors import UNAUTHORIZED, ApiError, NoCluster, Unreachable
 from reconciler.kubernetes.types.names import checked_path
+from reconciler.kubernetes.types.objects import decoder
 from reconciler.proxy_environment import proxy_for
 
 log = structlog.get_logger(__name__)
@@ -44,14 +45,17 @@ minutes, and one whose peer vanished would be silent forever."""
 WATCH, NO_ANSWER = "WATCH", "none"
 
 
-class _Status(msgspec.Struct):
+class Status(msgspec.Struct):
+    """The body of an error, and the object of an `ERROR` of a watch."""
+
+    code: int = 0
     reason: str = ""
     message: str = ""
 
 
 _HANDSHAKE_ERRORS = {401: "not authenticated", 403: "access to pods/portforward denied", 404: "pod not found"}
 """A failed WebSocket handshake has no body."""
-_STATUS = msgspec.json.Decoder(_Status)
+decode_status = decoder(Status)
 Query = Mapping[str, str]
 Renew = Callable[[], Awaitable[None]]
 Credentials = tuple[str | None, bytes, bytes]
@@ -129,22 +133,19 @@ class Api:
 
         Raises `ApiError` and `Unreachable`, and `InvalidName` before anything is sent.
         """
-        return await self._authenticated(lambda: self._call(method, path, body, content_type, query, timeout))
 
-    async def _call(
-        self, method: str, path: str, body: Any, content_type: str, query: Query | None, timeout: float
-    ) -> bytes:
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        try:
-            response = await self._request(method, path, body, content_type, query, limits)
-            async with response:
-                answer = await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self.called(method, NO_ANSWER)
-            raise Unreachable(f"{method} {path}: {error_text(error)}") from error
-        self.called(method, str(response.status))
-        _check(response, answer)
-        return answer
+        async def attempt() -> bytes:
+            try:
+                async with await self._request(method, path, body, content_type, query, timeout) as response:
+                    answer = await response.read()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                self.called(method, NO_ANSWER)
+                raise Unreachable(f"{method} {path}: {error_text(error)}") from error
+            self.called(method, str(response.status))
+            _check(response, answer)
+            return answer
+
+        return await self._authenticated(attempt)
 
     @asynccontextmanager
     async def lines(self, path: str, query: Query, timeout: float) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -152,13 +153,12 @@ class Api:
 
         Raises `ApiError` and `Unreachable`, also during iteration.
         """
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
             used = self._credentials
-            response = await self._request("GET", path, None, JSON, query, limits)
+            response = await self._request("GET", path, None, JSON, query, timeout)
             if response.status == UNAUTHORIZED and await self._renewed(used):
                 response.release()
-                response = await self._request("GET", path, None, JSON, query, limits)
+                response = await self._request("GET", path, None, JSON, query, timeout)
             self.called(WATCH, str(response.status))
             async with response:
                 if response.status >= 400:
@@ -241,8 +241,9 @@ class Api:
         return headers
 
     async def _request(
-        self, method: str, path: str, body: Any, content_type: str, query: Query | None, limits: aiohttp.ClientTimeout
+        self, method: str, path: str, body: Any, content_type: str, query: Query | None, timeout: float
     ) -> aiohttp.ClientResponse:
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         url = f"{self.server}{checked_path(path)}" + (f"?{urlencode(query)}" if query else "")
         headers = await self._headers(method, path, body)
         headers.update({"Content-Type": content_type, "Accept": JSON})
@@ -279,14 +280,14 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
 
 async def _configure(configuration: Configuration, chosen: kubeconfigs.Chosen) -> None:
     """Set the server and the credentials of a context. Raises `NoCluster` and `OSError`."""
-    document = chosen.document
+    credentials: dict[str, str] = {}
     if file := chosen.user.get("tokenFile"):
         configuration.refresh_api_key_hook = service_account.token_refresher(Path(file))
-        document = chosen.with_user(token=service_account.TokenFile(Path(file)).read())
+        credentials = {"token": service_account.TokenFile(Path(file)).read()}
     elif plugin := chosen.user.get("exec"):
-        document = chosen.with_user(**await exec_plugin.credentials(plugin, chosen.cluster))
+        credentials = await exec_plugin.credentials(plugin, chosen.cluster)
     try:
-        await config.load_kube_config_from_dict(dict(document), client_configuration=configuration)
+        await config.load_kube_config_from_dict(chosen.document(credentials), client_configuration=configuration)
     except (config.ConfigException, ValueError, TypeError, AttributeError, LookupError) as error:
         raise NoCluster(
             f"no cluster found: context {chosen.name!r} of the kubeconfig is not valid ({error}); "
@@ -321,9 +322,9 @@ def _check(response: aiohttp.ClientResponse, answer: bytes) -> None:
     if response.status < 400:
         return
     try:
-        status = _STATUS.decode(answer)
+        status = decode_status(answer)
     except msgspec.DecodeError:
-        status = _Status(response.reason or "", answer[:200].decode(errors="replace"))
+        status = Status(0, response.reason or "", answer[:200].decode(errors="replace"))
     raise ApiError(response.status, status.reason, status.message)
 
 

@@ -16,7 +16,9 @@ from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError
 from reconciler.kubernetes.types.names import is_resource
 from reconciler.kubernetes.types.objects import api_path, path
 
-PLAIN = frozenset({"Deployment", "ReplicaSet", "StatefulSet"})
+PLAIN = frozenset(
+    {("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet"), ("v1", "ReplicationController")}
+)
 
 
 class NoSuchKind(Exception):
@@ -44,9 +46,7 @@ class ScalableResource:
     @property
     def is_plain(self) -> bool:
         """True if `spec.replicas` is known to be the number of replicas; other kinds need the scale subresource."""
-        if self.api_version == "v1":
-            return self.kind == "ReplicationController"
-        return self.api_version == "apps/v1" and self.kind in PLAIN
+        return (self.api_version, self.kind) in PLAIN
 
     def path(self, namespace: str | None) -> str:
         """Return the path of all objects of a namespace, or of all namespaces."""
@@ -123,15 +123,14 @@ class Discovery:
         groups = {one.name: one for one in _GROUPS.decode(await self._api.get("/apis")).groups or ()}
         if group in groups:
             versions = ", ".join(f"{group}/{one.version}" for one in groups[group].versions or ())
-            return Diagnosis(Reason.NO_SUCH_KIND, f"the API server has no {api_version}, but {versions}")
-        if not group:
-            return Diagnosis(
-                Reason.NO_SUCH_KIND,
-                f"the API server has no {api_version}; apiVersion is `group/version`, as in apps/v1",
-            )
-        near = difflib.get_close_matches(group, groups, 1)
-        advice = f"; did you mean {near[0]}?" if near else "; is its CustomResourceDefinition installed?"
-        return Diagnosis(Reason.NO_SUCH_KIND, f"the API server has no group {group}{advice}")
+            message = f"{api_version}, but {versions}"
+        elif not group:
+            message = f"{api_version}; apiVersion is `group/version`, as in apps/v1"
+        elif near := difflib.get_close_matches(group, groups, 1):
+            message = f"group {group}; did you mean {near[0]}?"
+        else:
+            message = f"group {group}; is its CustomResourceDefinition installed?"
+        return Diagnosis(Reason.NO_SUCH_KIND, f"the API server has no {message}")
 
 
 def _find_scalable(resources: list[_Resource], api_version: str, kind: str) -> ScalableResource | None:

@@ -19,7 +19,7 @@ import msgspec
 import stamina
 import structlog
 
-from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.api import Api, decode_status
 from reconciler.kubernetes.client.errors import GONE, ApiError, Unreachable
 from reconciler.kubernetes.types.objects import Object, ObjectMeta, name_selector, path
 
@@ -60,15 +60,8 @@ class _Change(msgspec.Struct):
     object: msgspec.Raw
 
 
-class _Status(msgspec.Struct):
-    code: int = 0
-    reason: str = ""
-    message: str = ""
-
-
 _PAGE = msgspec.json.Decoder(_Page)
 _CHANGE = msgspec.json.Decoder(_Change)
-_STATUS = msgspec.json.Decoder(_Status)
 _OBJECT = msgspec.json.Decoder(Object)
 _ERRORS = (Unreachable, ApiError, msgspec.DecodeError)
 
@@ -128,7 +121,6 @@ class Informer(Generic[_T]):
         """Error of the current disconnection; None while connected."""
         self.unreadable: dict[str, str] = {}
         """Decoding errors by object key, while they last."""
-        self.decode_errors = 0
         self.lists = 0
 
     @property
@@ -228,7 +220,7 @@ class Informer(Generic[_T]):
             case "DELETED":
                 self._delete(_OBJECT.decode(change.object).metadata.key)
             case "ERROR":
-                status = _STATUS.decode(change.object)
+                status = decode_status(change.object)
                 raise ApiError(status.code, status.reason, status.message)
             case "BOOKMARK":
                 pass
@@ -251,7 +243,6 @@ class Informer(Generic[_T]):
         return key
 
     def _record_unreadable(self, raw: msgspec.Raw, error: msgspec.DecodeError) -> str:
-        self.decode_errors += 1
         try:
             key = _OBJECT.decode(raw).metadata.key
         except msgspec.DecodeError:
@@ -268,9 +259,8 @@ class Informer(Generic[_T]):
 
     def _on_error(self, error: Exception) -> None:
         self._errors_in_row += not self._received
-        if (
-            self._errors_in_row >= MAX_ERRORS_IN_ROW
-        ):  # an API server restored from a backup, for example, has not reached our version
+        # An API server restored from a backup, for example, has not reached our version.
+        if self._errors_in_row >= MAX_ERRORS_IN_ROW:
             self._version = None
         self._on_disconnected(error)
 

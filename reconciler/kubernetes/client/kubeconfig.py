@@ -7,8 +7,8 @@ against one file, sends the newline at the end of a token file, and acts as the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,10 @@ from reconciler.kubernetes.client.errors import NoCluster
 
 DEFAULT_FILE = "~/.kube/config"
 _PATHS = {"clusters": ("certificate-authority",), "users": ("client-certificate", "client-key", "tokenFile")}
+_Named = dict[str, dict[str, dict[str, Any]]]
+"""By kind, the clusters, contexts, and users by name."""
+_INVALID = (yaml.YAMLError, TypeError, AttributeError, ValueError, LookupError, RecursionError, MemoryError)
+"""The errors of a file that is not YAML, or has not the structure of a kubeconfig."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,16 @@ class Chosen:
     namespace: str
     cluster: Mapping[str, Any]
     user: Mapping[str, Any]
-    document: Mapping[str, Any] = field(repr=False)
-    """A kubeconfig of this context only."""
 
-    def with_user(self, **fields: str) -> Mapping[str, Any]:
-        """Return the document with these fields of the user, instead of its exec plugin and its token file."""
-        kept = {key: value for key, value in self.user.items() if key not in ("exec", "tokenFile")}
-        return {**self.document, "users": [{"name": "user", "user": {**kept, **fields}}]}
+    def document(self, credentials: Mapping[str, str]) -> dict[str, Any]:
+        """Return a kubeconfig of this context only, with credentials instead of the exec plugin and the token file."""
+        user = {key: value for key, value in self.user.items() if not credentials or key not in ("exec", "tokenFile")}
+        return {
+            "current-context": "context",
+            "contexts": [{"name": "context", "context": {"cluster": "cluster", "user": "user"}}],
+            "clusters": [{"name": "cluster", "cluster": self.cluster}],
+            "users": [{"name": "user", "user": {**user, **credentials}}],
+        }
 
     @property
     def impersonation(self) -> list[tuple[str, str]]:
@@ -61,73 +68,42 @@ def files(explicit: Path | None, environment: Mapping[str, str]) -> list[Path]:
 
 def read(sources: Iterable[Path], context: str | None) -> Chosen:
     """Merge the files, and return the context of this name, or the current one. Raises `NoCluster` and `OSError`."""
-    current, merged = context or "", _Merged()
+    current, named = context or "", _Named(clusters={}, contexts={}, users={})
     for source in sources:
         try:
             content = yaml.safe_load(source.read_text()) or {}
             current = current or content.get("current-context") or ""
-            merged.add(content, source.absolute().parent)
-        except (
-            yaml.YAMLError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            LookupError,
-            RecursionError,
-            MemoryError,
-        ) as error:  # not YAML, or not the structure of a kubeconfig
+            _add(content, source.absolute().parent, named)
+        except _INVALID as error:
             raise NoCluster(
                 f"{source} is not a valid kubeconfig ({error!r}); choose another with --kubeconfig"
             ) from None
-    return merged.choose(current)
+    return _choose(current, named)
 
 
-class _Merged:
-    """The clusters, contexts, and users of several files. The first of a name wins."""
-
-    def __init__(self) -> None:
-        self._named: dict[str, dict[str, dict[str, Any]]] = {"clusters": {}, "contexts": {}, "users": {}}
-
-    def add(self, content: Mapping[str, Any], folder: Path) -> None:
-        """Add a file of this folder."""
-        for kind, found in self._named.items():
-            for item in content.get(kind) or ():
-                one = dict(item.get(kind.removesuffix("s")) or {})
-                one.update((key, str(folder / one[key])) for key in _PATHS.get(kind, ()) if one.get(key))
-                if (plugin := one.get("exec")) and os.sep in plugin["command"]:
-                    one["exec"] = {**plugin, "command": str(folder / plugin["command"])}
-                found.setdefault(str(item["name"]), one)
-
-    def choose(self, name: str) -> Chosen:
-        contexts = self._named["contexts"]
-        if not name:
-            raise NoCluster("no cluster found: the kubeconfig has no current context; set --kubeconfig or --context")
-        if name not in contexts:
-            known = ", ".join(_quoted(contexts)) or "none"
-            raise NoCluster(f"no cluster found: context {name!r} does not exist; the kubeconfig has {known}")
-        context = contexts[name]
-        cluster = self._named["clusters"].get(context.get("cluster", ""))
-        if not cluster or not cluster.get("server"):
-            missing = f"cluster {context.get('cluster', '')!r} of context {name!r}"
-            raise NoCluster(f"no cluster found: {missing} has no server; set --kubeconfig or --context")
-        cluster, user = _checked(cluster), self._named["users"].get(context.get("user", ""), {})
-        return Chosen(name, context.get("namespace") or "default", cluster, user, _document(cluster, user))
+def _add(content: Mapping[str, Any], folder: Path, named: _Named) -> None:
+    """Add a file of this folder. The first of a name wins."""
+    for kind, found in named.items():
+        for item in content.get(kind) or ():
+            one = dict(item.get(kind.removesuffix("s")) or {})
+            one.update((key, str(folder / one[key])) for key in _PATHS.get(kind, ()) if one.get(key))
+            if (plugin := one.get("exec")) and os.sep in plugin["command"]:
+                one["exec"] = {**plugin, "command": str(folder / plugin["command"])}
+            found.setdefault(str(item["name"]), one)
 
 
-def _quoted(names: Iterable[str]) -> Iterator[str]:
-    return map(repr, sorted(names))
-
-
-def _checked(cluster: dict[str, Any]) -> dict[str, Any]:
-    """Return the cluster with a whole URL; like kubectl, `http` if it has no scheme."""
-    server = str(cluster["server"])
-    return cluster if "://" in server else {**cluster, "server": f"http://{server}"}
-
-
-def _document(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "current-context": "context",
-        "contexts": [{"name": "context", "context": {"cluster": "cluster", "user": "user"}}],
-        "clusters": [{"name": "cluster", "cluster": cluster}],
-        "users": [{"name": "user", "user": user}],
-    }
+def _choose(name: str, named: _Named) -> Chosen:
+    contexts = named["contexts"]
+    if not name:
+        raise NoCluster("no cluster found: the kubeconfig has no current context; set --kubeconfig or --context")
+    if name not in contexts:
+        known = ", ".join(map(repr, sorted(contexts))) or "none"
+        raise NoCluster(f"no cluster found: context {name!r} does not exist; the kubeconfig has {known}")
+    context = contexts[name]
+    cluster = named["clusters"].get(context.get("cluster", ""))
+    if not cluster or not cluster.get("server"):
+        missing = f"cluster {context.get('cluster', '')!r} of context {name!r}"
+        raise NoCluster(f"no cluster found: {missing} has no server; set --kubeconfig or --context")
+    if "://" not in (server := str(cluster["server"])):
+        cluster = {**cluster, "server": f"http://{server}"}  # as kubectl
+    return Chosen(name, context.get("namespace") or "default", cluster, named["users"].get(context.get("user", ""), {}))
