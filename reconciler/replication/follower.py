@@ -93,6 +93,8 @@ class PeerClient:
         """Members that connected here and are not in the leader's fleet yet. Until they are, they count as connected,
         even if they have left: the leader would not miss a member that it never knew."""
         self._task: asyncio.Task[None] | None = None
+        self._has_received = False
+        """True if messages arrived on the present stream, and none was invalid."""
         self._alone: asyncio.TimerHandle | None = None
         self.synced = False
         """True once all records of the present leader have arrived, or there is no leader to wait for."""
@@ -159,56 +161,58 @@ class PeerClient:
     async def _stay_connected(self, address: str) -> None:
         failures = 0
         while True:
-            has_received, error = await self._run_stream(address)
+            self._has_received = False
+            error = await self._run_stream(address)
             log.info("stream to the leader ended", leader=address, error=error)
             self._start_alone_timer()
-            if has_received:
+            if self._has_received:
                 failures = 0
             self._lost()
             await asyncio.sleep(BACKOFF.delay(failures, random.random()))
             failures += 1
 
-    async def _run_stream(self, address: str) -> tuple[bool, str]:
-        """Run one stream. Return whether a message arrived, and why the stream ended."""
+    async def _run_stream(self, address: str) -> str:
+        """Run one stream. Return why it ended."""
         if self._credentials is None:
             channel = grpc.aio.insecure_channel(address, options=self._options)
         else:
             try:
                 credentials = self._credentials()
             except OSError as error:
-                return False, f"cannot read a certificate: {error}"
+                return f"cannot read a certificate: {error}"
             channel = grpc.aio.secure_channel(address, credentials, options=self._options)
-        self._replication.updates.clear()  # another leader has versions of its own
+        self._replication.updates.latest.clear()  # another leader has versions of its own
         async with channel:
             call = channel.stream_stream(messages.METHOD, messages.ENCODER.encode, messages.LEADER_DECODER.decode)()
-            received = _Received()
             sending = asyncio.create_task(self._send(call))
             sending.add_done_callback(lambda _: call.cancel())  # a follower that cannot send must not look connected
             try:
-                await self._receive(call, received)
-                return received.any, "the leader ended it"
+                await self._receive(call)
+                return "the leader ended it"
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling() or not sending.done():
                     raise
-                return received.any, f"cannot send: {sending.exception()!r}"
+                return f"cannot send: {sending.exception()!r}"
             except grpc.RpcError as error:
-                return received.any, f"{error.code().name}: {error.details()}"
+                return f"{error.code().name}: {error.details()}"
             except (msgspec.MsgspecError, ValueError) as error:
                 log.error("invalid message from the leader", error=str(error))
-                return False, str(error)
+                self._has_received = False
+                return str(error)
             finally:
                 sending.cancel()
                 call.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _receive(self, call: Any, received: _Received) -> None:
+    async def _receive(self, call: Any) -> None:
         """Adopt the leader's records and fleet until it ends the stream. Raises the errors of gRPC and of decoding."""
+        named: set[str] = set()
         async for message in call:
-            received.any = True
+            self._has_received = True
             self._stop_alone_timer()
             for update in message.updates:
-                received.named.add(update.service)
+                named.add(update.service)
                 self._replication.updates.add(update)
                 self._engine.adopt(update.service, update.record, update.fence, update.cause)
             for service in message.removed:
@@ -218,12 +222,12 @@ class PeerClient:
                 self._unconfirmed = messages.difference(self._unconfirmed, message.fleet)
                 self._pending.wakeup.set()
             if message.complete:
-                for service in self._replication.updates.latest.keys() - received.named:
+                for service in self._replication.updates.latest.keys() - named:
                     self._drop(service)
                 self.synced = True
 
     def _drop(self, service: str) -> None:
-        self._replication.updates.drop(service)
+        self._replication.updates.latest.pop(service, None)
         self._engine.adopt(service, None)
 
     async def _send(self, call: Any) -> None:
@@ -254,11 +258,3 @@ class PeerClient:
             if all_sent and fleet != sent:
                 await call.write(messages.FollowerMessage(None, fleet))
                 sent = fleet
-
-
-@dataclass(slots=True)
-class _Received:
-    """The messages of one stream."""
-
-    any: bool = False
-    named: set[str] = field(default_factory=set)

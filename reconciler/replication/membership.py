@@ -28,7 +28,7 @@ class Membership:
         """The fleet of this term, as leader."""
         self.on_fleet: list[Callable[[], None]] = []
         """Called when the fleet changed."""
-        self.on_change: list[Callable[[], None]] = []
+        self.on_change: Callable[[], None] = lambda: None
         """Called after `on_fleet`, if the states of routes or held connections may have changed with the fleet."""
 
     def lead(self, since: float) -> None:
@@ -55,7 +55,7 @@ class Membership:
         """Add a follower whose stream starts; it replaces an earlier stream of the same replica."""
         follower = self.ledger.followers[replica] = FollowerState()
         self._set_connected(replica, fleet)
-        self._notify_change()
+        self.on_change()
         return follower
 
     def remove_follower(self, replica: str, follower: FollowerState) -> bool:
@@ -65,7 +65,7 @@ class Membership:
         follower.connected = False
         follower.reports.clear()
         self._set_connected(replica, Fleet())
-        self._notify_change()
+        self.on_change()
         return True
 
     def set_follower_fleet(self, replica: str, follower: FollowerState, fleet: Fleet) -> None:
@@ -81,7 +81,7 @@ class Membership:
         """Drop members that are gone for good, if this replica leads. Call it regularly."""
         if self.leads and self.context.valid() and self.ledger.forget():
             self._notify_fleet()  # the next leader would wait for them again
-            self._notify_change()
+            self.on_change()
 
     def unknown(self) -> Unknown | None:
         """Return why no service may be scaled to zero now, or None if it may."""
@@ -112,12 +112,8 @@ class Membership:
         changed = self.ledger.set_connected(replica, fleet) if self.leads else True
         self._notify_fleet()
         if changed:
-            self._notify_change()
+            self.on_change()
 
     def _notify_fleet(self) -> None:
         for notify in self.on_fleet:
-            notify()
-
-    def _notify_change(self) -> None:
-        for notify in self.on_change:
             notify()

@@ -25,9 +25,9 @@ class Peers:
         self,
         context: ReplicaContext,
         engine: ReplicaEngine,
-        lost: Callable[[], None] = lambda: None,
-        credentials: Credentials | None = None,
-        authority: str | None = None,
+        lost: Callable[[], None],
+        credentials: Credentials | None,
+        authority: str | None,
         alone_after_seconds: float | None = None,
     ) -> None:
         """Continue alone after `alone_after_seconds` without a leader; by default as long as is safe with a Lease of

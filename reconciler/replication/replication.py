@@ -6,6 +6,7 @@ While this replica follows, its engine sees its own Envoys and holders only.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from reconciler.core.reasons import Unknown
@@ -14,13 +15,10 @@ from reconciler.ports.holders import Holders, HoldStatus
 from reconciler.ports.holders import Report as HeldReport
 from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import Router, RouteState
-from reconciler.replication.cluster_holders import ClusterHolders
-from reconciler.replication.cluster_router import ClusterRouter
-from reconciler.replication.faults import EnvoyFaults
+from reconciler.replication.cluster_adapters import ClusterHolders, ClusterRouter, RecordUpdates
 from reconciler.replication.fleet import FollowerState, ReplicaContext
 from reconciler.replication.membership import Membership
 from reconciler.replication.messages import MAX_TEXT_LENGTH, Report
-from reconciler.replication.updates import RecordUpdates
 
 
 class ReplicaEngine(Protocol):
@@ -41,6 +39,41 @@ class ReplicaEngine(Protocol):
     def follow(self) -> None: ...
 
 
+class EnvoyFaults:
+    """The errors with which Envoys reject services: of this replica's Envoys, and as leader of all replicas'."""
+
+    def __init__(self, members: Membership) -> None:
+        self._members = members
+        self.own: Mapping[str, str] = {}
+        """The errors of this replica's Envoys."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called when the errors changed."""
+
+    def all(self) -> Mapping[str, str]:
+        """Return the errors of the Envoys of all replicas as leader, else of this one's."""
+        followers = self._members.ledger.followers.values() if self._members.leads else ()
+        theirs = {
+            name: message for follower in followers if follower.connected for name, message in follower.faults.items()
+        }
+        return {**theirs, **self.own}
+
+    def found(self, faults: Mapping[str, str]) -> None:
+        """Take the errors of this replica's Envoys."""
+        self.own = faults
+        self.notify()
+
+    def set_follower(self, replica: str, follower: FollowerState, faults: dict[str, str]) -> None:
+        """Take the errors of a follower's Envoys."""
+        if self._members.is_current(replica, follower):
+            follower.faults = faults
+            self.notify()
+
+    def notify(self) -> None:
+        """Report the errors, which may have changed."""
+        for notify in self.on_change:
+            notify()
+
+
 class Replication:
     """The view of one replica. It starts as a follower."""
 
@@ -51,7 +84,7 @@ class Replication:
         self.router = ClusterRouter(self.members, self.updates)
         self.holders = ClusterHolders(self.members, self.updates, self.router)
         self.faults = EnvoyFaults(self.members)
-        self.members.on_change.append(self._notify_all)
+        self.members.on_change = self._notify_all
 
     def attach(
         self, engine: ReplicaEngine, own_router: Router, own_holders: Holders, held: HeldReport | None = None
@@ -77,7 +110,7 @@ class Replication:
 
     def lead(self, since: float) -> None:
         """Start a term that began at `since`, in `ticks`. Call it before the engine's `lead`."""
-        self.updates.clear()
+        self.updates.latest.clear()
         self.members.lead(since)
         self._notify_all()
         self.faults.notify()
@@ -85,7 +118,7 @@ class Replication:
     def follow(self) -> None:
         """End the term. Call it before the engine's `follow`."""
         self.members.follow()
-        self.updates.clear()
+        self.updates.latest.clear()
         self._notify_all()
 
     # As leader: messages of followers

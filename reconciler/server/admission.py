@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import isasyncgenfunction
 from typing import Any
@@ -30,6 +30,7 @@ LOGGED_EVERY_SECONDS = 60.0
 MAX_NAME_BYTES = 256
 CHOSEN_SECONDS = 300.0
 MAX_TEXT = 200
+OPEN, UNIDENTIFIED = "open", "not identified yet"
 
 Claims = Mapping[str, tuple[StreamKind, Callable[[Any], str]]]
 """By gRPC method, its kind of stream, and how to get the sender's name from the first message (empty: none)."""
@@ -60,13 +61,6 @@ class RefusedError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """Takes the place of a message that cannot be decoded."""
-
-    reason: str
-
-
 class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """The interceptor to give to `grpc.aio.server`."""
 
@@ -80,7 +74,8 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """`listed` returns the present endpoints; `reserved` are names that only a Unix socket may use."""
         self._claims, self._listed, self._reserved = claims, listed, reserved
         self._limits = limits or Limits()
-        self._total = self._unidentified = 0
+        self._counts: Counter[str] = Counter()
+        """Open streams, by their state for people."""
         self._open: dict[tuple[StreamKind, str], list[str]] = {}
         """Addresses of the streams that are open under a name."""
         self._chosen: dict[tuple[StreamKind, str], float] = {}
@@ -119,13 +114,18 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Admit a stream and serve it, or refuse it with a status."""
         peer = _peer(context)
         try:
-            with self._counted():
+            with self._counted(OPEN, self._limits.total):
                 entitled = await self._entitled(kind, peer)
                 with ExitStack() as named:
                     if entitled.name is not None:  # known before the first message, so silent streams are bounded too
                         self._check(kind, entitled.name, entitled, peer)
                         named.enter_context(self._named(kind, entitled.name, peer.address))
-                    with self._unidentified_stream(entitled):
+                    # A stream whose peer could have any name; streams with a name are bounded by name.
+                    with (
+                        self._counted(UNIDENTIFIED, self._limits.unidentified)
+                        if entitled.name is None
+                        else nullcontext()
+                    ):
                         first, name = await self._first(name_in, requests)
                     self._check(kind, name, entitled, peer)
                     if entitled.name is None:
@@ -141,7 +141,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Return what the peer is entitled to; wait a while for an address that the EndpointSlices do not have."""
         found = entitlement(kind, peer, self._listed())
         if not isinstance(found, Entitled | Denied):
-            with self._unidentified_stream(Entitled(None)):
+            with self._counted(UNIDENTIFIED, self._limits.unidentified):
                 found = await self._once_listed(kind, peer)
         if isinstance(found, Entitled):
             return found
@@ -207,30 +207,15 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._chosen[kind, name] = now
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        if self._total >= self._limits.total:
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._total} streams are open; retry")
-        self._total += 1
+    def _counted(self, state: str, most: int) -> Iterator[None]:
+        """Count a stream in a state in which there may be at most so many."""
+        if self._counts[state] >= most:
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._counts[state]} streams are {state}; retry")
+        self._counts[state] += 1
         try:
             yield
         finally:
-            self._total -= 1
-
-    @contextmanager
-    def _unidentified_stream(self, entitled: Entitled) -> Iterator[None]:
-        """Count a stream whose peer could have any name; streams with a name are bounded by name."""
-        if entitled.name is not None:
-            yield
-            return
-        if self._unidentified >= self._limits.unidentified:
-            raise RefusedError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._unidentified} streams are not identified yet; retry"
-            )
-        self._unidentified += 1
-        try:
-            yield
-        finally:
-            self._unidentified -= 1
+            self._counts[state] -= 1
 
     @contextmanager
     def _named(self, kind: StreamKind, name: str, address: str) -> Iterator[None]:
@@ -274,11 +259,7 @@ class _Messages:
         return self
 
     async def __anext__(self) -> Any:
-        message = self._first.pop() if self._first else await anext(self._rest)
-        try:
-            return _readable(message)
-        except ValueError as error:
-            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, clean(str(error))) from None
+        return _readable(self._first.pop() if self._first else await anext(self._rest))
 
 
 async def _run(serve: Any, messages: _Messages, context: Any) -> None:
@@ -296,13 +277,13 @@ def clean(text: str) -> str:
 
 
 def _readable(message: Any) -> Any:
-    if isinstance(message, _Unreadable):
-        raise ValueError(f"message cannot be decoded: {message.reason}")
+    if isinstance(message, RefusedError):
+        raise message
     return message
 
 
 def _reader(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Return a decoder that never fails: gRPC would log a failure with the peer's bytes."""
+    """Return a decoder that returns its errors: gRPC would log an error that is raised, with the peer's bytes."""
     if decode is None:
         return None
 
@@ -310,7 +291,7 @@ def _reader(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | N
         try:
             return decode(data)
         except Exception as error:  # any failure is caused by the input
-            return _Unreadable(str(error))
+            return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, clean(f"message cannot be decoded: {error}"))
 
     return read
 

@@ -152,14 +152,14 @@ class HolderStreams:
         receiving.add_done_callback(lambda _: holder.wakeup.set())
         try:
             self._report_all()
-            yield self._all_assignments(holder)
+            yield self._update(holder, full=True)
             while not receiving.done():
                 await holder.wakeup.wait()
                 holder.wakeup.clear()
                 if holder.replaced:
                     await context.abort(grpc.StatusCode.ALREADY_EXISTS, "another stream has this holder id")
                 if holder.changed:
-                    yield self._changes(holder)
+                    yield self._update(holder, full=False)
             # A holder whose reports are not read must not look connected: it reconnects, and reports everything again.
             if error := await receiving:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error)
@@ -202,20 +202,15 @@ class HolderStreams:
             del self._holders[holder.name]
             self._report_all()
 
-    def _all_assignments(self, holder: HolderState) -> wire.AssignmentUpdate:
-        holder.changed.clear()
-        holder.sent = self._version
-        return wire.AssignmentUpdate(
-            self._version, tuple(assigned(order) for order in self._orders.values()), full=True
-        )
-
-    def _changes(self, holder: HolderState) -> wire.AssignmentUpdate:
+    def _update(self, holder: HolderState, full: bool) -> wire.AssignmentUpdate:
+        """Return what a holder has not been sent yet, or with `full` all assignments."""
         known = self._orders
-        assign = tuple(assigned(known[address]) for address in holder.changed if address in known)
-        remove = tuple(address for address in holder.changed if address not in known)
+        changed = known.keys() if full else holder.changed
+        assign = tuple(assigned(known[address]) for address in changed if address in known)
+        remove = tuple(address for address in changed if address not in known)
         holder.changed.clear()
         holder.sent = self._version
-        return wire.AssignmentUpdate(self._version, assign, remove)
+        return wire.AssignmentUpdate(self._version, assign, remove, full)
 
     async def _receive(self, holder: HolderState, received: AsyncIterator[wire.HolderReport]) -> str:
         """Process the reports of a holder until its stream ends; return the error of the last message, if any."""

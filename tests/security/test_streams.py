@@ -14,7 +14,7 @@ import yaml
 from reconciler.core.access.entitlement import StreamKind
 from reconciler.core.access.identity import PROXY, RECONCILER
 from reconciler.core.record import State
-from reconciler.server.admission import Limits
+from reconciler.server.admission import OPEN, UNIDENTIFIED, Limits
 from reconciler.server.credentials import Server, channel
 from tests.reconciler.replication.test_peers import WEB, Everything, Replica, Tls
 from tests.security.grpc_port import (
@@ -104,7 +104,7 @@ async def test_stream_address_added_to_endpoints_is_served() -> None:
     async with port({}) as at:
         call = await at.dial(PROXY_A, PROXY.uri)
         await call.write(introduces(ADS, "proxy-a"))
-        await until(lambda: at.admission._unidentified, "the stream to wait for the endpoints")
+        await until(lambda: at.admission._counts[UNIDENTIFIED], "the stream to wait for the endpoints")
         at.listed.proxies = {PROXY_A: "proxy-a"}
         at.admission.relisted()
         await until(lambda: at.nodes == {"proxy-a": PROXY_A}, "it joins")
@@ -243,19 +243,19 @@ async def test_stream_silent_is_ended() -> None:
 async def test_unidentified_streams_are_bounded() -> None:
     async with port({}, Limits(unidentified=2, listing_seconds=600)) as at:
         waiting = [await at.dial(STRANGER, PROXY.uri) for _ in range(2)]
-        await until(lambda: at.admission._unidentified == 2, "both to wait")
+        await until(lambda: at.admission._counts[UNIDENTIFIED] == 2, "both to wait")
         code, _ = await ended(await at.dial(STRANGER, PROXY.uri))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         for call in waiting:
             call.cancel()
-        await until(lambda: at.admission._unidentified == 0, "none to be left")
+        await until(lambda: at.admission._counts[UNIDENTIFIED] == 0, "none to be left")
 
 
 async def test_silent_streams_of_one_proxy_are_bounded() -> None:
     """A proxy that names itself in none of its streams takes no place from another one."""
     async with port(limits=Limits(total=6, of_one_name=2, first_message_seconds=600)) as at:
         silent = [await at.dial(PROXY_A, PROXY.uri) for _ in range(2)]
-        await until(lambda: at.admission._total == 2, "both to be open")
+        await until(lambda: at.admission._counts[OPEN] == 2, "both to be open")
         for _ in range(6):
             code, _ = await ended(await at.dial(PROXY_A, PROXY.uri))
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -293,7 +293,7 @@ async def test_streams_that_are_not_read_are_bounded() -> None:
             await until(lambda: not at.nodes, "it is dismissed")
         code, _ = await says(await at.dial(PROXY_A, PROXY.uri), introduces(ADS, "proxy-a"))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert at.admission._total == 2
+        assert at.admission._counts[OPEN] == 2
 
 
 async def test_refusals_are_counted_and_their_log_is_bounded(capfd: pytest.CaptureFixture[str]) -> None:

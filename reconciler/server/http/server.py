@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
 
 from reconciler.core.text import error_text
-from reconciler.ports.operations import Command, Operations
+from reconciler.ports.operations import Command, Operations, View
 from reconciler.server.http.connections import BACKLOG, Connections, timed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,7 +32,7 @@ class Http:
         self._operations, self._metrics, self._envoy = operations, metrics, envoy
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
-        self._connections: Connections | None = None
+        self._connections = Connections()
 
     async def serve_control(self, path: Path) -> None:
         """Serve everything at a Unix socket that only this user may use.
@@ -39,11 +40,12 @@ class Http:
         Opens the directory first: the path of a Unix socket has at most 107 bytes, and this one may be longer.
         """
         path.unlink(missing_ok=True)
-        runner = await self._runner([*self._probes(), *self._controls()])
+        command = web.post("/v1/services/{name:.*}/{command}", self._answer_command)
+        factory = await self._factory([*self._probes(), *self._readings(), command])
         directory, before = os.open(path.parent, os.O_PATH), os.umask(0o177)
         try:
             at = f"/proc/self/fd/{directory}/{path.name}"
-            loop, factory = asyncio.get_running_loop(), self._guarded(runner)
+            loop = asyncio.get_running_loop()
             self._servers.append(await loop.create_unix_server(factory, at, backlog=BACKLOG))
         finally:
             os.umask(before)
@@ -58,15 +60,8 @@ class Http:
         await self._serve_tcp(host, port, [*self._probes(), *self._readings()])
 
     async def _serve_tcp(self, host: str, port: int, routes: list[web.RouteDef]) -> None:
-        factory = self._guarded(await self._runner(routes))
-        loop = asyncio.get_running_loop()
+        factory, loop = await self._factory(routes), asyncio.get_running_loop()
         self._servers.append(await loop.create_server(factory, host, port, backlog=BACKLOG))
-
-    def _guarded(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
-        server = runner.server
-        assert server is not None
-        self._connections = self._connections or Connections()
-        return self._connections.guard(server)
 
     async def close(self) -> None:
         for server in self._servers:
@@ -74,13 +69,15 @@ class Http:
         for runner in self._runners:
             await runner.cleanup()
 
-    async def _runner(self, routes: list[web.RouteDef]) -> web.AppRunner:
+    async def _factory(self, routes: list[web.RouteDef]) -> Callable[[], asyncio.Protocol]:
+        """Return the factory for connections whose requests have these routes."""
         app = web.Application(middlewares=[timed])
         app.add_routes(routes)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
         self._runners.append(runner)
-        return runner
+        assert runner.server is not None
+        return self._connections.guard(runner.server)
 
     def _probes(self) -> list[web.RouteDef]:
         return [
@@ -98,9 +95,6 @@ class Http:
             web.get("/v1/services/{name:.+}/explain", self._answer_explain),
             web.get("/v1/services/{name:.*}", self._answer_service),
         ]
-
-    def _controls(self) -> list[web.RouteDef]:
-        return [*self._readings(), web.post("/v1/services/{name:.*}/{command}", self._answer_command)]
 
     async def _answer_metrics(self, request: web.Request) -> web.Response:
         body, content_type = await self._metrics(",".join(request.headers.getall("Accept", [])))
@@ -127,35 +121,26 @@ class Http:
 
     async def _answer_service(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        try:
-            return web.json_response(self._operations.service(name))
-        except KeyError:
-            return _unknown(name)
+        return _answer_known(name, lambda: self._operations.service(name))
 
     async def _answer_overview(self, _: web.Request) -> web.Response:
         return web.json_response(self._operations.overview())
 
     async def _answer_explain(self, request: web.Request) -> web.Response:
         """Explain a service; a service that is itself named `…/explain` is second choice."""
-        name = request.match_info["name"]
-        try:
-            return web.json_response(self._operations.explain(name))
-        except KeyError:
-            pass
-        try:
-            return web.json_response(self._operations.service(f"{name}/explain"))
-        except KeyError:
-            return _unknown(name)
+        name, asked = request.match_info["name"], self._operations
+        return _answer_known(name, lambda: asked.explain(name), lambda: asked.service(f"{name}/explain"))
 
     async def _answer_command(self, request: web.Request) -> web.Response:
         name, word = request.match_info["name"], request.match_info["command"]
-        try:
-            return web.json_response(self._operations.tell(name, Command(word)))
-        except KeyError:
-            return _unknown(name)
-        except ValueError:
+        if word not in set(Command):
             return web.json_response({"error": f"{word!r} is not a command"}, status=400)
+        return _answer_known(name, lambda: self._operations.tell(name, Command(word)))
 
 
-def _unknown(name: str) -> web.Response:
+def _answer_known(name: str, *reads: Callable[[], View]) -> web.Response:
+    """Answer with the first view of a service that is known."""
+    for read in reads:
+        with suppress(KeyError):
+            return web.json_response(read())
     return web.json_response({"error": f"there is no service {name!r}"}, status=404)

@@ -46,7 +46,7 @@ class PeerStreams:
         link = Link(leader, follower.name)
         self.links.append(link)
         follower.link = link
-        follower.replication.updates.clear()
+        follower.replication.updates.latest.clear()
         fleet = link.reported = follower.replication.members.fleet
         follower.has_report = True
         link.up.append(lambda: self._greeted(link, fleet))
