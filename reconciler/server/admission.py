@@ -74,6 +74,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """`listed` returns the present endpoints; `reserved` are names that only a Unix socket may use."""
         self._claims, self._listed, self._reserved = claims, listed, reserved
         self._limits = limits or Limits()
+        self._most = {OPEN: self._limits.total, UNIDENTIFIED: self._limits.unidentified}
         self._counts: Counter[str] = Counter()
         """Open streams, by their state for people."""
         self._open: dict[tuple[StreamKind, str], list[str]] = {}
@@ -114,18 +115,14 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Admit a stream and serve it, or refuse it with a status."""
         peer = _peer(context)
         try:
-            with self._counted(OPEN, self._limits.total):
+            with self._counted(OPEN):
                 entitled = await self._entitled(kind, peer)
                 with ExitStack() as named:
                     if entitled.name is not None:  # known before the first message, so silent streams are bounded too
                         self._check(kind, entitled.name, entitled, peer)
                         named.enter_context(self._named(kind, entitled.name, peer.address))
                     # A stream whose peer could have any name; streams with a name are bounded by name.
-                    with (
-                        self._counted(UNIDENTIFIED, self._limits.unidentified)
-                        if entitled.name is None
-                        else nullcontext()
-                    ):
+                    with self._counted(UNIDENTIFIED) if entitled.name is None else nullcontext():
                         first, name = await self._first(name_in, requests)
                     self._check(kind, name, entitled, peer)
                     if entitled.name is None:
@@ -141,7 +138,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Return what the peer is entitled to; wait a while for an address that the EndpointSlices do not have."""
         found = entitlement(kind, peer, self._listed())
         if not isinstance(found, Entitled | Denied):
-            with self._counted(UNIDENTIFIED, self._limits.unidentified):
+            with self._counted(UNIDENTIFIED):
                 found = await self._once_listed(kind, peer)
         if isinstance(found, Entitled):
             return found
@@ -207,9 +204,9 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._chosen[kind, name] = now
 
     @contextmanager
-    def _counted(self, state: str, most: int) -> Iterator[None]:
-        """Count a stream in a state in which there may be at most so many."""
-        if self._counts[state] >= most:
+    def _counted(self, state: str) -> Iterator[None]:
+        """Count a stream in a state, in which the number of streams is bounded."""
+        if self._counts[state] >= self._most[state]:
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._counts[state]} streams are {state}; retry")
         self._counts[state] += 1
         try:
