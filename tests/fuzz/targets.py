@@ -49,9 +49,9 @@ from reconciler.server.holders import HolderStreams
 from tests.fakes.member_list import MemberList
 from tests.fuzz.messages import split
 from tproxy import wire as holder_wire
-from tproxy.protocols import proxy_protocol
+from tproxy.protocols import http2, proxy_protocol
 from tproxy.protocols.http_head import forwarded_for
-from tproxy.protocols.refusal_response import Http2Refusal
+from tproxy.protocols.refusal_response import RefusalResponse
 from xds import ir
 from xds.ads.codec import MalformedError
 from xds.ads.delta import DeltaStream
@@ -64,6 +64,7 @@ NOW = 1_700_000_000.0
 HOLD_ADDRESS = "127.64.0.1:18001"
 LONGEST_REFUSAL_BYTES = 64
 """The most bytes of an answer that one byte of HTTP/2 may cause."""
+LAST_STREAM = 2**31 - 1
 _WEB = Service(
     ObjectMeta(name="web", namespace="shop"), ServiceSpec(selector={"app": "web"}, ports=(ServicePort("http", 80),))
 )
@@ -107,7 +108,8 @@ def first_bytes(data: bytes) -> None:
 
 def refused_http2(data: bytes) -> None:
     """Refuse an HTTP/2 client, regardless of its bytes and of how they are cut into reads."""
-    at_once, piecewise = Http2Refusal("not ready", 5), Http2Refusal("not ready", 5)
+    data = http2.PREFACE + data[len(http2.PREFACE) :]
+    at_once, piecewise = (RefusalResponse("not ready", 5, LAST_STREAM) for _ in range(2))
     out = at_once.receive(data)
     assert len(out) <= LONGEST_REFUSAL_BYTES * (len(data) + 1)
     for at in range(len(data)):

@@ -15,12 +15,6 @@ _PADDED, _PRIORITY = 0x8, 0x20
 FRAME_SIZE_ERROR = 6
 LARGEST_FRAME = 16_384
 
-# "application/grpc" in the Huffman code of RFC 7541, appendix B: a, p, p, l, i, c, a, t, i, o, n, /, g, r, p, c.
-_HUFFMAN = "00011 101011 101011 101000 00110 00100 00011 01001 00110 00111 101010 011000 100110 101100 101011 00100"
-_BITS = _HUFFMAN.replace(" ", "")
-GRPC_MARKS = (b"application/grpc", bytes(int(_BITS[at : at + 8], 2) for at in range(0, len(_BITS) // 8 * 8, 8)))
-"""The content type of gRPC as it occurs in header blocks: literal, and in Huffman code."""
-
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return one frame."""

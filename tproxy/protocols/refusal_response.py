@@ -15,10 +15,12 @@ from urllib.parse import quote
 import hpack
 
 from tproxy.protocols import http2
-from tproxy.protocols.http2 import GRPC_MARKS, frame
+from tproxy.protocols.http2 import frame
 
 MAX_DECODED_BYTES = 4096
 """The longest header block that is decoded. After a longer one, later requests of the connection cannot be."""
+GRPC_MARKS = (b"application/grpc", bytes.fromhex("1d75d0620d263d4c4d6564"))
+"""The content type of gRPC as it occurs in header blocks: literal, and in the Huffman code of RFC 7541, appendix B."""
 
 
 class RefusalResponse:
@@ -30,8 +32,15 @@ class RefusalResponse:
     def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
         self._reason = " ".join(reason.split())
         self._retry_after_seconds = retry_after_seconds
-        self._http2 = Http2Refusal(self._reason, retry_after_seconds, last)
-        self._begin: bytes | None = b""
+        self._last = last
+        self._buffer = b""
+        self._is_http2 = False
+        self._headers: bytearray | None = None
+        self._encoder = hpack.Encoder()
+        self._decoder: hpack.Decoder | None = hpack.Decoder()
+        self._grpc = False
+        self.last_stream = 0
+        """The last stream that was answered."""
         self.done = False
         """True once the response is complete, so that writing can be shut down."""
 
@@ -39,68 +48,33 @@ class RefusalResponse:
         """Take bytes from the client and return the bytes to send."""
         if self.done:
             return b""
-        if self._begin is not None:
-            self._begin += data
-            if len(self._begin) < len(http2.PREFACE) and http2.PREFACE.startswith(self._begin):
-                return b""
-            if not self._begin.startswith(http2.PREFACE):
+        self._buffer += data
+        out = bytearray()
+        if not self._is_http2:
+            if not self._buffer.startswith(http2.PREFACE):
+                if http2.PREFACE.startswith(self._buffer):
+                    return b""
                 self.done = True
-                return http1_response(self._reason, self._retry_after_seconds, self._begin.startswith(b"HEAD "))
-            data, self._begin = self._begin, None
-        out = self._http2.receive(data)
-        if self._http2.done:
+                return http1_response(self._reason, self._retry_after_seconds, self._buffer.startswith(b"HEAD "))
+            self._buffer = self._buffer[len(http2.PREFACE) :]
+            self._is_http2 = True
+            out += frame(http2.SETTINGS, 0, 0)
+        out += self._on_frames()
+        if self.last_stream >= (1 if self._last is None else self._last):
             self.done = True
-            out += self._http2.goaway()
-        return out
+            out += self._goaway()
+        return bytes(out)
 
     def end(self) -> bytes:
         """Return the bytes to send before closing, if the client sends nothing more."""
-        return b"" if self.done or self._begin is not None else self._http2.goaway()
+        return self._goaway() if self._is_http2 and not self.done else b""
 
-
-def http1_response(reason: str, retry_after_seconds: int, is_head: bool = False) -> bytes:
-    """Return a complete HTTP/1.1 response (RFC 9112), without its body for a HEAD request."""
-    body = f"{reason}\n".encode()
-    lines = (
-        "HTTP/1.1 503 Service Unavailable",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        f"Retry-After: {retry_after_seconds}",
-        "Connection: close",
-    )
-    return "\r\n".join((*lines, "", "")).encode() + (b"" if is_head else body)
-
-
-class Http2Refusal:
-    """The HTTP/2 side of a refusal: bytes in, bytes out."""
-
-    def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
-        self._reason = reason
-        self._last = last
-        self._retry_after = str(retry_after_seconds)
-        self._buffer = b""
-        self._preface_seen = False
-        self._headers: bytearray | None = None
-        self._encoder = hpack.Encoder()
-        self._decoder: hpack.Decoder | None = hpack.Decoder()
-        self._grpc = False
-        self.last_stream = 0
-        """The last stream that was answered."""
-
-    def receive(self, data: bytes) -> bytes:
-        """Take bytes from the client and return the bytes to send."""
-        self._buffer += data
+    def _on_frames(self) -> bytes:
         out = bytearray()
-        if not self._preface_seen:
-            if len(self._buffer) < len(http2.PREFACE):
-                return b""
-            self._buffer = self._buffer[len(http2.PREFACE) :]
-            self._preface_seen = True
-            out += frame(http2.SETTINGS, 0, 0)
         while len(self._buffer) >= http2.FRAME_HEADER:
             length, kind, flags, stream = http2.frame_head(self._buffer)
             if length > http2.LARGEST_FRAME:
-                return bytes(out) + self.goaway(http2.FRAME_SIZE_ERROR)
+                return bytes(out) + self._goaway(http2.FRAME_SIZE_ERROR)
             end = http2.FRAME_HEADER + length
             if len(self._buffer) < end:
                 break
@@ -108,12 +82,7 @@ class Http2Refusal:
             out += self._on_frame(kind, flags, stream, payload)
         return bytes(out)
 
-    @property
-    def done(self) -> bool:
-        """True if all requests that are to be answered were answered; GOAWAY covers the others."""
-        return self._preface_seen and self.last_stream >= (1 if self._last is None else self._last)
-
-    def goaway(self, code: int = 0) -> bytes:
+    def _goaway(self, code: int = 0) -> bytes:
         """Return the frame that rejects all requests after the last one that was answered."""
         return frame(http2.GOAWAY, 0, 0, self.last_stream.to_bytes(4) + code.to_bytes(4))
 
@@ -150,7 +119,7 @@ class Http2Refusal:
     def _respond(self, stream: int, block: bytes, is_head: bool) -> bytes:
         self.last_stream = stream
         self._grpc = self._grpc or any(mark in block for mark in GRPC_MARKS)
-        retry_after = ("retry-after", self._retry_after)
+        retry_after = ("retry-after", str(self._retry_after_seconds))
         if self._grpc:
             # Trailers-only: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
             status = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")]
@@ -165,3 +134,16 @@ class Http2Refusal:
         # RFC 9113, 8.1 would allow RST_STREAM(NO_ERROR) to stop an upload; curl 7.88 then discards the response.
         headers = frame(http2.HEADERS, http2.END_HEADERS, stream, block)
         return headers + frame(http2.DATA, http2.END_STREAM, stream, body)
+
+
+def http1_response(reason: str, retry_after_seconds: int, is_head: bool = False) -> bytes:
+    """Return a complete HTTP/1.1 response (RFC 9112), without its body for a HEAD request."""
+    body = f"{reason}\n".encode()
+    lines = (
+        "HTTP/1.1 503 Service Unavailable",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        f"Retry-After: {retry_after_seconds}",
+        "Connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + (b"" if is_head else body)
