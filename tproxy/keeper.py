@@ -49,12 +49,6 @@ def receive(link: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(descriptors)
 
 
-def send(link: socket.socket, data: bytes, descriptors: list[int]) -> None:
-    """Send one message with its descriptors. Raises `OSError`."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    link.sendmsg([data], rights)
-
-
 class Keeper:
     """The kept connections, and the one holder that they belong to."""
 
@@ -124,7 +118,7 @@ class Keeper:
         elif kind == b"A":
             self._give(link)
         elif kind == b"P":
-            send(link, b"P", [])
+            link.send(b"P")
         else:
             raise ValueError("the holder closed the link or uses another protocol")
 
@@ -140,8 +134,9 @@ class Keeper:
         kept = sorted(self._kept.values(), key=lambda one: one[1])
         for at in range(0, len(kept), PER_MESSAGE):
             part = kept[at : at + PER_MESSAGE]
-            send(link, b"G" + b"".join(SINCE.pack(since) for _, since in part), [fd for fd, _ in part])
-        send(link, b"E", [])
+            data = b"G" + b"".join(SINCE.pack(since) for _, since in part)
+            socket.send_fds(link, [data], [fd for fd, _ in part])
+        link.send(b"E")
         link.setblocking(False)
 
     def _forget(self) -> None:

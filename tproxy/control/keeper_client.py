@@ -22,7 +22,7 @@ import structlog
 from tproxy.hold_queue import HeldConnection
 from tproxy.io import tcp
 from tproxy.io.loop import Loop
-from tproxy.keeper import INODE, KEPT, PER_MESSAGE, SINCE, receive, send
+from tproxy.keeper import INODE, KEPT, PER_MESSAGE, SINCE, receive
 
 log = structlog.get_logger("tproxy")
 
@@ -64,7 +64,7 @@ class KeeperClient:
         found: list[tuple[int, float]] = []
         try:
             link.settimeout(ADOPT_SECONDS)
-            send(link, b"A", [])
+            link.send(b"A")
             while True:
                 data, descriptors = receive(link)
                 if data[:1] != b"G":
@@ -124,7 +124,7 @@ class KeeperClient:
                 held = [one for one in batch if one.fd >= 0]
                 if data == b"K":
                     data += b"".join(KEPT.pack(os.fstat(one.fd).st_ino, one.since) for one in held)
-                send(link, data, [one.fd for one in held])
+                socket.send_fds(link, [data], [one.fd for one in held])
                 self._out.popleft()
         except BlockingIOError:
             if len(self._out) > MAX_QUEUED:
