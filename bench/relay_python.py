@@ -25,7 +25,7 @@ class _Owner:
 
 def relay_with_zenvoy(port: int, target: int) -> None:
     """Run zenvoy's relay without a hold queue."""
-    loop = Loop()
+    loop = Loop(print)
     relay, owner = Relay(loop), _Owner()
     listener = socket.create_server((HOST, port), backlog=1024)
 

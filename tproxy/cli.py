@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -13,12 +13,9 @@ from tproxy import address
 from tproxy.control.stream import KEEPALIVE_SECONDS, TlsFiles
 from tproxy.io import tcp
 from tproxy.io.listener import INHERITED, CannotListen, Mode
-from tproxy.process import HolderExit, HolderSettings, LogStyle, RulesChoice, configure_log
-from tproxy.process import run as run_holder
+from tproxy.process import HolderExit, HolderProcess, HolderSettings, LogStyle, RulesChoice, configure_log
 from tproxy.redirect import netfilter, rules
 from tproxy.redirect.self_check import CHECK_SECONDS
-
-Value = TypeVar("Value")
 
 TLS = "Mutual TLS with the reconciler"
 DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
@@ -44,20 +41,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-
-
-def _valid(check: Callable[[Value], object]) -> Callable[[Value | None], Value | None]:
-    """Return an option callback that reports a ValueError of `check` to the user."""
-
-    def callback(value: Value | None) -> Value | None:
-        try:
-            if value is not None:
-                check(value)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-        return value
-
-    return callback
 
 
 def _check_listen(text: str) -> None:
@@ -91,8 +74,16 @@ def _check_unix_socket(path: Path) -> None:
 def _option(
     text: str, variable: str, metavar: str | None = None, check: Callable[[Any], object] | None = None, **more: Any
 ) -> Any:
-    """Return an option that is also read from the environment, and validated with `check`."""
-    callback = _valid(check) if check else None
+    """Return an option that is also read from the environment; a ValueError of `check` is reported to the user."""
+
+    def callback(value: Any) -> Any:
+        try:
+            if check and value is not None:
+                check(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        return value
+
     return typer.Option(help=text, envvar=f"ZENVOY_TPROXY_{variable}", metavar=metavar, callback=callback, **more)
 
 
@@ -266,7 +257,7 @@ def run_command(
         keeper=keeper,
     )
     try:
-        code = run_holder(settings)
+        code = HolderProcess(settings).run()
     except CannotListen as error:
         raise _fail(str(error), HolderExit.CANNOT_LISTEN) from None
     except netfilter.CannotInstall as error:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import bisect
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from tproxy.io import tcp
 from tproxy.protocols.held_requests import HeldRequests
@@ -32,12 +33,6 @@ RefusalCause = Literal["max_held", "descriptors", "timeout", "removed", "drainin
 def unassigned(address: str, hold_timeout: float = UNASSIGNED_TIMEOUT_SECONDS) -> Assignment:
     """Return the assignment of an address that belongs to no service, or not yet."""
     return Assignment(address, "", "tcp", Hold(), UNASSIGNED_MAX_HELD, hold_timeout)
-
-
-class OnHeldEvents(Protocol):
-    """Handles the events of a held connection: its client may have closed it, or has sent more."""
-
-    def __call__(self, held: HeldConnection, events: int, /) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +61,8 @@ class HoldQueue:
 
     address: str
     """In the spelling of the holder, which may differ from that of the assignment."""
-    on_events: OnHeldEvents
+    on_events: Callable[[HeldConnection, int], None]
+    """Handles the events of a held connection: its client may have closed it, or has sent more."""
     assignment: Assignment
     waiting: deque[HeldConnection] = field(default_factory=deque)
     without_head: set[HeldConnection] = field(default_factory=set)

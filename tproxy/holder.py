@@ -15,7 +15,8 @@ import structlog
 
 from tproxy import address
 from tproxy.control.keeper_client import KeeperClient
-from tproxy.control.reporter import HoldReporter, Link
+from tproxy.control.reporter import HoldReporter
+from tproxy.control.stream import Link
 from tproxy.dial.dialer import DialLimiter
 from tproxy.hold_address import HoldAddress, HolderContext
 from tproxy.hold_queue import (
@@ -102,7 +103,9 @@ class Holder:
             self.refuser.refuse(fd)
 
     def set_redirected(self, redirected: bool) -> None:
-        """Mode tproxy: report whether rules redirect connections to the holder."""
+        """Mode tproxy: report whether rules redirect connections to the holder, unless that is known."""
+        if redirected is self.is_redirected:
+            return
         if not redirected:
             log.warning("no rules redirect connections to the holder", remedy="zenvoy-tproxy rules --install")
         elif self.is_redirected is False:

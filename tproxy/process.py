@@ -63,7 +63,6 @@ class HolderSettings:
     ports: tuple[int, int] = DEFAULT_PORTS
     rules: RulesChoice = "auto"
     rules_check_seconds: float = CHECK_SECONDS
-    """Mode tproxy: interval of the checks that rules redirect connections to the holder."""
     metrics: str | None = None
     drain_timeout: float = 30.0
     keepalive: float = KEEPALIVE_SECONDS
@@ -106,12 +105,9 @@ def _report_lost(count: int, reason: str) -> None:
     log.warning("log lines were lost", count=count, reason=reason)
 
 
-def run(settings: HolderSettings) -> HolderExit:
-    """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before it accepts connections."""
-    return _Process(settings).run()
+class HolderProcess:
+    """The process of one holder."""
 
-
-class _Process:
     def __init__(self, settings: HolderSettings) -> None:
         self._settings = settings
         self._exit = HolderExit.OK
@@ -120,6 +116,7 @@ class _Process:
         self._metrics: MetricsPort | None = None
 
     def run(self) -> HolderExit:
+        """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before it accepts connections."""
         settings = self._settings
         with ExitStack() as stack:
             sock = stack.enter_context(open_socket(settings.listen, settings.mode))
@@ -176,9 +173,14 @@ class _Process:
             self._holder.set_redirected(redirected)
         stack.callback(self._remove_rules)
         settings = self._settings
-        self_check = SelfCheck(self._loop, self._holder, settings.ports, settings.rules_check_seconds)
+        self_check = SelfCheck(
+            self._loop,
+            settings.ports,
+            settings.rules_check_seconds,
+            self._holder.assignments,
+            self._holder.set_redirected,
+        )
         self._holder.self_check = self_check
-        self_check.start(redirected)
         stack.callback(self_check.stop)
 
     def _install_rules(self) -> bool | None:

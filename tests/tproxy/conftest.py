@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from tests.tproxy.harness import PATIENCE_SECONDS, World, eventually
+from tests.tproxy.harness import PATIENCE_SECONDS, World, eventually, fail
 from tproxy.io.loop import Loop
 
 
@@ -36,7 +36,7 @@ def _grpc() -> Iterator[None]:
 @pytest.fixture
 def loop() -> Iterator[Loop]:
     """A loop that stops by itself if a test does not stop it."""
-    loop = Loop()
+    loop = Loop(fail)
     loop.call_later(PATIENCE_SECONDS, loop.stop)
     yield loop
     loop.close()

@@ -39,6 +39,11 @@ def eventually(look: Callable[[], T], what: str = "") -> T:
         time.sleep(0.005)
 
 
+def fail(error: Exception) -> None:
+    """Fail the test that runs a loop, at an error of one of its callbacks."""
+    raise error
+
+
 class FakeReconciler:
     """The other end of the holder stream, over real gRPC."""
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.tproxy.harness import reset
-from tproxy.control.reporter import Link
+from tproxy.control.stream import Link
 from tproxy.hold_queue import HoldQueue
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget

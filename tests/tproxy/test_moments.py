@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.tproxy.harness import PATIENCE_SECONDS, go, is_reset, read_all, read_exactly
+from tests.tproxy.harness import PATIENCE_SECONDS, fail, go, is_reset, read_all, read_exactly
 from tests.tproxy.test_refusal import GET, HTTP2, asks, frames
 from tests.tproxy.test_scarcity import Silent, run_until
 from tproxy import address
-from tproxy.control.reporter import Link
+from tproxy.control.stream import Link
 from tproxy.hold_queue import HoldQueue
 from tproxy.holder import MAX_UNASSIGNED_ADDRESSES, Holder
 from tproxy.io import refuser
@@ -35,7 +35,7 @@ class Inside:
     """A holder in the process of the test, and its clients."""
 
     def __init__(self) -> None:
-        self.loop = Loop()
+        self.loop = Loop(fail)
         self.holder = Holder(self.loop, Budget(1_000), HolderHello("h", "anyip"))
         self.listening = socket.create_server(("0.0.0.0", 0))
         self._opened = [self.listening]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.tproxy.harness import PATIENCE_SECONDS
-from tproxy.control.reporter import Link
+from tests.tproxy.harness import PATIENCE_SECONDS, fail
+from tproxy.control.stream import Link
 from tproxy.dial.dialer import Dialer, DialLimiter
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
@@ -32,7 +32,7 @@ class ScarceLoop(Loop):
 
 @pytest.fixture
 def loop() -> Iterator[ScarceLoop]:
-    loop = ScarceLoop()
+    loop = ScarceLoop(fail)
     yield loop
     loop.close()
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
+from tproxy.control.stream import Link
 from tproxy.hold_queue import HoldQueue
 from tproxy.io.loop import Loop, Timer
 from tproxy.wire import HolderHello, HolderReport
 
 COALESCE_SECONDS = 0.003
-
-
-class Link(Protocol):
-    """One stream to the reconciler, as seen from the loop's thread."""
-
-    def send(self, message: HolderReport) -> None:
-        """Queue a message. Never blocks; after the stream has ended, the message is lost."""
 
 
 class HoldReporter:

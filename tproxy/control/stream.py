@@ -21,7 +21,6 @@ import grpc
 import msgspec
 import structlog
 
-from tproxy.control.reporter import Link
 from tproxy.io.loop import Loop
 from tproxy.wire import DOWN, ENCODER, METHOD, AssignmentUpdate, HolderReport
 
@@ -58,17 +57,7 @@ class TlsFiles:
     """DNS name in the reconciler's certificate; None: the host of the target."""
 
 
-class Receiver(Protocol):
-    """The holder, as the stream sees it. Called in the loop's thread."""
-
-    def opened(self, link: Link) -> None: ...
-
-    def received(self, link: Link, down: AssignmentUpdate) -> None: ...
-
-    def closed(self, link: Link, error: str) -> None: ...
-
-
-class _Attempt:
+class Link:
     """The sending side of one stream. `on_overflow` is called when the other end does not take messages."""
 
     def __init__(self, on_overflow: Callable[[], object]) -> None:
@@ -76,7 +65,7 @@ class _Attempt:
         self._on_overflow = on_overflow
 
     def send(self, message: HolderReport) -> None:
-        """Queue a message."""
+        """Queue a message. Never blocks; after the stream has ended, the message is lost."""
         if self._queue.qsize() < MAX_QUEUED:
             self._queue.put(ENCODER.encode(message))
         else:
@@ -88,6 +77,16 @@ class _Attempt:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._queue.get, None)
+
+
+class Receiver(Protocol):
+    """The holder, as the stream sees it. Called in the loop's thread."""
+
+    def opened(self, link: Link) -> None: ...
+
+    def received(self, link: Link, down: AssignmentUpdate) -> None: ...
+
+    def closed(self, link: Link, error: str) -> None: ...
 
 
 class ReconcilerStream:
@@ -143,7 +142,7 @@ class ReconcilerStream:
 
     def _serve_stream(self) -> bool:
         """Serve one stream until it ends, and return whether the other end sent any message."""
-        attempt = _Attempt(self._on_overflow)
+        link = Link(self._on_overflow)
         received = False
         reason = "the stream ended"
         soon = self._loop.call_soon_threadsafe
@@ -153,14 +152,14 @@ class ReconcilerStream:
             log.error("failed to read the TLS files", error=str(error))
             return False
         try:
-            soon(lambda: self._receiver.opened(attempt))
-            self._call = call = channel.stream_stream(METHOD)(iter(attempt))
+            soon(lambda: self._receiver.opened(link))
+            self._call = call = channel.stream_stream(METHOD)(iter(link))
             if self._closed.is_set():
                 call.cancel()
             for data in call:
                 down = DOWN.decode(data)
                 received = True
-                soon(lambda down=down: self._receiver.received(attempt, down))  # type: ignore[misc]
+                soon(lambda down=down: self._receiver.received(link, down))  # type: ignore[misc]
         except grpc.RpcError as error:
             reason = f"{error.code().name}: {error.details()}"
         except (msgspec.MsgspecError, ValueError) as error:
@@ -171,8 +170,8 @@ class ReconcilerStream:
             log.error("stream failed unexpectedly", exc_info=error)
         finally:
             self._call = None
-            attempt.end()
-            soon(lambda: self._receiver.closed(attempt, reason))
+            link.end()
+            soon(lambda: self._receiver.closed(link, reason))
             channel.close()
         return received
 

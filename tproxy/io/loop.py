@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
-import logging
 import os
 import select
 import time
@@ -20,45 +19,28 @@ EVENTS_PER_POLL = 256
 MIN_CANCELLED = 64
 """Cancelled timers are removed from the heap if there are at least this many and they are more than half of it."""
 
-log = logging.getLogger(__name__)
-
-
-def _log_error(error: Exception) -> None:
-    log.error("a callback failed", exc_info=error)
-
 
 class Timer:
     """A scheduled call."""
 
-    __slots__ = ("_fn", "_loop")
+    __slots__ = ("_loop", "fn")
 
     def __init__(self, loop: Loop, fn: Callable[[], object]) -> None:
         self._loop = loop
-        self._fn: Callable[[], object] | None = fn
+        self.fn: Callable[[], object] | None = fn
+        """None once the call was made or cancelled."""
 
     def cancel(self) -> None:
         """Cancel the call. Has no effect if it was made or cancelled before."""
-        if self._fn is not None:
-            self._fn = None
+        if self.fn is not None:
+            self.fn = None
             self._loop.count_cancelled()
-
-    @property
-    def is_pending(self) -> bool:
-        return self._fn is not None
-
-    def take(self) -> Callable[[], object] | None:
-        """Return the function to call now; None if the call was cancelled."""
-        fn, self._fn = self._fn, None
-        return fn
 
 
 class Loop:
-    """Waits for descriptors and times, and calls back.
+    """Waits for descriptors and times, and calls back. `on_error` receives every `Exception` of a callback."""
 
-    `on_error` receives every `Exception` of a callback; by default it is logged.
-    """
-
-    def __init__(self, on_error: Callable[[Exception], object] = _log_error) -> None:
+    def __init__(self, on_error: Callable[[Exception], object]) -> None:
         self._on_error = on_error
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], object]] = {}
@@ -153,7 +135,8 @@ class Loop:
     def _call_due(self, now: float) -> None:
         timers = self._timers
         while timers and timers[0][0] <= now:
-            fn = heapq.heappop(timers)[2].take()
+            timer = heapq.heappop(timers)[2]
+            fn, timer.fn = timer.fn, None
             if fn is None:
                 self._cancelled -= 1
             else:
@@ -174,7 +157,7 @@ class Loop:
         """Count a cancelled timer, and remove such timers from the heap if there are many."""
         self._cancelled += 1
         if self._cancelled >= MIN_CANCELLED and self._cancelled * 2 > len(self._timers):
-            self._timers[:] = [entry for entry in self._timers if entry[2].is_pending]
+            self._timers[:] = [entry for entry in self._timers if entry[2].fn is not None]
             heapq.heapify(self._timers)
             self._cancelled = 0
 

@@ -13,9 +13,8 @@ import os
 import random
 import select
 import socket
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
-from typing import Protocol
 
 from tproxy import address
 from tproxy.io import tcp
@@ -29,17 +28,6 @@ _PENDING = (0, errno.EINPROGRESS)
 _NO_LISTENER = (errno.ECONNREFUSED, errno.ETIMEDOUT)
 
 
-class RedirectObserver(Protocol):
-    """The holder, as the check sees it."""
-
-    @property
-    def assignments(self) -> Container[str]:
-        """The hold addresses in use, `ip:port`."""
-
-    def set_redirected(self, redirected: bool) -> None:
-        """Handle a result that differs from the previous one."""
-
-
 @dataclass(slots=True)
 class _SelfDial:
     sock: socket.socket
@@ -49,23 +37,28 @@ class _SelfDial:
 
 
 class SelfCheck:
-    """Checks every `seconds` whether rules redirect a range of ports to the holder."""
+    """Checks at once and every `seconds` whether rules redirect a range of ports to the holder.
 
-    def __init__(self, loop: Loop, observer: RedirectObserver, ports: tuple[int, int], seconds: float) -> None:
-        self._loop, self._observer, self._ports, self._seconds = loop, observer, ports, seconds
+    `assigned` are the hold addresses in use, `ip:port`.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        ports: tuple[int, int],
+        seconds: float,
+        assigned: Container[str],
+        on_result: Callable[[bool], object],
+    ) -> None:
+        self._loop, self._ports, self._seconds = loop, ports, seconds
+        self._assigned, self._on_result = assigned, on_result
         self._dial: _SelfDial | None = None
-        self._result: bool | None = None
-        self._timer: Timer | None = None
-
-    def start(self, known: bool | None) -> None:
-        """Start checking; `known` is the result that the observer already has."""
-        self._result = known
+        self._timer: Timer
         self._check()
 
     def stop(self) -> None:
         """Stop checking."""
-        if self._timer:
-            self._timer.cancel()
+        self._timer.cancel()
         self._finish(None)
 
     def takes(self, fd: int) -> bool:
@@ -96,7 +89,7 @@ class SelfCheck:
         if error not in _PENDING:
             sock.close()
             if error in _NO_LISTENER:
-                self._set_result(False)
+                self._on_result(False)
             return
         self._dial = _SelfDial(sock, (address.join(*sock.getsockname()), address.join(HOST, port)))
         self._loop.register(sock.fileno(), select.EPOLLOUT, self._on_answer)
@@ -105,7 +98,7 @@ class SelfCheck:
         """Return a port, preferably one that no service has: a dial that is recognized too late then wakes none."""
         for _ in range(PORT_ATTEMPTS):
             port = random.randint(*self._ports)
-            if address.join(HOST, port) not in self._observer.assignments:
+            if address.join(HOST, port) not in self._assigned:
                 break
         return port
 
@@ -125,9 +118,4 @@ class SelfCheck:
                 self._loop.unregister(dial.sock.fileno())
             dial.sock.close()
         if redirected is not None:
-            self._set_result(redirected)
-
-    def _set_result(self, redirected: bool) -> None:
-        if redirected is not self._result:
-            self._result = redirected
-            self._observer.set_redirected(redirected)
+            self._on_result(redirected)

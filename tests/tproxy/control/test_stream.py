@@ -5,9 +5,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tproxy.harness import eventually
-from tproxy.control.reporter import Link
-from tproxy.control.stream import BACKOFF_SECONDS_MAX, MAX_QUEUED, ReconcilerStream, _Attempt, backoff_seconds
+from tests.tproxy.harness import eventually, fail
+from tproxy.control.stream import BACKOFF_SECONDS_MAX, MAX_QUEUED, Link, ReconcilerStream, backoff_seconds
 from tproxy.io.loop import Loop
 from tproxy.wire import AssignmentUpdate, HolderReport
 
@@ -19,14 +18,14 @@ def test_backoff_any_failures_stays_within_bounds(failures: int, chance: float) 
     assert backoff_seconds(0, chance) <= 0.05
 
 
-def test_attempt_without_reader_overflows_at_the_limit() -> None:
+def test_link_without_reader_overflows_at_the_limit() -> None:
     overflows: list[bool] = []
-    attempt = _Attempt(lambda: overflows.append(True))
+    link = Link(lambda: overflows.append(True))
     for _ in range(MAX_QUEUED + 3):
-        attempt.send(HolderReport())
-    attempt.end()
+        link.send(HolderReport())
+    link.end()
     assert len(overflows) == 3
-    assert sum(1 for _ in attempt) == MAX_QUEUED
+    assert sum(1 for _ in link) == MAX_QUEUED
 
 
 class Receiver:
@@ -56,7 +55,7 @@ class FaultyLoop(Loop):
 
 
 def test_stream_unexpected_error_reconnects() -> None:
-    loop, receiver = FaultyLoop(), Receiver()
+    loop, receiver = FaultyLoop(fail), Receiver()
     stream = ReconcilerStream("127.0.0.1:9", loop, receiver)
     stream.start()
     eventually(lambda: len(receiver.ends) >= 2, "another attempt")
