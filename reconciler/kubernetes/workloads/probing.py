@@ -24,26 +24,20 @@ REFUSED_FOR_SECONDS = 5.0
 BACKOFF = Backoff(0.004, 0.1, factor=1.3)
 
 
-class ConnectProbe:
-    """Dials to endpoints, with bounded concurrency."""
+async def until_reachable(slots: CheckSlots, address: str, namespace: str) -> bool | None:
+    """Dial `ip:port` of a pod in this namespace until a dial succeeds, and return True.
 
-    def __init__(self) -> None:
-        self._slots = CheckSlots()
-
-    async def until_reachable(self, address: str, namespace: str) -> bool | None:
-        """Dial `ip:port` of a pod in this namespace until a dial succeeds, and return True.
-
-        Give up after some seconds of refused dials (False), or after a dial without an answer (None).
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + REFUSED_FOR_SECONDS
-        for delay in BACKOFF.delays(random.random):
-            async with self._slots.slot(namespace):
-                accepted = await accepts(address)
-            if accepted is not False or loop.time() > deadline:
-                return accepted
-            await asyncio.sleep(delay)
-        raise AssertionError("backoff does not end")
+    Give up after some seconds of refused dials (False), or after a dial without an answer (None).
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + REFUSED_FOR_SECONDS
+    for delay in BACKOFF.delays(random.random):
+        async with slots.slot(namespace):
+            accepted = await accepts(address)
+        if accepted is not False or loop.time() > deadline:
+            return accepted
+        await asyncio.sleep(delay)
+    raise AssertionError("backoff does not end")
 
 
 async def accepts(address: str, seconds: float | None = None) -> bool | None:
@@ -70,8 +64,7 @@ class EndpointProber:
 
     def __init__(self, changed: Callable[[str], None], spawn: Spawn) -> None:
         """Create a prober; `changed` is called with the service of which an endpoint became reachable."""
-        self._changed, self._spawn = changed, spawn
-        self._probe = ConnectProbe()
+        self._changed, self._spawn, self._slots = changed, spawn, CheckSlots()
 
     def reachable(self, workload: Workload, routable: Sequence[PodEndpoint]) -> tuple[str, ...]:
         """Return the reachable addresses of the best rank that has any, and dial those of the best rank.
@@ -102,7 +95,7 @@ class EndpointProber:
                 workload.dials[address, pod] = self._spawn(dial, f"dial of {address} for {workload.name}")
 
     async def _dial(self, workload: Workload, address: str, pod: str) -> None:
-        answer = await self._probe.until_reachable(address, workload.config.target.namespace)
+        answer = await until_reachable(self._slots, address, workload.config.target.namespace)
         del workload.dials[address, pod]
         workload.trusts_kubernetes = answer is None
         workload.reachable[address] = pod

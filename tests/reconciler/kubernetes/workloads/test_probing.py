@@ -10,13 +10,14 @@ import pytest
 
 from reconciler.kubernetes.workloads import probing
 from reconciler.kubernetes.workloads.probes import slots
-from reconciler.kubernetes.workloads.probing import ConnectProbe, accepts
+from reconciler.kubernetes.workloads.probes.slots import CheckSlots
+from reconciler.kubernetes.workloads.probing import accepts, until_reachable
 from tests.ports import free_port
 
 
 async def test_probe_listener_is_reachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert await ConnectProbe().until_reachable(f"127.0.0.1:{server.getsockname()[1]}", "shop") is True
+        assert await until_reachable(CheckSlots(), f"127.0.0.1:{server.getsockname()[1]}", "shop") is True
 
 
 async def test_probe_ipv6_listener_is_reachable() -> None:
@@ -26,7 +27,7 @@ async def test_probe_ipv6_listener_is_reachable() -> None:
 
 async def test_probe_refused_dial_is_repeated() -> None:
     port = free_port()
-    dialling = asyncio.create_task(ConnectProbe().until_reachable(f"127.0.0.1:{port}", "shop"))
+    dialling = asyncio.create_task(until_reachable(CheckSlots(), f"127.0.0.1:{port}", "shop"))
     await asyncio.sleep(0.1)
     assert not dialling.done()
     with socket.create_server(("127.0.0.1", port)):
@@ -36,18 +37,18 @@ async def test_probe_refused_dial_is_repeated() -> None:
 async def test_probe_refused_for_long_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "REFUSED_FOR_SECONDS", 0.2)
     began = time.monotonic()
-    assert await ConnectProbe().until_reachable(f"127.0.0.1:{free_port()}", "shop") is False
+    assert await until_reachable(CheckSlots(), f"127.0.0.1:{free_port()}", "shop") is False
     assert time.monotonic() - began >= 0.2
 
 
 async def test_probe_of_another_namespace_waits_for_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "MAX_NAMESPACE_CHECKS", 0)
-    probe = ConnectProbe()
-    waiting = asyncio.create_task(probe.until_reachable(f"127.0.0.1:{free_port()}", "noisy"))
+    checks = CheckSlots()
+    waiting = asyncio.create_task(until_reachable(checks, f"127.0.0.1:{free_port()}", "noisy"))
     await asyncio.sleep(0)
     monkeypatch.setattr(slots, "MAX_NAMESPACE_CHECKS", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert await probe.until_reachable(f"127.0.0.1:{server.getsockname()[1]}", "shop") is True
+        assert await until_reachable(checks, f"127.0.0.1:{server.getsockname()[1]}", "shop") is True
     assert not waiting.done()
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -63,6 +64,6 @@ async def test_probe_without_answer_gives_up(monkeypatch: pytest.MonkeyPatch) ->
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(server.getsockname())
-        assert await ConnectProbe().until_reachable(f"127.0.0.1:{server.getsockname()[1]}", "shop") is None
+        assert await until_reachable(CheckSlots(), f"127.0.0.1:{server.getsockname()[1]}", "shop") is None
         for filler in fillers:
             filler.close()
