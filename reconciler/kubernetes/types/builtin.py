@@ -260,6 +260,11 @@ class Pod(Struct, frozen=True):
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
+    @property
+    def is_ready(self) -> bool:
+        """True if Kubernetes calls it ready."""
+        return any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
+
 
 class ScaleSpec(Struct, frozen=True):
     """`spec` of a Scale. The API server leaves `replicas` out if it is zero."""

@@ -135,7 +135,7 @@ def _pull_error(container: ContainerStatus, events: Sequence[EventObject]) -> st
         return message
     for event in events:
         if event.reason == "Failed" and container.image in event.message and _PULL_PREFIX.match(event.message):
-            return shorten_quote(_PULL_PREFIX.sub("", event.message)) or NO_REASON
+            return _quote(_PULL_PREFIX.sub("", event.message))
     return NO_REASON
 
 
@@ -180,24 +180,25 @@ def _missing_pods(evidence: Evidence, pods: int) -> RankedDiagnosis | None:
 
 def _uncreated(evidence: Evidence) -> str:
     """Describe that there is no pod. A StatefulSet creates none while the pod of the same name still exists."""
-    terminating = sorted((pod for pod in evidence.pods if pod.metadata.deletion_timestamp), key=_name)
+    terminating = [pod for pod in evidence.pods if pod.metadata.deletion_timestamp]
     if terminating:
-        earlier = f"pod {_name(terminating[0])} is still terminating on node {terminating[0].spec.node_name or 'none'}"
+        first = min(terminating, key=lambda pod: pod.metadata.name)
+        earlier = f"pod {first.metadata.name} is still terminating on node {first.spec.node_name or 'none'}"
         return f"{earlier}, and the controller of {evidence.target} has created no other pod"
     return f"the controller of {evidence.target} has created no pod and reports no reason"
 
 
 def _rejection(target: str, reason: str, message: str) -> RankedDiagnosis:
-    cause = shorten_quote(_GENERATED_NAME.sub("", message))
+    cause = _quote(_GENERATED_NAME.sub("", message))
     # The API server reports an exceeded quota as a plain Forbidden.
     code = Reason.QUOTA_EXCEEDED if "exceeded quota" in cause else reason or Reason.FAILED_CREATE
-    return _finding(6, code, f"pods of {target} cannot be created: {cause or NO_REASON}")
+    return _finding(6, code, f"pods of {target} cannot be created: {cause}")
 
 
 def _slow_pod(pod: Pod, evidence: Evidence) -> RankedDiagnosis | None:
     """Return why a pod without errors takes so long."""
     name, status = f"pod {pod.metadata.name}", pod.status
-    if _is_ready(pod):
+    if pod.is_ready:
         return _unrouted_pod(name, evidence)
     if evidence.running_seconds >= GATED_SECONDS and (gates := _unset_gates(pod)):
         return _finding(8, Reason.NOT_READY, f"{name} is ready, except for its readiness {gates}")
@@ -274,10 +275,6 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _name(pod: Pod) -> str:
-    return pod.metadata.name
-
-
 def _is_backing_off(container: ContainerStatus) -> bool:
     waiting = container.state.waiting
     return waiting is not None and waiting.reason == Reason.CRASH_LOOP_BACK_OFF
@@ -287,10 +284,6 @@ def _is_starting(container: ContainerStatus) -> bool:
     """Return whether the container has never run."""
     waiting = container.state.waiting
     return waiting is not None and waiting.reason in STARTING_REASONS and container.last_state.terminated is None
-
-
-def _is_ready(pod: Pod) -> bool:
-    return any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions)
 
 
 def _waits_for_volumes(pod: Pod) -> bool:

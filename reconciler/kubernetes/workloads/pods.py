@@ -65,20 +65,16 @@ class NamespacePods:
             spawn(self._events.run(), f"events of {namespace}"),
         ]
 
-    @property
-    def followed(self) -> int:
-        """Number of followed services."""
-        return len(self._followed)
-
     def follow(self, service: str, target: Target, selector: str) -> None:
         """Follow the pods of a service."""
         matches = compile_selector(selector)
         pods = {key: pod for key, pod in self.pods.items.items() if matches(pod.metadata.labels)}
         self._followed[service] = _Followed(target, matches, time.time(), pods)
 
-    def leave(self, service: str) -> None:
-        """Stop following a service."""
+    def leave(self, service: str) -> bool:
+        """Stop following a service, and return whether it was the last one."""
         self._followed.pop(service, None)
+        return not self._followed
 
     def of(self, service: str) -> tuple[list[Pod], list[EventObject]]:
         """Return the pods of a service, and warnings about them and their owners."""
@@ -141,11 +137,6 @@ class PodObserver:
         """The followed services."""
         return tuple(self._where)
 
-    @property
-    def namespaces(self) -> tuple[str, ...]:
-        """The watched namespaces."""
-        return tuple(self._namespaces)
-
     def follow(self, service: str, target: Target, selector: str) -> bool:
         """Follow the pods of a selector, and return whether the service was not followed before."""
         if service in self._where:
@@ -163,8 +154,7 @@ class PodObserver:
         name = self._where.pop(service, None)
         if name is None:
             return
-        self._namespaces[name].leave(service)
-        if not self._namespaces[name].followed:
+        if self._namespaces[name].leave(service):
             self._ends[name] = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, name)
 
     def of(self, service: str) -> tuple[list[Pod], list[EventObject]] | None:

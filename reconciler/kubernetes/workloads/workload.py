@@ -20,8 +20,6 @@ from reconciler.ports.backend import WorkloadStatus
 UNMARK_AFTER_SECONDS = 3.0
 """A pod that is still ready after this time is not being deleted: controllers delete pods within moments."""
 MILESTONES = ("scale", "scheduled", "running", "ready")
-
-
 NONE: frozenset[str] = frozenset()
 """Shared by all workloads: each empty set would take 216 bytes."""
 
@@ -142,20 +140,26 @@ class Workload:
 
     def record_milestones(self, pods: Sequence[Pod], now: float) -> None:
         """Record the progress of the pods."""
+        self._record_scale()
         live = [
             pod for pod in pods if pod.metadata.deletion_timestamp is None and pod.metadata.uid not in self.terminating
         ]
-        if self.scaler.woken_at is not None and self.scaler.woken_at >= self.began_at:
-            self.milestones.setdefault("scale", self.scaler.woken_at)
-        for name, has in (("scheduled", _is_scheduled), ("running", _runs), ("ready", _is_ready)):
-            if name not in self.milestones and any(has(pod) for pod in live):
-                self.milestones[name] = now
+        for name, is_reached in (
+            ("scheduled", any(pod.spec.node_name for pod in live)),
+            ("running", any(container.state.running for pod in live for container in pod.status.container_statuses)),
+            ("ready", any(pod.is_ready for pod in live)),
+        ):
+            if is_reached:
+                self.milestones.setdefault(name, now)
 
     def record_ready(self, now: float) -> None:
         """Record that an endpoint is reachable, which is the last milestone."""
+        self._record_scale()
+        self.milestones.setdefault("ready", now)
+
+    def _record_scale(self) -> None:
         if self.scaler.woken_at is not None and self.scaler.woken_at >= self.began_at:
             self.milestones.setdefault("scale", self.scaler.woken_at)
-        self.milestones.setdefault("ready", now)
 
     def drop_early(self, address: str) -> None:
         """Stop probing an endpoint, and using it before Kubernetes calls its pod ready."""
@@ -186,15 +190,3 @@ def ordered_milestones(milestones: dict[str, float]) -> dict[str, float]:
         if name in milestones:
             found[name] = max([milestones[name], *found.values()])
     return found
-
-
-def _is_scheduled(pod: Pod) -> bool:
-    return bool(pod.spec.node_name)
-
-
-def _runs(pod: Pod) -> bool:
-    return any(container.state.running for container in pod.status.container_statuses)
-
-
-def _is_ready(pod: Pod) -> bool:
-    return any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions)
