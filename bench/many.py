@@ -33,7 +33,7 @@ from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
-from reconciler.kubernetes.workloads.scale import wake_patch_absent
+from reconciler.kubernetes.workloads.scale import wake_patches
 from reconciler.ports.clock import Clock
 from reconciler.server.holders import HolderStreams
 from tests.fakes.api_server import ApiServer
@@ -93,7 +93,7 @@ async def _patched(port: int) -> float:
         await asyncio.gather(*(api.get("/version") for _ in NAMES))
         begin = time.monotonic()
         await asyncio.gather(
-            *(api.patch(_scale(name), wake_patch_absent(REPLICAS), "application/json-patch+json") for name in NAMES)
+            *(api.patch(_scale(name), wake_patches(REPLICAS)[0], "application/json-patch+json") for name in NAMES)
         )
         return await _last_patch(api) - begin
 
@@ -140,7 +140,7 @@ class _Replica:
         self.holder = self._channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()
         await self.holder.write(wire.HolderReport(hello=wire.HolderHello("one", "anyip")))
         await self._until(lambda: all(one.seen.replicas == 0 for one in self.engine.services.values()))
-        await self._until(lambda: self.backend.wake_client.is_warm)
+        await self._until(lambda: self.backend.warm_connections.are_open)
 
     def waits(self, name: str) -> wire.Count:
         record = self.engine.services[name].record

@@ -341,7 +341,7 @@ async def test_hundred_wakes_are_sent_at_once(stage: Stage, capsys: pytest.Captu
     for name in names:
         await stage.until(name, lambda running: running.replicas == 0)
     async with asyncio.timeout(GENEROUS_SECONDS):
-        while not stage.backend.wake_client.is_warm:
+        while not stage.backend.warm_connections.are_open:
             await asyncio.sleep(0.05)
     began, began_at = time.monotonic(), time.time()
     for name in names:

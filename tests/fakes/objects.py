@@ -75,8 +75,8 @@ class Objects:
     async def get(self, path: str, query: Mapping[str, str] | None = None, timeout: float = 10.0) -> bytes:
         return await self.call("GET", path, query=query)
 
-    async def patch(self, path: str, body: Any, content_type: str, query: Mapping[str, str] | None = None) -> bytes:
-        return await self.call("PATCH", path, body, content_type, query)
+    async def patch(self, path: str, body: Any, content_type: str, timeout: float = 10.0) -> bytes:
+        return await self.call("PATCH", path, body, content_type, timeout=timeout)
 
     async def call(
         self,

@@ -116,9 +116,9 @@ class Api:
         """Return the body of a GET. Raises `ApiError` and `Unreachable`."""
         return await self.call("GET", path, query=query, timeout=timeout)
 
-    async def patch(self, path: str, body: Any, content_type: str, query: Query | None = None) -> bytes:
+    async def patch(self, path: str, body: Any, content_type: str, timeout: float = CALL_TIMEOUT_SECONDS) -> bytes:
         """Patch an object and return it. Raises `ApiError` and `Unreachable`."""
-        return await self.call("PATCH", path, body, content_type, query)
+        return await self.call("PATCH", path, body, content_type, timeout=timeout)
 
     async def call(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE, INVALID, TOO_MANY = 401, 403, 404, 409, 410, 422, 429
+DENIED = (UNAUTHORIZED, FORBIDDEN)
 
 
 class Unreachable(Exception):

@@ -171,9 +171,9 @@ async def take_lease(api: Api, namespace: str, name: str) -> None:
 
 async def _wake(api: Api, where: str, key: str, wanted: int) -> int:
     """Wake the target, and return its replicas, which someone else may have set meanwhile."""
-    for wake in scale.WAKE_PATCHES:
+    for patch in scale.wake_patches(wanted):
         try:
-            return scale.parse_scale(await api.patch(where, wake(wanted), JSON_PATCH), key).replicas
+            return scale.parse_scale(await api.patch(where, patch, JSON_PATCH), key).replicas
         except ApiError as error:
             if error.status != INVALID:
                 raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ import structlog
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.config.service_config import ServiceConfig
-from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
 from reconciler.kubernetes.workloads.probes.busy_check import NO_POD, PodBusyCheck
@@ -28,7 +27,7 @@ from reconciler.kubernetes.workloads.scaler import TargetScaler
 from reconciler.kubernetes.workloads.target_informers import TargetInformers, TargetObject
 from reconciler.kubernetes.workloads.target_observer import TargetObserver
 from reconciler.kubernetes.workloads.target_search import TargetSearch
-from reconciler.kubernetes.workloads.wake_client import WakeClient
+from reconciler.kubernetes.workloads.wake_client import WarmConnections
 from reconciler.kubernetes.workloads.wake_monitor import WakeMonitor
 from reconciler.kubernetes.workloads.workload import Workload, ordered_milestones
 from reconciler.plan import AtLeast, Scale, Zero
@@ -63,11 +62,12 @@ class KubernetesBackend:
         before a target is scaled to zero, and `leads` (by default the same) before one is woken: the leader may just
         have scaled it. Without `namespaces`, all of them are watched.
         """
-        self.api, self.wake_client, self.may_sleep = api, WakeClient(urgent), may_sleep
+        self.api, self.urgent, self.may_sleep = api, urgent, may_sleep
         self.reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
         self._report, self.leads = report, leads or may_sleep
         self._workloads: dict[str, Workload] = {}
-        self._targets: dict[Target, TargetScaler] = {}
+        self.targets: dict[Target, TargetScaler] = {}
+        """The targets of the services."""
         self._by_service: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed_services: dict[str, None] = {}
@@ -79,16 +79,14 @@ class KubernetesBackend:
         self._early_endpoints = EarlyEndpoints(self._refresh_soon, self.spawn)
         self._busy_check = PodBusyCheck(api)
         self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
-        self.endpoint_slices = EndpointSlices(api, within, self._endpoints_changed, self._all_changed)
+        self.endpoint_slices = EndpointSlices(
+            api, within, lambda key: self.changed(self._by_service.get(key, ())), lambda: self.changed(self._workloads)
+        )
         for work in self.endpoint_slices.run():
             self.spawn(work, "endpoint slices")
-        self.spawn(self.wake_client.keep_warm(), "warm connections")
+        self.warm_connections = WarmConnections(urgent)
+        self.spawn(self.warm_connections.run(), "warm connections")
         self.spawn(self._wake_monitor.run(), "wake monitor")
-
-    @property
-    def targets(self) -> Mapping[Target, TargetScaler]:
-        """The targets of the services."""
-        return self._targets
 
     def is_missing(self, service: str) -> bool:
         """Return whether there is certainly nothing to scale for a service."""
@@ -110,9 +108,9 @@ class KubernetesBackend:
         for config in changed:
             self._add(config)
         self._index()
-        self._target_informers.use(frozenset((target.api_version, target.kind) for target in self._targets))
+        self._target_informers.use(frozenset((target.api_version, target.kind) for target in self.targets))
         for target in {config.target for config in changed}:
-            self._examine(self._targets[target])
+            self._examine(self.targets[target])
         for config in changed:
             self._refresh(self._workloads[config.spec.name])
 
@@ -153,11 +151,11 @@ class KubernetesBackend:
     async def close(self) -> None:
         """Stop observing and scaling, after pending patches to zero are answered. Workloads stay as they are."""
         self._closing = True
-        if zeroing := [scaler.sleeping for scaler in self._targets.values() if scaler.sleeping]:
+        if zeroing := [scaler.sleeping for scaler in self.targets.values() if scaler.sleeping]:
             await asyncio.wait(zeroing, timeout=PENDING_ZERO_TIMEOUT_SECONDS)
         for workload in self._workloads.values():
             workload.close()
-        for scaler in self._targets.values():
+        for scaler in self.targets.values():
             scaler.close()
         self._wake_monitor.close()
         for task in self._tasks:
@@ -173,7 +171,7 @@ class KubernetesBackend:
         task.add_done_callback(self._task_ended)
         return task
 
-    def changed(self, services: tuple[str, ...]) -> None:
+    def changed(self, services: Iterable[str]) -> None:
         """Refresh services soon."""
         for service in services:
             self._refresh_soon(service)
@@ -203,8 +201,8 @@ class KubernetesBackend:
         if before is not None and before.config.target == config.target:
             before.config, before.selector = config, None
             return
-        scaler = self._targets.get(config.target) or TargetScaler(config.target, self)
-        self._targets[config.target] = scaler
+        scaler = self.targets.get(config.target) or TargetScaler(config.target, self)
+        self.targets[config.target] = scaler
         workload = self._workloads[name] = Workload(config, scaler)
         if before is not None:
             workload.desired, workload.reported = before.desired, before.reported
@@ -219,7 +217,7 @@ class KubernetesBackend:
         self._target_search.leave(workload.name)
         if not workload.scaler.services:
             workload.scaler.close()
-            self._targets.pop(workload.scaler.target, None)
+            self.targets.pop(workload.scaler.target, None)
 
     def _index(self) -> None:
         by_service: dict[str, tuple[str, ...]] = {}
@@ -229,21 +227,13 @@ class KubernetesBackend:
 
     # Observations
 
-    def _endpoints_changed(self, service: str) -> None:
-        for name in self._by_service.get(service, ()):
-            self._refresh_soon(name)
-
-    def _all_changed(self) -> None:
-        for name in self._workloads:
-            self._refresh_soon(name)
-
     def _object_changed(self, named: tuple[str, str], key: str) -> None:
         namespace, _, name = key.partition("/")
-        if scaler := self._targets.get(Target(*named, name, namespace)):
+        if scaler := self.targets.get(Target(*named, name, namespace)):
             self._examine(scaler)
 
     def _watch_changed(self, named: tuple[str, str]) -> None:
-        for target, scaler in self._targets.items():
+        for target, scaler in self.targets.items():
             if (target.api_version, target.kind) == named:
                 self._examine(scaler)
 
@@ -251,16 +241,17 @@ class KubernetesBackend:
         """Pass the observed state of a target to its scaler."""
         ref = scaler.target
         watch = self._target_informers.watches[ref.api_version, ref.kind]
-        item = watch.item(ref.namespace, ref.name)
+        informer = watch.informer(ref.namespace)
+        item = informer.items.get(ref.key) if informer else None
         if watch.resource is None or watch.diagnosis:
             if watch.diagnosis:
                 scaler.observer.lost(watch.resource, watch.diagnosis, watch.is_absent)
         elif item is not None:
             version = item.metadata.resource_version
             scaler.found(watch.resource, None if item.replicas is None else ObservedScale(item.replicas, version))
-        elif watch.is_unreadable(ref.namespace, ref.name):
+        elif informer and ref.key in informer.unreadable:
             scaler.found(watch.resource, None)
-        elif watch.is_listed(ref.namespace):
+        elif informer and informer.synced:
             scaler.observer.lost(watch.resource, Diagnosis(Reason.TARGET_NOT_FOUND, f"{ref} does not exist"))
         else:
             scaler.observer.expect(watch.resource)
@@ -297,12 +288,19 @@ class KubernetesBackend:
         if early:
             reachable = tuple(sorted({*reachable, *early}))
         diagnosis = self._diagnose(workload, usable, routable, is_reachable=bool(reachable))
-        asks = item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS
-        milestones = ordered_milestones(workload.milestones)
         status = WorkloadStatus(
-            workload.name, _replicas(scaler.observer, routable), reachable, diagnosis, milestones, asks
+            workload.name,
+            _replicas(scaler.observer, routable),
+            reachable,
+            diagnosis,
+            ordered_milestones(workload.milestones),
+            item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS,
+            workload.is_early,
+            workload.saved_seconds,
         )
-        self._report_status(workload, replace(status, early=workload.is_early, saved_seconds=workload.saved_seconds))
+        if status != workload.reported:
+            workload.reported = status
+            self._report(status)
 
     def _diagnose(
         self, workload: Workload, usable: Sequence[PodEndpoint], routable: Sequence[PodEndpoint], *, is_reachable: bool
@@ -334,23 +332,17 @@ class KubernetesBackend:
         self._early_endpoints.probe(workload, usable, pods or ())
         if not self._diagnoses:
             return None
-        return self._wake_monitor.diagnose(workload, pods, self._failures(workload.scaler), bool(routable))
+        failures = item.failures if (item := self._item(workload.scaler)) else ()
+        return self._wake_monitor.diagnose(workload, pods, failures, bool(routable))
 
     def _unmark(self, workload: Workload) -> None:
         workload.unmark(self._endpoints(workload))
         self._refresh_soon(workload.name)
 
-    def _failures(self, scaler: TargetScaler) -> tuple[Condition, ...]:
-        return item.failures if (item := self._item(scaler)) else ()
-
     def _item(self, scaler: TargetScaler) -> TargetObject | None:
         ref = scaler.target
-        return self._target_informers.watches[ref.api_version, ref.kind].item(ref.namespace, ref.name)
-
-    def _report_status(self, workload: Workload, running: WorkloadStatus) -> None:
-        if running != workload.reported:
-            workload.reported = running
-            self._report(running)
+        informer = self._target_informers.watches[ref.api_version, ref.kind].informer(ref.namespace)
+        return informer.items.get(ref.key) if informer else None
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -6,7 +6,6 @@ Scale at zero has no `spec.replicas`, which is what the patch of a wake tests fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,6 @@ from reconciler.kubernetes.types.builtin import Scale
 from reconciler.kubernetes.types.objects import LONGEST_SHOWN, decoder
 
 Patch = list[dict[str, Any]]
-WakePatch = Callable[[int], Patch]
 
 _SCALE = decoder(Scale)
 
@@ -48,23 +46,18 @@ def parse_scale(answer: bytes, key: str) -> ObservedScale:
     return ObservedScale(read.spec.replicas, read.metadata.resource_version, read.status.selector)
 
 
-def wake_patch_absent(replicas: int) -> Patch:
-    """Return the patch from zero replicas that are left out, as the API server writes them."""
-    return [
-        {"op": "test", "path": "/spec", "value": {}},
-        {"op": "add", "path": "/spec/replicas", "value": replicas},
-    ]
+def wake_patches(replicas: int) -> tuple[Patch, ...]:
+    """Return the patches from zero replicas that are left out, as the API server writes them, and written out.
 
-
-def wake_patch_zero(replicas: int) -> Patch:
-    """Return the patch from zero replicas that are written out, as an aggregated API server may do."""
-    return [
-        {"op": "test", "path": "/spec/replicas", "value": 0},
-        {"op": "replace", "path": "/spec/replicas", "value": replicas},
-    ]
-
-
-WAKE_PATCHES: tuple[WakePatch, ...] = (wake_patch_absent, wake_patch_zero)
+    An aggregated API server may do the latter.
+    """
+    return (
+        [{"op": "test", "path": "/spec", "value": {}}, {"op": "add", "path": "/spec/replicas", "value": replicas}],
+        [
+            {"op": "test", "path": "/spec/replicas", "value": 0},
+            {"op": "replace", "path": "/spec/replicas", "value": replicas},
+        ],
+    )
 
 
 def sleep_patch(observed: ObservedScale) -> Patch:

@@ -13,13 +13,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
 
 import msgspec
 import structlog
 
-from reconciler.kubernetes.client.api import JSON_PATCH, Api
+from reconciler.kubernetes.client.api import JSON_PATCH
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import (
     CONFLICT,
@@ -31,9 +29,8 @@ from reconciler.kubernetes.client.errors import (
 )
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads import wake_client
-from reconciler.kubernetes.workloads.scale import WAKE_PATCHES, ObservedScale, parse_scale, sleep_patch
-from reconciler.kubernetes.workloads.target_observer import ScaleReader, TargetObserver, Task
-from reconciler.kubernetes.workloads.wake_client import WakeClient
+from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale, sleep_patch, wake_patches
+from reconciler.kubernetes.workloads.target_observer import TargetObserver, TargetOwner, Task
 from reconciler.plan import AtLeast, Scale, Zero
 
 log = structlog.get_logger()
@@ -46,49 +43,25 @@ STABLE_AFTER_SECONDS = 5.0
 """A wake that is undone sooner is repeated with increasing delays, because another controller insists on zero."""
 
 
-class TargetOwner(Protocol):
-    """The backend, as a target sees it."""
-
-    api: Api
-    wake_client: WakeClient
-    reads: asyncio.Semaphore
-    """Bounds the concurrent reads of scales that nothing waits for."""
-    may_sleep: Callable[[], bool]
-    leads: Callable[[], bool]
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Task:
-        """Start a task that ends with the backend."""
-
-    def changed(self, services: tuple[str, ...]) -> None:
-        """Refresh services whose target changed."""
-
-    def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
-        """Mark the pods of services whose target may be at zero from now on.
-
-        The returned function is called if the target was certainly not scaled.
-        """
-
-
 class TargetScaler:
     """One target. Its calls run in tasks of their own; no method raises."""
 
     __slots__ = (
-        "_backoff", "_closed", "_desired", "_news", "_owner", "_sleeping", "_waking", "_woken_ticks", "observer",
+        "_backoff", "_closed", "_desired", "_news", "_owner", "_waking", "_woken_ticks", "observer", "sleeping",
         "target", "woken_at", "zero_pending",
     )  # fmt: skip
 
     def __init__(self, target: Target, owner: TargetOwner) -> None:
         self.target, self._owner = target, owner
-        self.observer = TargetObserver(
-            target, ScaleReader(owner.api, owner.reads, owner.spawn), self._report_change, self._converge
-        )
+        self.observer = TargetObserver(target, owner, self._report_change, self._converge)
         self.woken_at: float | None = None
         """When the latest wake was answered, in seconds since the epoch."""
         self.zero_pending = False
         """True while a patch to zero is in flight, which may or may not take effect."""
         self._desired: dict[str, Scale] = {}
         self._waking: Task | None = None
-        self._sleeping: Task | None = None
+        self.sleeping: Task | None = None
+        """The task that scales the target to zero, while there is one."""
         self._closed = False
         self._news = asyncio.Event()
         self._backoff = wake_client.BACKOFF.delays(random.random)
@@ -108,11 +81,6 @@ class TargetScaler:
     def is_zero_desired(self) -> bool:
         """True if all services desire zero."""
         return bool(self._desired) and all(isinstance(one, Zero) for one in self._desired.values())
-
-    @property
-    def sleeping(self) -> Task | None:
-        """The task that scales the target to zero, while there is one."""
-        return self._sleeping
 
     def set_desired(self, service: str, desired: Scale) -> None:
         """Set what a service desires."""
@@ -143,7 +111,7 @@ class TargetScaler:
         """Stop all calls and leave the target as it is."""
         self._closed = True
         self.observer.close()
-        for task in (self._waking, self._sleeping):
+        for task in (self._waking, self.sleeping):
             if task is not None:
                 task.cancel()
 
@@ -163,10 +131,13 @@ class TargetScaler:
     def _wake(self) -> None:
         if self._waking is None and self.observer.scale_path is not None and not self._closed:
             self._waking = self._owner.spawn(self._wake_until_awake(), f"wake of {self.target}")
-            self._waking.add_done_callback(self._wake_ended)
+            self._waking.add_done_callback(self._ended)
 
-    def _wake_ended(self, done: Task) -> None:
-        self._waking = None
+    def _ended(self, done: Task) -> None:
+        if done is self._waking:
+            self._waking = None
+        else:
+            self.sleeping = None
         if not done.cancelled() and not done.exception() and self.observer.current:
             self._converge()
 
@@ -182,13 +153,14 @@ class TargetScaler:
             replicas, path = self.desired_replicas, self.observer.scale_path
             if replicas is None or path is None:
                 return
-            patch, timeout = WAKE_PATCHES[len(rejected)](replicas), wake_client.wake_timeout(unanswered)
+            patches, timeout = wake_patches(replicas), wake_client.wake_timeout(unanswered)
             try:
-                answer = parse_scale(await self._owner.wake_client.patch(path, patch, timeout), self.target.key)
+                sent = self._owner.urgent.patch(path, patches[len(rejected)], JSON_PATCH, timeout)
+                answer = parse_scale(await sent, self.target.key)
             except ApiError as error:
                 if error.status == INVALID and await self._is_awake(timeout):
                     return
-                if error.status == INVALID and len(rejected) + 1 < len(WAKE_PATCHES):
+                if error.status == INVALID and len(rejected) + 1 < len(patches):
                     rejected.append(error)  # zero may be written in another form; otherwise this is the error to report
                     continue
                 if not is_transient_or_conflict(error):
@@ -219,18 +191,13 @@ class TargetScaler:
         """Return whether a rejected wake was not needed: the target was woken by someone else, or was never asleep."""
         if self.observer.has_replicas and self.observer.selector is not None:
             return True
-        succeeded = await self.observer.read(lambda path: self._owner.wake_client.get(path, timeout))
+        succeeded = await self.observer.read(lambda path: self._owner.urgent.get(path, timeout=timeout))
         return succeeded and self.observer.has_replicas
 
     def _sleep(self) -> None:
-        if self._sleeping is None and self.observer.scale_path is not None and not self._closed:
-            self._sleeping = self._owner.spawn(self._sleep_until_asleep(), f"sleep of {self.target}")
-            self._sleeping.add_done_callback(self._sleep_ended)
-
-    def _sleep_ended(self, done: Task) -> None:
-        self._sleeping = None
-        if not done.cancelled() and not done.exception() and self.observer.current:
-            self._converge()
+        if self.sleeping is None and self.observer.scale_path is not None and not self._closed:
+            self.sleeping = self._owner.spawn(self._sleep_until_asleep(), f"sleep of {self.target}")
+            self.sleeping.add_done_callback(self._ended)
 
     async def _sleep_until_asleep(self) -> None:
         """Scale the target to zero until it is at zero, is gone, or zero is no longer desired."""

@@ -7,8 +7,9 @@ it is gone. Annotations and labels are not stored: with 10,000 Deployments they 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 import structlog
@@ -16,7 +17,7 @@ import structlog
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind, ScalableResource
-from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, UNAUTHORIZED, ApiError, Unreachable
+from reconciler.kubernetes.client.errors import DENIED, NOT_FOUND, ApiError, Unreachable
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
 from reconciler.kubernetes.types.resource_requests import Template, requests_of
@@ -27,7 +28,6 @@ log = structlog.get_logger()
 
 REDISCOVER_EVERY_SECONDS = 3.0
 CHECK_EVERY_SECONDS = 1.0
-DENIED = (UNAUTHORIZED, FORBIDDEN)
 PAUSED = "DeploymentPaused"
 """Reason of the condition Progressing of a Deployment that does not roll out its template."""
 
@@ -124,20 +124,9 @@ class ResourceWatch:
         self.diagnosis: Diagnosis | None = None
         """Reason why its objects cannot be read; None if they can, or if that is not known yet."""
 
-    def item(self, namespace: str, name: str) -> TargetObject | None:
-        """Return an object."""
-        informer = self._informer(namespace)
-        return informer.items.get(f"{namespace}/{name}") if informer else None
-
-    def is_unreadable(self, namespace: str, name: str) -> bool:
-        """Return whether the object exists but cannot be decoded."""
-        informer = self._informer(namespace)
-        return informer is not None and f"{namespace}/{name}" in informer.unreadable
-
-    def is_listed(self, namespace: str) -> bool:
-        """Return whether the objects of a namespace are listed completely."""
-        informer = self._informer(namespace)
-        return informer is not None and informer.synced
+    def informer(self, namespace: str) -> Informer[TargetObject] | None:
+        """Return the informer of the objects in a namespace."""
+        return self._informers.get(None) or self._informers.get(namespace)
 
     async def run(self) -> None:
         """Discover and watch the kind until cancelled."""
@@ -146,14 +135,12 @@ class ResourceWatch:
                 self.resource = await self._discovery.find(*self._named)
             except NoSuchKind as error:
                 self._set_diagnosis(error.diagnosis, absent=True)
-            except ApiError as error:
-                self._log_failure(error)
-                if error.status in DENIED:
-                    self._set_diagnosis(
-                        Diagnosis(Reason.FORBIDDEN, f"zenvoy may not read the API discovery: {error.message}")
-                    )
-            except (Unreachable, msgspec.DecodeError) as error:
-                self._log_failure(error)
+            except (ApiError, Unreachable, msgspec.DecodeError) as error:
+                api_version, kind = self._named
+                log.warning("failed to look up a kind", api_version=api_version, kind=kind, error=str(error))
+                if isinstance(error, ApiError) and error.status in DENIED:
+                    message = f"zenvoy may not read the API discovery: {error.message}"
+                    self._set_diagnosis(Diagnosis(Reason.FORBIDDEN, message))
             else:
                 await self._watch(self.resource)
                 self.resource = None
@@ -194,15 +181,9 @@ class ResourceWatch:
             self._set_diagnosis(found)
         return True
 
-    def _log_failure(self, error: Exception) -> None:
-        log.warning("failed to look up a kind", api_version=self._named[0], kind=self._named[1], error=str(error))
-
     def _set_diagnosis(self, diagnosis: Diagnosis | None, absent: bool = False) -> None:
         self.diagnosis, self.is_absent = diagnosis, absent
         self._turned()
-
-    def _informer(self, namespace: str) -> Informer[TargetObject] | None:
-        return self._informers.get(None) or self._informers.get(namespace)
 
 
 class TargetInformers:
@@ -220,28 +201,17 @@ class TargetInformers:
         self._api, self._namespaces, self._spawn = api, namespaces, spawn
         self._changed, self._turned = changed, turned
         self._discovery = Discovery(api)
-        self._watches: dict[tuple[str, str], ResourceWatch] = {}
+        self.watches: dict[tuple[str, str], ResourceWatch] = {}
+        """By apiVersion and kind."""
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-
-    @property
-    def watches(self) -> Mapping[tuple[str, str], ResourceWatch]:
-        return self._watches
 
     def use(self, kinds: frozenset[tuple[str, str]]) -> None:
         """Set the kinds in use."""
-        for gone in self._watches.keys() - kinds:
-            del self._watches[gone]
+        for gone in self.watches.keys() - kinds:
+            del self.watches[gone]
             self._tasks.pop(gone).cancel()
-        for named in kinds - self._watches.keys():
-            watch = self._watches[named] = self._create(named)
+        for named in kinds - self.watches.keys():
+            changed, turned = partial(self._changed, named), partial(self._turned, named)
+            watch = ResourceWatch(self._api, self._discovery, named, self._namespaces, changed, turned)
+            self.watches[named] = watch
             self._tasks[named] = self._spawn(watch.run(), f"watch of {named[1]}")
-
-    def _create(self, named: tuple[str, str]) -> ResourceWatch:
-        return ResourceWatch(
-            self._api,
-            self._discovery,
-            named,
-            self._namespaces,
-            lambda key: self._changed(named, key),
-            lambda: self._turned(named),
-        )

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -34,14 +33,28 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], Task]
 """Starts a task that ends with the backend; the text is its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScaleReader:
-    """The means to read scales without urgency."""
+class TargetOwner(Protocol):
+    """The backend, as a target sees it."""
 
     api: Api
-    slots: asyncio.Semaphore
-    """Bounds the concurrent reads."""
-    spawn: Spawn
+    urgent: Api
+    """For wakes only."""
+    reads: asyncio.Semaphore
+    """Bounds the concurrent reads of scales that nothing waits for."""
+    may_sleep: Callable[[], bool]
+    leads: Callable[[], bool]
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Task:
+        """Start a task that ends with the backend."""
+
+    def changed(self, services: Iterable[str]) -> None:
+        """Refresh services whose target changed."""
+
+    def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
+        """Mark the pods of services whose target may be at zero from now on.
+
+        The returned function is called if the target was certainly not scaled.
+        """
 
 
 class TargetObserver:
@@ -52,13 +65,13 @@ class TargetObserver:
 
     __slots__ = (
         "_answered", "_answered_at", "_closed", "_is_absent", "_is_watched", "_missing", "_on_change", "_on_scale",
-        "_outdated", "_reader", "_reading", "current", "diagnosis", "last_replicas", "resource", "selector", "target",
+        "_outdated", "_owner", "_reading", "current", "diagnosis", "last_replicas", "resource", "selector", "target",
     )  # fmt: skip
 
     def __init__(
-        self, target: Target, reader: ScaleReader, on_change: Callable[[], None], on_scale: Callable[[], None]
+        self, target: Target, owner: TargetOwner, on_change: Callable[[], None], on_scale: Callable[[], None]
     ) -> None:
-        self.target, self._reader, self._on_change, self._on_scale = target, reader, on_change, on_scale
+        self.target, self._owner, self._on_change, self._on_scale = target, owner, on_change, on_scale
         self.resource: ScalableResource | None = None
         self.current: ObservedScale | None = None
         """None if the scale is not known, or the target does not exist."""
@@ -131,7 +144,7 @@ class TargetObserver:
         if path is None:
             return False
         try:
-            answer = parse_scale(await (get or self._reader.api.get)(path), self.target.key)
+            answer = parse_scale(await (get or self._owner.api.get)(path), self.target.key)
         except ApiError as error:
             if error.status == NOT_FOUND:
                 self.lost(self.resource, self._diagnose(error), absent=False)  # only the watch knows that it is absent
@@ -171,13 +184,13 @@ class TargetObserver:
 
     def _read_soon(self) -> None:
         if self._reading is None and not self._closed:
-            self._reading = self._reader.spawn(self._read_until_current(), f"read of {self.target}")
+            self._reading = self._owner.spawn(self._read_until_current(), f"read of {self.target}")
 
     async def _read_until_current(self) -> None:
         try:
             for pause in wake_client.BACKOFF.delays(random.random):
                 self._outdated = False
-                async with self._reader.slots:
+                async with self._owner.reads:
                     succeeded = await self.read()
                 if self._missing or (succeeded and not self._outdated):
                     return

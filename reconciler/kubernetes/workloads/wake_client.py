@@ -12,9 +12,8 @@ import structlog
 
 from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
-from reconciler.kubernetes.client.api import JSON_PATCH, Api
-from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, UNAUTHORIZED, ApiError, Unreachable
-from reconciler.kubernetes.workloads.scale import Patch
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import DENIED, FORBIDDEN, NOT_FOUND, ApiError, Unreachable
 
 log = structlog.get_logger()
 
@@ -32,27 +31,19 @@ timeout grows, because the API server or an admission webhook may be slow, and a
 BACKOFF = Backoff(0.02, 2.0)
 
 
-class WakeClient:
-    """A client for wakes. Its `api` is used for nothing else, and allows `WARM_CONNECTIONS` connections."""
+class WarmConnections:
+    """The connections for wakes. Their `api` is used for nothing else, and allows `WARM_CONNECTIONS` connections."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self.is_warm = False
-        """True once all connections have been opened."""
+        self.are_open = False
+        """True once all have been opened."""
 
-    async def patch(self, path: str, patch: Patch, timeout: float) -> bytes:
-        """Send a patch and return the answer. Raises `ApiError` and `Unreachable`."""
-        return await self._api.call("PATCH", path, patch, JSON_PATCH, timeout=timeout)
-
-    async def get(self, path: str, timeout: float) -> bytes:
-        """Return an object. Raises `ApiError` and `Unreachable`."""
-        return await self._api.get(path, timeout=timeout)
-
-    async def keep_warm(self) -> None:
+    async def run(self) -> None:
         """Use every connection regularly until cancelled; one half stays free for wakes."""
         for connections in range(WARM_BATCH, WARM_CONNECTIONS + 1, WARM_BATCH):
             await self._use(connections)  # open connections are used again
-        self.is_warm = True
+        self.are_open = True
         while True:
             await asyncio.sleep(WARM_EVERY_SECONDS)
             await self._use(WARM_CONNECTIONS // 2)
@@ -96,7 +87,7 @@ def diagnose_scale_error(error: ApiError | Unreachable, target: str, resource: s
         remedy = f"add {resource} to the chart's `scaleTargets`"
         message = f"zenvoy may not scale {target}: no right to {resource}/scale in {namespace}; {remedy}"
         return Diagnosis(Reason.FORBIDDEN, message)
-    if error.status in (UNAUTHORIZED, FORBIDDEN):
+    if error.status in DENIED:
         return Diagnosis(Reason.FORBIDDEN, f"{target} cannot be scaled: {error.message}")
     message = f"{target} cannot be scaled: {error.reason or error.status}: {error.message}"
     return Diagnosis(Reason.SCALE_FAILED, message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
 import pytest
@@ -26,17 +26,17 @@ SCALE = KIND.scale_path("shop", "web")
 GENEROUS_SECONDS = 60.0
 
 
-class FakeWakeClient:
-    """A client for wakes."""
+class Urgent:
+    """The API server, as wakes reach it."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self.slow_seconds = 0.0
         """Seconds until the API server answers; a call with a shorter timeout has no effect."""
 
-    async def patch(self, path: str, patch: Any, timeout: float) -> bytes:
+    async def patch(self, path: str, patch: Any, content_type: str, timeout: float) -> bytes:
         self._wait(timeout)
-        return await self._objects.call("PATCH", path, patch, "application/json-patch+json")
+        return await self._objects.patch(path, patch, content_type)
 
     async def get(self, path: str, timeout: float) -> bytes:
         self._wait(timeout)
@@ -53,7 +53,7 @@ class Owner:
     def __init__(self) -> None:
         self.objects = Objects()
         self.api: Any = self.objects
-        self.wake_client: Any = FakeWakeClient(self.objects)
+        self.urgent: Any = Urgent(self.objects)
         self.reads = asyncio.Semaphore(4)
         self.is_leader = True
         self.leads: Callable[[], bool] = lambda: self.is_leader
@@ -75,7 +75,7 @@ class Owner:
         if not task.cancelled() and (error := task.exception()):
             self.faults.append(error)
 
-    def changed(self, services: tuple[str, ...]) -> None:
+    def changed(self, services: Iterable[str]) -> None:
         assert services == tuple(self.scaled.services)
 
     def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
@@ -115,7 +115,7 @@ async def owner() -> AsyncIterator[Owner]:
 
 @pytest.mark.parametrize("written", [{}, {"replicas": 0}])
 async def test_wake_slow_api_server_succeeds(owner: Owner, written: dict[str, int]) -> None:
-    owner.wake_client.slow_seconds = 11.0
+    owner.urgent.slow_seconds = 11.0
     owner.put(written)
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
