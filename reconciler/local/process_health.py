@@ -62,40 +62,39 @@ class Health:
         return bound if self.ready else max(bound, START_SECONDS)
 
 
-async def answers(path: Path, timeout: float = ANSWER_SECONDS) -> bool:
+async def answers(path: Path) -> bool:
     """Return whether a process answers HTTP at a Unix socket in time, with any status."""
-    try:
-        async with asyncio.timeout(timeout):
-            return (await _get(path, "/healthz", 5)).startswith(b"HTTP/")
-    except (OSError, TimeoutError):
-        return False
+    return (await _get(path, "/healthz", 5)).startswith(b"HTTP/")
 
 
-async def unready(path: Path, timeout: float = ANSWER_SECONDS) -> str | None:
+async def unready(path: Path) -> str | None:
     """Return why a process is not ready, as its `/readyz` at a Unix socket says, or None if it is ready."""
-    try:
-        async with asyncio.timeout(timeout):
-            head, _, body = (await _get(path, "/readyz", ANSWER_BYTES)).partition(b"\r\n\r\n")
-    except (OSError, TimeoutError):
+    answer = await _get(path, "/readyz", ANSWER_BYTES)
+    if not answer:
         return "it does not answer yet"
+    head, _, body = answer.partition(b"\r\n\r\n")
     return None if head.split()[1:2] == [b"200"] else body.decode(errors="replace").strip()
 
 
 async def _get(path: Path, target: str, max_bytes: int) -> bytes:
-    """Return at most `max_bytes` of the answer of a Unix socket. Raises `OSError`.
+    """Return at most `max_bytes` of the answer of a Unix socket; empty if there is none in time.
 
     It connects through an open directory, since the path may exceed the 107 bytes of a Unix socket's address.
     """
-    directory = os.open(path.parent, os.O_PATH)
     try:
-        reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{path.name}")
-    finally:
-        os.close(directory)
-    try:
-        writer.write(f"GET {target} HTTP/1.1\r\nHost: zenvoy\r\nConnection: close\r\n\r\n".encode())
-        answer = b""
-        while len(answer) < max_bytes and (chunk := await reader.read(max_bytes - len(answer))):
-            answer += chunk
-        return answer
-    finally:
-        writer.transport.abort()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            directory = os.open(path.parent, os.O_PATH)
+            try:
+                reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{path.name}")
+            finally:
+                os.close(directory)
+            try:
+                writer.write(f"GET {target} HTTP/1.1\r\nHost: zenvoy\r\nConnection: close\r\n\r\n".encode())
+                answer = b""
+                while len(answer) < max_bytes and (chunk := await reader.read(max_bytes - len(answer))):
+                    answer += chunk
+                return answer
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError):
+        return b""
