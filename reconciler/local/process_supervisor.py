@@ -24,7 +24,8 @@ from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
 from reconciler.local.processes.log_file import LogFile
-from reconciler.local.processes.procfs import children_of, cpu_seconds, process_info, run_id
+from reconciler.local.processes.pidfd import signal_name
+from reconciler.local.processes.procfs import ProcessInfo, children_of, cpu_seconds, process_info, run_id
 from reconciler.local.state_dir import CHILD_MARK
 
 log = structlog.get_logger()
@@ -37,14 +38,6 @@ START_PROBE_SECONDS = 0.2
 """Pause between two health probes of a child that has not answered yet."""
 MAX_STARTS = 5
 """After this number of starts without ever being ready, a child is given up."""
-
-
-class ChildNote(msgspec.Struct, frozen=True):
-    """A process. Its start time (clock ticks since boot) distinguishes it from a later process with the same pid."""
-
-    name: str
-    pid: int
-    started: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +64,6 @@ class ChildProcess:
     """Its umask; -1: that of the supervisor."""
 
 
-def started_at(pid: int) -> int | None:
-    """Return the start time of a process in clock ticks since boot; None for a zombie, or if there is none."""
-    seen = process_info(pid)
-    return None if seen is None or seen.ended else seen.started_ticks
-
-
 class ProcessSupervisor:
     """Keeps children running until `close`. `cwd` is their working directory, `notes` the file that lists them."""
 
@@ -92,13 +79,13 @@ class ProcessSupervisor:
 
     async def end_leftovers(self) -> None:
         """End the marked processes that an earlier `up` left running, regardless of the notes."""
-        left = [ChildNote(name, seen.pid, seen.started_ticks) for name, seen in children_of(run_id(self._cwd))]
-        for note in left:
-            log.info("ending a process of an earlier run", name=note.name, pid=note.pid)
+        left = children_of(run_id(self._cwd))
+        for name, seen in left:
+            log.info("ending a process of an earlier run", name=name, pid=seen.pid)
             with suppress(ProcessLookupError):
-                os.kill(note.pid, signal.SIGKILL)
-        for note in left:
-            await _gone(note)
+                os.kill(seen.pid, signal.SIGKILL)
+        for name, seen in left:
+            await _gone(name, seen)
 
     def start(self, child: ChildProcess) -> None:
         """Keep a child running from now on."""
@@ -210,23 +197,27 @@ class ProcessSupervisor:
                 self._was_ready.add(child.name)
 
     def _note(self) -> None:
-        notes = []
-        for name, process in self._running.items():
-            if process.returncode is None and (started := started_at(process.pid)) is not None:
-                notes.append(ChildNote(name, process.pid, started))
+        running = {name: process.pid for name, process in self._running.items() if process.returncode is None}
+        seen = {name: process_info(pid) for name, pid in running.items()}
+        notes = [
+            {"name": name, "pid": process.pid, "started": process.started_ticks}
+            for name, process in seen.items()
+            if process and not process.ended
+        ]
         try:
             private_files.write(self._notes, msgspec.json.encode(notes))
         except OSError as error:
             log.error("failed to write the list of processes", file=str(self._notes), error=str(error))
 
 
-async def _gone(note: ChildNote) -> None:
+async def _gone(name: str, seen: ProcessInfo) -> None:
     """Wait until a killed process that is not a child has ended."""
     for _ in range(500):
-        if started_at(note.pid) != note.started:
+        now = process_info(seen.pid)
+        if now is None or now.ended or now.started_ticks != seen.started_ticks:
             return
         await asyncio.sleep(0.01)
-    log.error("failed to end a process of an earlier run", name=note.name, pid=note.pid)
+    log.error("failed to end a process of an earlier run", name=name, pid=seen.pid)
 
 
 async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
@@ -242,7 +233,4 @@ async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
 
 
 def _describe(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    known = -code in {number.value for number in signal.Signals}
-    return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
+    return f"exit code {code}" if code >= 0 else f"killed by {signal_name(-code)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from select import POLLIN, poll
 from subprocess import Popen
 
@@ -64,18 +65,14 @@ class WatchedProcess:
     def send(self, number: signal.Signals) -> None:
         """Signal this process only, unless it has ended. Raises PermissionError."""
         if not self.exited.done():
-            try:
+            with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._descriptor, number)
-            except ProcessLookupError:
-                return
 
     def send_to_group(self, number: signal.Signals) -> None:
         """Signal the process group that it leads. Raises PermissionError."""
         if self.is_alive():
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self.seen.pid, number)
-            except ProcessLookupError:
-                return
 
     def close(self) -> None:
         """Stop watching."""
@@ -97,10 +94,11 @@ class WatchedProcess:
             self.exit_code = child.returncode = result.si_status
             return f"exited with code {result.si_status}"
         child.returncode, self.was_killed = -result.si_status, True
-        return f"killed by {_signal_name(result.si_status)}"
+        return f"killed by {signal_name(result.si_status)}"
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return the name of a signal, or its number if it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:
