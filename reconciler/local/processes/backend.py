@@ -13,10 +13,11 @@ from pathlib import Path
 import structlog
 
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
+from reconciler.local.processes.launch import Launcher
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes, read_notes
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.ports import PortAllocator
-from reconciler.local.processes.probes import NOT_RUNNING, BusyProber, ReadinessProber
+from reconciler.local.processes.probes import NOT_RUNNING, Prober
 from reconciler.local.processes.procfs import take_census
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.service_process import ProcessContext, ServiceProcess
@@ -50,11 +51,8 @@ class ProcessBackend:
         """
         self._report = report
         self._notes, self._ports = ProcessNotes(state_dir), PortAllocator()
-        run = self._notes.run
-        self._shared = ProcessContext(
-            self._notes, self._ports, CensusTaker(run), ReadinessProber(run, umask), Succession(), umask
-        )
-        self._busy_prober = BusyProber(run, umask)
+        launcher, censuses = Launcher(self._notes.run, umask), CensusTaker(self._notes.run)
+        self._shared = ProcessContext(self._notes, launcher, self._ports, censuses, Prober(launcher), Succession())
         self._programs: dict[str, Program] | None = None
         self._leaving: frozenset[str] = frozenset()
         self._units: dict[str, ServiceProcess] = {}
@@ -101,7 +99,7 @@ class ProcessBackend:
         unit = self._units.get(service)
         if unit is None or unit.port is None or not unit.program.has_busy_check:
             return NOT_RUNNING
-        return await self._busy_prober.ask(service, unit.port, unit.program)
+        return await self._shared.prober.ask_busy(service, unit.port, unit.program)
 
     def restart(self, service: str) -> None:
         """Stop the service and start it from its present program. Cuts its connections."""
@@ -123,7 +121,7 @@ class ProcessBackend:
                     unit = self._run(ServiceProcess(service, program, self._shared))
                     if self._notes.has_note(service):
                         unit.clean_up()
-                unit.want()
+                unit.wanted = True
             case Zero():
                 if unit is not None and unit.wanted:
                     return unit.stop()
@@ -194,7 +192,7 @@ class ProcessBackend:
         if service not in (self._programs or {}):
             unit.stop()
         elif unit.outdated:
-            unit.restart_because(PROGRAM_CHANGED)
+            unit.restart(PROGRAM_CHANGED)
         log.info("adopted process", service=service, pid=note.pid, outdated=unit.outdated)
         self._run(unit)
 

@@ -19,7 +19,8 @@ RLIMIT_LOCKS = 10
 _SERVICE_BITS = 39
 _RUN_BITS = 23
 _LINE = re.compile(rb"^Max file locks +(\d+) ", re.MULTILINE)
-_NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
+NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""Errors of reading a process that has ended or belongs to another user. Other errors must not look like an end."""
 
 
 def mark(run: str, service: str) -> int:
@@ -62,7 +63,7 @@ def read_mark(pid: int) -> int | None:
 def _read_as_other_user(pid: int) -> int:
     try:
         found = _LINE.search(Path(f"/proc/{pid}/limits").read_bytes())
-    except _NOT_THERE:
+    except NOT_THERE:
         return resource.RLIM_INFINITY
     return int(found[1]) if found else resource.RLIM_INFINITY
 

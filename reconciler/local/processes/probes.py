@@ -1,4 +1,4 @@
-"""Probes of programs: readiness while they start, and busy checks while they run.
+"""Probes of programs: readiness while they start, with the diagnosis of slow ones, and busy checks while they run.
 
 A program is ready once it accepts connections and its HTTP or command probe succeeds. A wake waits for this, so dials
 are 2 ms apart; a refused dial on the loopback device costs about 20 µs. Slow programs, and many that start at once, are
@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from errno import EINPROGRESS, EISCONN
 from signal import SIGKILL
 
+from reconciler.core.address import join_address
 from reconciler.core.busy import CHECK_SECONDS, check_failed, describe_end, of_exit_code, of_status
 from reconciler.core.reasons import Blocker
 from reconciler.http_get import NoStatus, get_status
-from reconciler.local.processes.launch import launch_probe
+from reconciler.local.processes.launch import Launcher
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.program import Program
+from reconciler.local.sockets import ListeningSocket
 
+HOST = "127.0.0.1"
 GRID_SECONDS = 0.002
 GRID_FOR_SECONDS = 2.0
 SLOWER_BY = 1.3
@@ -28,31 +33,32 @@ SLOWEST_SECONDS = 0.05
 SHARE_SECONDS = 0.0002
 """The shortest time between two dials to any service, so that dialing leaves time to programs that start."""
 ANSWER_SECONDS = 2.0
+MOST_OTHERS = 3
+"""Sockets in one message that are not TCP."""
 NOT_RUNNING = check_failed("the program does not run")
 
 
 @dataclass(slots=True)
-class LastProbe:
-    """The latest answer of a readiness probe that has not succeeded."""
+class Unreadiness:
+    """The reason why a program is not ready, such as the latest answer of its readiness probe."""
 
-    message: str | None = None
+    message: str = "its readiness probe has not answered yet"
     lasts: bool = False
     """True if waiting does not change it, as far as one can see."""
 
     def note(self, message: str, lasts: bool = False) -> None:
-        """Replace the answer."""
+        """Replace the reason."""
         self.message, self.lasts = message, lasts
 
 
-class ReadinessProber:
-    """Probes programs that start, in parallel."""
+class Prober:
+    """Probes programs that start, in parallel, and asks running programs whether they work without a client."""
 
-    def __init__(self, run: str, umask: int) -> None:
-        """`run` names the state directory; `umask` is the umask of the programs."""
-        self._run, self._umask = run, umask
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
         self._starting = 0
 
-    async def until_ready(self, service: str, port: int, program: Program, last: LastProbe) -> None:
+    async def until_ready(self, service: str, port: int, program: Program, last: Unreadiness) -> None:
         """Return once a dial succeeds and the program is ready; `last` receives each answer of its probe."""
         self._starting += 1
         try:
@@ -73,11 +79,11 @@ class ReadinessProber:
             if loop.time() > slower_from:
                 pause = min(pause * SLOWER_BY, SLOWEST_SECONDS)
 
-    async def _command_succeeds(self, service: str, program: Program, port: int, last: LastProbe) -> bool:
+    async def _command_succeeds(self, service: str, program: Program, port: int, last: Unreadiness) -> bool:
         """Return whether the program's `ready_command` exits with 0 in time."""
         command = program.ready_command
         try:
-            process = launch_probe(service, program, command, port, self._run, self._umask)
+            process = self._launcher.start_command(service, program, command, port)
             code = await _exit_code(process, ANSWER_SECONDS)
         except TimeoutError:
             last.note(f"{command[0]} has not ended within {ANSWER_SECONDS:g} s")
@@ -88,28 +94,20 @@ class ReadinessProber:
         last.note(describe_end(command[0], code))
         return code == 0
 
-
-class BusyProber:
-    """Asks running programs whether they work without a client."""
-
-    def __init__(self, run: str, umask: int) -> None:
-        """`run` names the state directory; `umask` is the umask of the programs."""
-        self._run, self._umask = run, umask
-
-    async def ask(self, service: str, port: int, program: Program) -> Blocker | None:
+    async def ask_busy(self, service: str, port: int, program: Program) -> Blocker | None:
         """Return the reason to keep a service awake, or None if it is idle."""
         if program.busy_path is None:
             return await self._ask_command(service, port, program)
         question = f"GET {program.busy_path}"
         try:
-            return of_status(question, await get_status("127.0.0.1", port, program.busy_path, CHECK_SECONDS))
+            return of_status(question, await get_status(HOST, port, program.busy_path, CHECK_SECONDS))
         except NoStatus as error:
             return check_failed(f"{question} {error}")
 
     async def _ask_command(self, service: str, port: int, program: Program) -> Blocker | None:
         command = program.busy_command
         try:
-            process = launch_probe(service, program, command, port, self._run, self._umask)
+            process = self._launcher.start_command(service, program, command, port)
             return of_exit_code(command[0], await _exit_code(process, CHECK_SECONDS))
         except TimeoutError:
             return check_failed(f"{command[0]} has not ended within {CHECK_SECONDS:g} s")
@@ -129,7 +127,7 @@ async def _exit_code(process: WatchedProcess, seconds: float) -> int | None:
 
 def accepts(port: int) -> bool:
     """Return whether a process listens on the port, without waiting: the loopback device answers within the call."""
-    target = ("127.0.0.1", port)
+    target = (HOST, port)
     try:
         with socket.socket() as dial:
             dial.setblocking(False)
@@ -141,11 +139,33 @@ def accepts(port: int) -> bool:
     return False
 
 
-async def _answers(port: int, path: str, last: LastProbe) -> bool:
+async def _answers(port: int, path: str, last: Unreadiness) -> bool:
     try:
-        status = await get_status("127.0.0.1", port, path, ANSWER_SECONDS)
+        status = await get_status(HOST, port, path, ANSWER_SECONDS)
     except NoStatus as error:
         last.note(f"GET {path} {error}", lasts=error.is_not_http)
         return False
     last.note(f"GET {path} is answered with {status}", lasts=400 <= status < 500)
     return 200 <= status < 400
+
+
+def unreadiness(
+    port: int,
+    program: Program,
+    is_accepted: bool,
+    probe: Unreadiness,
+    sockets: Sequence[ListeningSocket],
+    others: Sequence[str] = (),
+) -> Unreadiness:
+    """Return the reason; `sockets` are those on which its processes listen, and `others` those that are not TCP."""
+    if is_accepted:
+        return copy(probe)
+    target = join_address(HOST, port)
+    if not sockets:
+        instead = f"; it listens on {', '.join(others[:MOST_OTHERS])}" if others else ""
+        return Unreadiness(f"nothing listens on {target} yet{instead}")
+    at = ", ".join(join_address(one.host, one.port) for one in sockets)
+    if any(one.port == port for one in sockets):
+        return Unreadiness(f"it listens on {at} and not on {target}; let it listen on {HOST}", lasts=True)
+    remedy = 'pass it "{port}"' if program.port is None else f"set port: {sockets[0].port}"
+    return Unreadiness(f"it listens on {at} and not on port {port}; {remedy}", lasts=True)

@@ -10,16 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.local.processes.mark import belongs_to, read_mark
+from reconciler.local.processes.mark import NOT_THERE, belongs_to, read_mark
 from reconciler.local.state_dir import CHILD_MARK
 
 _KTHREADD = 2
-_NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
-"""Errors of reading a process that has ended or belongs to another user. Other errors must not look like an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +40,9 @@ class ProcessInfo:
 class Census:
     """The processes at one moment."""
 
-    by_group: Mapping[int, tuple[ProcessInfo, ...]]
-    by_parent: Mapping[int, tuple[ProcessInfo, ...]]
-    by_mark: Mapping[int, tuple[ProcessInfo, ...]]
+    by_group: Mapping[int, Sequence[ProcessInfo]]
+    by_parent: Mapping[int, Sequence[ProcessInfo]]
+    by_mark: Mapping[int, Sequence[ProcessInfo]]
     """The processes with a mark of this state directory."""
 
     def family(self, mark: int, leader: ProcessInfo | None) -> frozenset[ProcessInfo]:
@@ -57,7 +55,7 @@ class Census:
             unvisited += [seen.pid for seen in descendants]
         return frozenset(found)
 
-    def _group(self, leader: ProcessInfo | None) -> tuple[ProcessInfo, ...]:
+    def _group(self, leader: ProcessInfo | None) -> Sequence[ProcessInfo]:
         if leader is None:
             return ()
         group = self.by_group.get(leader.pid, ())
@@ -100,7 +98,7 @@ def take_census(run: str) -> Census:
         parents[seen.parent].append(seen)
         if (number := read_mark(seen.pid)) is not None and belongs_to(number, run):
             marks[number].append(seen)
-    return Census(*({key: tuple(members) for key, members in index.items()} for index in (groups, parents, marks)))
+    return Census(groups, parents, marks)
 
 
 def children_of(run: str) -> list[tuple[str, ProcessInfo]]:
@@ -125,7 +123,7 @@ def _stat(pid: int) -> list[bytes] | None:
     """Return the fields of /proc/PID/stat after the second, which is in parentheses and can contain any text."""
     try:
         content = _read(f"/proc/{pid}/stat")
-    except _NOT_THERE:
+    except NOT_THERE:
         return None
     return content.rpartition(b")")[2].split()
 
@@ -139,7 +137,7 @@ def _child_name(pid: int, run: str) -> str | None:
     """Return the name in `CHILD_MARK`, if it belongs to this state directory."""
     try:
         environment = b"\0" + _read(f"/proc/{pid}/environ")
-    except _NOT_THERE:
+    except NOT_THERE:
         return None
     _, found, rest = environment.partition(f"\0{CHILD_MARK}={run}/".encode())
     return rest.partition(b"\0")[0].decode(errors="replace") if found else None

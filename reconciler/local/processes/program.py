@@ -58,14 +58,6 @@ class Program:
         """True if it can be asked whether it works without a client."""
         return self.busy_path is not None or bool(self.busy_command)
 
-    def arguments(self, port: int) -> list[str]:
-        """Return the command with the port."""
-        return [filled(part, port) for part in self.command]
-
-    def variables(self, port: int) -> dict[str, str]:
-        """Return the environment with the port."""
-        return {name: filled(value, port) for name, value in self.environment}
-
 
 def filled(text: str, port: int) -> str:
     """Return the text with each `{port}` replaced; `${port}` is a shell variable and is kept."""

@@ -16,14 +16,14 @@ import structlog
 
 from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
-from reconciler.local.processes.launch import LaunchError, launch
+from reconciler.local.processes.launch import Launcher, LaunchError
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.ports import PortAllocator, is_free
-from reconciler.local.processes.probes import LastProbe, ReadinessProber, accepts
+from reconciler.local.processes.probes import Prober, Unreadiness, accepts, unreadiness
+from reconciler.local.processes.procfs import ProcessInfo
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.slow_start import LATER_LOOK_SECONDS, LOOK_SECONDS, OFTEN_SECONDS, unreadiness
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.local.processes.termination import CensusTaker, Termination
 from reconciler.local.sockets import ListeningSocket, command_of, other_sockets_of, sockets_of
@@ -38,6 +38,11 @@ STABLE_AFTER_SECONDS = 10.0
 ROTATE_EVERY_SECONDS = 30.0
 NOTE_AGAIN_SECONDS = 1.0
 """Time after which a note that could not be written is written again."""
+LOOK_SECONDS = 1.0
+"""Pause between two looks at a program that starts."""
+LATER_LOOK_SECONDS = 10.0
+OFTEN_SECONDS = 60.0
+"""A program that takes longer is looked at less often."""
 LEFTOVER_SECONDS = 1.0
 """Time for the children of a crashed program to end by themselves."""
 
@@ -47,11 +52,11 @@ class ProcessContext:
     """The collaborators that all services of one backend share."""
 
     notes: ProcessNotes
+    launcher: Launcher
     ports: PortAllocator
     censuses: CensusTaker
-    prober: ReadinessProber
+    prober: Prober
     succession: Succession
-    umask: int
 
 
 class ServiceProcess:
@@ -63,7 +68,8 @@ class ServiceProcess:
         self._mark = shared.notes.mark(service) if mark is None else mark
         self.program = program
         self._shared = shared
-        self._running = WorkloadStatus(service, 1)
+        self.running = WorkloadStatus(service, 1)
+        """The latest report."""
         self._reported: WorkloadStatus | None = None
         self.wanted = False
         """True while it should run."""
@@ -81,11 +87,6 @@ class ServiceProcess:
         """The claims of the running program; empty while none runs."""
 
     @property
-    def running(self) -> WorkloadStatus:
-        """The latest report."""
-        return self._running
-
-    @property
     def outdated(self) -> bool:
         """True if it runs an earlier program."""
         return self._note is not None and self._note.digest != self.program.digest
@@ -100,32 +101,23 @@ class ServiceProcess:
         """The time at which SIGKILL was sent to what still runs, by the loop's clock."""
         return self._termination.killed_at if self._termination else None
 
-    def restart_because(self, reason: str) -> None:
-        """End what an earlier zenvoy left, and start from the present program if it should run; before `run`."""
-        self._running = replace(self._running, end=reason)
-        self.restart()
-
     def adopt(self, process: WatchedProcess, note: ProcessNote) -> None:
         """Adopt the process that another zenvoy started and noted; before `run`."""
         self._process, self._note, self.wanted = process, note, True
         self.claims = frozenset(note.claims)
         self._shared.ports.keep(self.service, note.port)
         self._output = LogFile(self._shared.notes.state_dir.log(self.service))
-        self._running = replace(self._running, milestones=note.milestones)
+        self.running = replace(self.running, milestones=note.milestones)
         good = note.reachable or self.program.is_ready_by_dial
         if good and not self.outdated and accepts(note.port):
             milestones = {"reachable": time.time(), **note.milestones}
             ordered = dict(sorted(milestones.items(), key=lambda reached: reached[1]))
-            self._running = WorkloadStatus(self.service, 1, (f"127.0.0.1:{note.port}",), None, ordered)
+            self.running = WorkloadStatus(self.service, 1, (f"127.0.0.1:{note.port}",), None, ordered)
 
     def clean_up(self) -> None:
         """End processes without a note first; before `run`."""
         self._strays, self.claims = True, ANYTHING
-        self._running = replace(self._running, end="ended by zenvoy, which could not adopt it")
-
-    def want(self) -> None:
-        """Keep the service running from now on."""
-        self.wanted = True
+        self.running = replace(self.running, end="ended by zenvoy, which could not adopt it")
 
     def stop(self, at_most: float = float("inf")) -> WorkloadStatus:
         """End it within its drain timeout, and within `at_most` seconds.
@@ -137,19 +129,21 @@ class ServiceProcess:
         if self._termination is not None:
             self._termination.shorten(at_most)
         self._interrupt.set()
-        self._running = self._reported = replace(self._running, endpoints=())
-        return self._running
+        self.running = self._reported = replace(self.running, endpoints=())
+        return self.running
 
     def change(self, program: Program) -> None:
         """Replace the program; a process that is reachable continues."""
         changed, self.program = self.program != program, program
         if self._note and self._note != (note := _noted(self._note, program)):
             self._write(note)
-        if changed and not self._running.endpoints:
+        if changed and not self.running.endpoints:
             self.restart()
 
-    def restart(self) -> None:
-        """End the process; if the service should run, start it from the present program."""
+    def restart(self, end: str | None = None) -> None:
+        """End the process; if the service should run, start it from the present program. `end` is reported."""
+        if end is not None:
+            self.running = replace(self.running, end=end)
         self._crashes = 0
         self._interrupt.set()
 
@@ -173,10 +167,10 @@ class ServiceProcess:
             name, passing = min(others.items())
             common = min(passing, key=lambda claim: (claim.startswith("command"), claim))
             message = f"waits for the end of {name}, whose program has the same {common}"
-            self._report(replace(self._running, diagnosis=Diagnosis(Reason.NOT_STARTED, message)))
+            self._report(replace(self.running, diagnosis=Diagnosis(Reason.NOT_STARTED, message)))
             await _either(succession.change(), self._interrupt.wait())
         if waited:
-            self._report(replace(self._running, diagnosis=None))
+            self._report(replace(self.running, diagnosis=None))
         return not self._interrupt.is_set()
 
     def _launch(self) -> None:
@@ -189,26 +183,26 @@ class ServiceProcess:
                 user = command_of(port) or "another program"
                 raise LaunchError(f"port {port} is in use by {user}; stop it, or choose another port")
             self._output = LogFile(notes.state_dir.log(self.service))
-            self._process = launch(self.service, self.program, port, notes.run, self._output, self._shared.umask)
+            self._process = self._shared.launcher.start(self.service, self.program, port, self._output)
         except (LaunchError, OSError) as error:
             diagnosis = Diagnosis(Reason.NOT_STARTED, f"cannot be started: {error}")
-            self._report(replace(self._running, diagnosis=diagnosis))
+            self._report(replace(self.running, diagnosis=diagnosis))
             return
         self.claims = claims(self.program)
         seen, started = self._process.seen, {"started": time.time()}
         note = ProcessNote(notes.boot, seen.pid, seen.started_ticks, port, self.program.digest, milestones=started)
         self._write(_noted(replace(note, claims=sorted(self.claims)), self.program))
         ports.keep(self.service, port)
-        self._report(replace(self._running, milestones=started))
+        self._report(replace(self.running, milestones=started))
 
     async def _live(self) -> bool:
         """Wait until the process ends or is interrupted; return whether it ended by itself, or did not start."""
         process = self._process
         if process is None:
             return not self._strays
-        if not self._running.endpoints and not self._interrupt.is_set():
+        if not self.running.endpoints and not self._interrupt.is_set():
             await _either(self._until_ready(process), process.wait(), self._interrupt.wait())
-        reached, stable_at = bool(self._running.endpoints), time.monotonic() + STABLE_AFTER_SECONDS
+        reached, stable_at = bool(self.running.endpoints), time.monotonic() + STABLE_AFTER_SECONDS
         await _either(process.wait(), self._interrupt.wait(), self._rotate_log(), self._note_again())
         if reached and time.monotonic() > stable_at:
             self._crashes = 0
@@ -217,7 +211,7 @@ class ServiceProcess:
     async def _until_ready(self, process: WatchedProcess) -> None:
         """Wait until the program is ready, and report it."""
         assert self._note is not None
-        port, program, last = self._note.port, self.program, LastProbe()
+        port, program, last = self._note.port, self.program, Unreadiness()
         explaining = asyncio.create_task(self._explain_start(process, port, program, last))
         try:
             await self._shared.prober.until_ready(self.service, port, program, last)
@@ -249,11 +243,11 @@ class ServiceProcess:
         process, shared, again = self._process, self._shared, True
         if process is None and not self._strays:
             return again
-        diagnosis = self._running.diagnosis
+        diagnosis = self.running.diagnosis
         if process and failed:
             again = not (process.exit_code == 0 and await self._daemonized(process))
             diagnosis = self._crash(process, again)
-        self._report(replace(self._running, endpoints=(), diagnosis=diagnosis))
+        self._report(replace(self.running, endpoints=(), diagnosis=diagnosis))
         self._termination = Termination(self.service, self._mark, process, shared.censuses)
         self._termination.shorten(self._at_most)
         stop_signal, timeout = self.program.stop_signal, self.program.drain_timeout
@@ -271,14 +265,9 @@ class ServiceProcess:
 
     async def _daemonized(self, process: WatchedProcess) -> bool:
         """Return whether a program that exited with 0 was never reachable, or has left processes behind."""
-        if "reachable" not in self._running.milestones:
+        if "reachable" not in self.running.milestones:
             return True
-        try:
-            census = await self._shared.censuses.take()
-        except OSError as error:
-            log.error("failed to list processes", service=self.service, error=str(error))
-            return False
-        return bool(census.family(self._mark, process.seen))
+        return bool(await self._family(process))
 
     async def _rest(self, again: bool) -> None:
         """Wait longer after each crash; without `again`, until the program changes or the service sleeps."""
@@ -301,7 +290,7 @@ class ServiceProcess:
         code = Reason.KILLED if process.was_killed else Reason.EXITED
         return Diagnosis(code, f"{how}{after}{remedy}: {lines}" if lines else f"{how}{after}{remedy}")
 
-    async def _explain_start(self, process: WatchedProcess, port: int, program: Program, last: LastProbe) -> None:
+    async def _explain_start(self, process: WatchedProcess, port: int, program: Program, last: Unreadiness) -> None:
         """Report why the program is not ready: what lasts once it was seen twice, and the rest when it is slow."""
         ticks, before, reported = asyncio.get_running_loop().time, None, None
         began, pause = ticks(), min(LOOK_SECONDS, program.slow_after / 2)
@@ -309,21 +298,24 @@ class ServiceProcess:
             await asyncio.sleep(pause if ticks() - began < OFTEN_SECONDS else LATER_LOOK_SECONDS)
             found = unreadiness(port, program, accepts(port), last, *await self._sockets(process))
             is_due = ticks() - began >= program.slow_after or (found.lasts and found == before)
-            if is_due and found != reported and not self._running.endpoints:
+            if is_due and found != reported and not self.running.endpoints:
                 message = f"started {ticks() - began:.0f} s ago, but {found.message}"
-                self._report(replace(self._running, diagnosis=Diagnosis(Reason.NOT_READY, message)))
+                self._report(replace(self.running, diagnosis=Diagnosis(Reason.NOT_READY, message)))
                 reported = found
             before = found
 
     async def _sockets(self, process: WatchedProcess) -> tuple[list[ListeningSocket], list[str]]:
         """Return the TCP sockets on which the program listens, and the others; empty if they cannot be read."""
+        pids = [seen.pid for seen in await self._family(process)]
+        return await in_thread(lambda: (sockets_of(pids), other_sockets_of(pids)), "listening sockets")
+
+    async def _family(self, process: WatchedProcess) -> frozenset[ProcessInfo]:
+        """Return the processes of the service; empty if they cannot be listed."""
         try:
-            census = await self._shared.censuses.take()
+            return (await self._shared.censuses.take()).family(self._mark, process.seen)
         except OSError as error:
             log.error("failed to list processes", service=self.service, error=str(error))
-            return [], []
-        pids = [seen.pid for seen in census.family(self._mark, process.seen)]
-        return await in_thread(lambda: (sockets_of(pids), other_sockets_of(pids)), "listening sockets")
+            return frozenset()
 
     def _write(self, note: ProcessNote) -> None:
         self._note = note
@@ -344,7 +336,7 @@ class ServiceProcess:
         self._unnoted.clear()
 
     def _report(self, running: WorkloadStatus) -> None:
-        self._running = running
+        self.running = running
         if running != self._reported:
             self._reported = running
             self._report_to(running)

@@ -7,7 +7,7 @@ Source: kill(2), setsid(2).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from signal import SIGKILL, Signals
 
 import structlog
@@ -98,7 +98,7 @@ class Termination:
             watched.extend(process for member in family if (process := WatchedProcess.of_other(member)))
             for process in watched:
                 if process.seen.group != skip:
-                    self._signal(process, number)
+                    self._signal(process, process.send, number)
             for process in watched:
                 await process.wait()
         finally:
@@ -109,18 +109,12 @@ class Termination:
         """Signal the group of the leader; return False if there is no leader."""
         if self._leader is None or not self._leader.is_alive():
             return False
-        try:
-            self._leader.send_to_group(number)
-        except PermissionError:
-            _log_refused(self._service, self._leader.seen)
+        self._signal(self._leader, self._leader.send_to_group, number)
         return True
 
-    def _signal(self, process: WatchedProcess, number: Signals) -> None:
+    def _signal(self, process: WatchedProcess, send: Callable[[Signals], None], number: Signals) -> None:
         try:
-            process.send(number)
+            send(number)
         except PermissionError:
-            _log_refused(self._service, process.seen)
-
-
-def _log_refused(service: str, seen: ProcessInfo) -> None:
-    log.error("failed to end a process of the service: it belongs to another user", service=service, pid=seen.pid)
+            text = "failed to end a process of the service: it belongs to another user"
+            log.error(text, service=self._service, pid=process.seen.pid)

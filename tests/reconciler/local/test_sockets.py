@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.processes.probes import LastProbe
+from reconciler.local.processes.probes import Unreadiness, unreadiness
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.slow_start import unreadiness
 from reconciler.local.sockets import ListeningSocket, command_of, listeners, other_sockets_of, sockets_of
 
 
@@ -33,30 +32,30 @@ def test_other_sockets_of_process_are_unix_and_udp(tmp_path: Path) -> None:
         assert f"the Unix socket {tmp_path}/s p" in found
         assert f"UDP 127.0.0.1:{udp.getsockname()[1]}" in found
     program = Program(command=("serve",), working_directory=Path("/"))
-    seen = unreadiness(20000, program, False, LastProbe(), [], ["the Unix socket /run/app.sock"])
+    seen = unreadiness(20000, program, False, Unreadiness(), [], ["the Unix socket /run/app.sock"])
     assert seen.message == "nothing listens on 127.0.0.1:20000 yet; it listens on the Unix socket /run/app.sock"
 
 
 @pytest.mark.parametrize(
     ("is_accepted", "fixed", "probe", "sockets", "part", "lasts"),
     [
-        (False, None, LastProbe(), [], "nothing listens on 127.0.0.1:20000 yet", False),
-        (False, None, LastProbe(), [("::1", 20000)], "it listens on [::1]:20000 and not on 127.0.0.1:20000", True),
+        (False, None, Unreadiness(), [], "nothing listens on 127.0.0.1:20000 yet", False),
+        (False, None, Unreadiness(), [("::1", 20000)], "it listens on [::1]:20000 and not on 127.0.0.1:20000", True),
         (
             False,
             None,
-            LastProbe(),
+            Unreadiness(),
             [("0.0.0.0", 80)],
             'it listens on 0.0.0.0:80 and not on port 20000; pass it "',
             True,
         ),
-        (False, 20000, LastProbe(), [("0.0.0.0", 80)], "set port: 80", True),
-        (True, None, LastProbe("GET / is answered with 503"), [("127.0.0.1", 20000)], "answered with 503", False),
-        (True, None, LastProbe("GET / is answered with 404", True), [("127.0.0.1", 20000)], "with 404", True),
+        (False, 20000, Unreadiness(), [("0.0.0.0", 80)], "set port: 80", True),
+        (True, None, Unreadiness("GET / is answered with 503"), [("127.0.0.1", 20000)], "answered with 503", False),
+        (True, None, Unreadiness("GET / is answered with 404", True), [("127.0.0.1", 20000)], "with 404", True),
     ],
 )
 def test_unreadiness_names_the_evidence(
-    is_accepted: bool, fixed: int | None, probe: LastProbe, sockets: list[tuple[str, int]], part: str, lasts: bool
+    is_accepted: bool, fixed: int | None, probe: Unreadiness, sockets: list[tuple[str, int]], part: str, lasts: bool
 ) -> None:
     program = Program(command=("serve",), working_directory=Path("/"), port=fixed)
     seen = [ListeningSocket(host, port, "1") for host, port in sockets]

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.reasons import Diagnosis, Reason
-from reconciler.local.processes.probes import LastProbe, ReadinessProber
+from reconciler.local.processes.launch import Launcher
+from reconciler.local.processes.probes import Prober, Unreadiness
 from reconciler.local.state_dir import StateDir
 from reconciler.ports.backend import WorkloadStatus
 from tests.ports import free_port
@@ -227,10 +228,10 @@ async def test_readiness_waits_for_command_probe(stage: Stage, tmp_path: Path) -
 @pytest.mark.parametrize(("script", "message"), [("exit 5", "sh exits with 5"), ("kill -9 $$", "sh is killed")])
 async def test_readiness_command_that_fails_is_reported(script: str, message: str, tmp_path: Path) -> None:
     asked = replace(server(), working_directory=tmp_path, ready_command=("sh", "-c", script))
-    last = LastProbe()
+    last = Unreadiness()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        waiting = asyncio.create_task(ReadinessProber(str(tmp_path), 0o022).until_ready("s", port, asked, last))
+        waiting = asyncio.create_task(Prober(Launcher(str(tmp_path), 0o022)).until_ready("s", port, asked, last))
         await eventually(lambda: last.message == message)
         waiting.cancel()
 
