@@ -12,12 +12,12 @@ import asyncio
 import json
 import signal
 import sys
-from datetime import timedelta
+import time
 from pathlib import Path
 
 from reconciler.kubernetes.client.api import connect
 from reconciler.kubernetes.client.leader_election import LeaderElection, LeaseTiming
-from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks, wall
+from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks
 
 GAP_SECONDS = 1.0
 
@@ -37,7 +37,7 @@ async def main() -> None:
         f"address-of-{name}",
         lambda since: say("leads", since=since, index=elector.next_index()),
         lambda leader: say("follows", leader=leader),
-        wall=lambda: wall() + timedelta(seconds=float(wrong)),
+        wall=lambda: time.time() + float(wrong),
     )
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

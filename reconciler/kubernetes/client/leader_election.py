@@ -174,12 +174,13 @@ class LeaderElection:
 
     def release(self) -> WriteLease | None:
         """End the term now, and return the write that lets the next leader start at once."""
-        unused = self._free[0].start if self._contiguous() else None
+        known, reserved = self.known, list(self._free)
         self._end_term()
-        known = self.known
         if known is None or known.holder != self.identity:
             return None
-        index = known.next_index if unused is None else unused
+        # If the remaining indexes are the last reserved ones, they can be returned.
+        is_last = len(reserved) == 1 and reserved[0].stop == known.next_index
+        index = reserved[0].start if is_last else known.next_index
         return WriteLease("", known.transitions, False, index, index, known)
 
     def next_index(self, now: float) -> int | None:
@@ -196,10 +197,6 @@ class LeaderElection:
     def left(self) -> int:
         """Return the number of reserved indexes that are not assigned."""
         return sum(map(len, self._free))
-
-    def _contiguous(self) -> bool:
-        """Return whether the remaining indexes are the last reserved ones, so that they can be returned."""
-        return bool(self._free and self.known and len(self._free) == 1 and self._free[0].stop == self.known.next_index)
 
     def _end_term(self) -> None:
         self.valid_until = 0.0

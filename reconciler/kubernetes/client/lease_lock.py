@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from reconciler.kubernetes.client import leader_election
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable
 from reconciler.kubernetes.client.leader_election import LeaderElection, LeaseRecord, LeaseTiming, ReadLease, WriteLease
-from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.objects import micro_time, path
 from reconciler.ports.store import NoIndexLeft
 
 API_VERSION = "coordination.k8s.io/v1"
@@ -35,16 +35,12 @@ def ticks() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def wall() -> datetime:
-    """Return the wall-clock time, for people who read the Lease. Nothing is decided by it."""
-    return datetime.now(UTC)
-
-
 class LeaderElector:
     """A candidate for the Lease `name`; `address` (`ip:port`) is where followers connect to this replica as the leader.
 
     `on_lead` is called with the start of the term (`ticks`). `on_follow` is called with the leader's address, if it is
     known, and also when only the leader changes. `on_indexes` is called when reserved indexes are available again.
+    `wall` is the wall-clock time, for people who read the Lease. Nothing is decided by it.
     """
 
     def __init__(
@@ -56,14 +52,13 @@ class LeaderElector:
         on_lead: Callable[[float], None],
         on_follow: Callable[[str | None], None],
         on_indexes: Callable[[], None] = lambda: None,
-        ticks: Callable[[], float] = ticks,
-        wall: Callable[[], datetime] = wall,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """Create a candidate; `place` is the Lease's namespace and name."""
         namespace, self._name = place
         self._api, self._election, self._address = api, candidate, address
         self._on_lead, self._on_follow, self._on_indexes = on_lead, on_follow, on_indexes
-        self._ticks, self._wall = ticks, wall
+        self._wall = wall
         self._all = path(API_VERSION, "leases", namespace)
         self._one = path(API_VERSION, "leases", namespace, self._name)
         self._wakeup = asyncio.Event()
@@ -74,7 +69,7 @@ class LeaderElector:
 
     def valid(self) -> bool:
         """Return whether this replica leads at this moment, even if the process was frozen before."""
-        return self._election.valid(self._ticks())
+        return self._election.valid(ticks())
 
     @property
     def holder(self) -> str | None:
@@ -83,7 +78,7 @@ class LeaderElector:
 
     def next_index(self) -> int:
         """Return an index that was never assigned before. Raises `NoIndexLeft`; `on_indexes` reports when to retry."""
-        index = self._election.next_index(self._ticks())
+        index = self._election.next_index(ticks())
         if index is None or not self._election.left():
             self._wakeup.set()
         if index is None:
@@ -100,7 +95,7 @@ class LeaderElector:
         """Take part in the election until cancelled."""
         while True:
             self._report()
-            if (action := self._election.act(self._ticks())) is not None:
+            if (action := self._election.act(ticks())) is not None:
                 await self._execute(action)
                 self._report()
             self._wakeup.clear()
@@ -111,9 +106,8 @@ class LeaderElector:
 
         `run` must have ended, and all writes that only the leader may send must have arrived.
         """
-        write = self._election.release()
         for _ in range(RELEASE_ATTEMPTS):
-            if write is None:
+            if (write := self._election.release()) is None:
                 return
             try:
                 await self._put(write)
@@ -125,43 +119,35 @@ class LeaderElector:
             except Unreachable as error:
                 log.warning("failed to release the lease", error=str(error))
             await self._execute(ReadLease())
-            write = self._election.release()
 
     async def _pause(self) -> None:
-        now = self._ticks()
+        now = ticks()
         seconds = max(0.0, self._election.due(now) - now)
         if not self._election.valid(now):  # followers spread their reads; the leader renews on time
             seconds *= 0.8 + random.random() * 0.2
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._wakeup.wait(), seconds)
-        except TimeoutError:
-            return
 
     async def _execute(self, action: ReadLease | WriteLease) -> None:
         """Make a call, and give its result to the election."""
-        began = self._ticks()
+        began = ticks()
         try:
             if isinstance(action, ReadLease):
                 found = await self._get()
-                self._election.read(self._ticks(), found)
+                self._election.read(ticks(), found)
             else:
                 stored = await self._put(action)
-                self._election.wrote(began, self._ticks(), action, stored)
-        except ApiError as error:
-            if error.status == CONFLICT:
-                self._election.refused(self._ticks())
-            else:
-                self._failed(error)
-        except (Unreachable, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
-            self._failed(error)
+                self._election.wrote(began, ticks(), action, stored)
+        except (ApiError, Unreachable, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ApiError) and error.status == CONFLICT:
+                self._election.refused(ticks())
+                return
+            if not self._failing:
+                log.warning("failed to read or renew the lease, retrying", error=str(error))
+            self._failing = True
+            self._election.failed(ticks())
         else:
             self._failing = False
-
-    def _failed(self, error: Exception) -> None:
-        if not self._failing:
-            log.warning("failed to read or renew the lease, retrying", error=str(error))
-        self._failing = True
-        self._election.failed(self._ticks())
 
     async def _get(self) -> LeaseRecord | None:
         try:
@@ -178,7 +164,7 @@ class LeaderElector:
 
     def _timeout(self) -> float:
         """Return a timeout that ends before the term does, so that the end of the term is reported in time."""
-        now = self._ticks()
+        now = ticks()
         left = self._election.valid_until - now
         return min(CALL_TIMEOUT_SECONDS, left) if left > 0 else CALL_TIMEOUT_SECONDS
 
@@ -200,7 +186,7 @@ class LeaderElector:
             self._on_indexes()
 
 
-def lease_body(write: WriteLease, name: str, address: str, timing: LeaseTiming, at: datetime) -> dict[str, Any]:
+def lease_body(write: WriteLease, name: str, address: str, timing: LeaseTiming, at: float) -> dict[str, Any]:
     """Return the Lease to send; fields of other writers are kept."""
     new = {"apiVersion": API_VERSION, "kind": "Lease"}
     over: dict[str, Any] = dict(write.over.raw) if write.over else new
@@ -208,11 +194,10 @@ def lease_body(write: WriteLease, name: str, address: str, timing: LeaseTiming, 
     notes = {**(meta.get("annotations") or {}), leader_election.NEXT_INDEX: str(write.next_index)}
     notes[leader_election.ADDRESS] = address if write.holder else ""
     spec = dict(over.get("spec") or {})
-    stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec |= {"leaseDurationSeconds": max(1, round(timing.duration)), "leaseTransitions": write.transitions}
-    spec |= {"holderIdentity": write.holder, "renewTime": stamp}
+    spec |= {"holderIdentity": write.holder, "renewTime": micro_time(at)}
     if write.acquires:
-        spec["acquireTime"] = stamp
+        spec["acquireTime"] = spec["renewTime"]
     return {**over, "metadata": {**meta, "annotations": notes}, "spec": spec}
 
 
