@@ -15,8 +15,6 @@ from reconciler.kubernetes.config.conflicts import FIRST_COME, Resolution, resol
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import ServiceConfig
 
-Problems = Mapping[str, tuple[Problem, ...]]
-
 
 class EffectiveConfig:
     """The claims of all ScaledServices, settled.
@@ -60,7 +58,7 @@ class EffectiveConfig:
         """Settle everything again, because the namespaces of the cluster changed."""
         self._outdated = True
 
-    def resolve(self) -> tuple[dict[str, ServiceConfig], Problems]:
+    def resolve(self) -> tuple[dict[str, ServiceConfig], dict[str, tuple[Problem, ...]]]:
         """Return the configurations in effect, and the problems of lost claims. Callers must not change them."""
         if self._outdated:
             self._settle()

@@ -21,7 +21,6 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import MultiNamespaceInformer
 from reconciler.kubernetes.config.busy import busy_until
 from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
-from reconciler.kubernetes.config.deleted_services import GONE_SECONDS, DeletedServices
 from reconciler.kubernetes.config.effective_config import EffectiveConfig
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
@@ -32,14 +31,44 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, P
 
 RECREATE_SECONDS = 10.0
 """Time for which a removed ScaledService stays in effect if its Service is about to recreate it."""
+GONE_SECONDS = 5.0
+"""Time after which a deleted Service is considered gone for good."""
 PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
 """The pause after a publication, in multiples of its duration, and its limit."""
 ServiceConfigs = Mapping[str, ServiceConfig]
 Problems = Mapping[str, tuple[Problem, ...]]
-OnConfigs = Callable[[ServiceConfigs, Problems], None]
-OnBusyUntil = Callable[[str, BusyUntil | None], None]
-OnScaledService = Callable[[str, ScaledService | None], None]
-OnService = Callable[[str, Service | None], None]
+
+
+class DeletedServices:
+    """The ScaledServices whose Service was deleted, with the time that is left to create it again.
+
+    A tool that replaces a Service creates it again at once, so clients wait for it at first. Once it is gone for good,
+    no client waits longer than that.
+    """
+
+    def __init__(self, on_gone: Callable[[str], None], seconds: float = GONE_SECONDS) -> None:
+        """Track nothing yet; `on_gone` is called when the configuration of a key changes because time has passed."""
+        self._on_gone, self._seconds = on_gone, seconds
+        self._timers: dict[str, asyncio.TimerHandle | None] = {}
+        """None once the Service is gone for good."""
+
+    def apply(self, key: str, config: ServiceConfig) -> ServiceConfig:
+        """Return the configuration of a ScaledService without its Service."""
+        if key not in self._timers:
+            self._timers[key] = asyncio.get_running_loop().call_later(self._seconds, self._expire, key)
+        spec = config.spec
+        if self._timers[key] is None:
+            spec = replace(spec, hold_timeout=min(spec.hold_timeout, self._seconds))
+        return replace(config, spec=spec, has_service=False)
+
+    def forget(self, key: str) -> None:
+        """Forget a ScaledService that has its Service, or is gone itself."""
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+
+    def _expire(self, key: str) -> None:
+        self._timers[key] = None
+        self._on_gone(key)
 
 
 class KubernetesProvider:
@@ -55,15 +84,15 @@ class KubernetesProvider:
         self,
         api: Api,
         leads: Callable[[], bool],
-        on_entries: OnConfigs,
-        on_scaled_service: OnScaledService = lambda key, item: None,
-        on_busy_until: OnBusyUntil = lambda key, until: None,
+        on_entries: Callable[[ServiceConfigs, Problems], None],
+        on_scaled_service: Callable[[str, ScaledService | None], None] = lambda key, item: None,
+        on_busy_until: Callable[[str, BusyUntil | None], None] = lambda key, until: None,
         cluster: ClusterConfig | None = None,
         namespaces: Sequence[str] = (),
         reserved: Mapping[int, str] = RESERVED_PORTS,
         recreate_seconds: float = RECREATE_SECONDS,
         gone_seconds: float = GONE_SECONDS,
-        on_service: OnService = lambda key, service: None,
+        on_service: Callable[[str, Service | None], None] = lambda key, service: None,
     ) -> None:
         self._on_entries, self._on_scaled_service, self._on_busy_until = on_entries, on_scaled_service, on_busy_until
         self._on_service = on_service

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from reconciler.core.spec import Spec
-from reconciler.kubernetes.config.deleted_services import DeletedServices
+from reconciler.kubernetes.config.provider import DeletedServices
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.target import Target
