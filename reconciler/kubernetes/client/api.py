@@ -57,7 +57,6 @@ _HANDSHAKE_ERRORS = {401: "not authenticated", 403: "access to pods/portforward 
 """A failed WebSocket handshake has no body."""
 decode_status = decoder(Status)
 Query = Mapping[str, str]
-Renew = Callable[[], Awaitable[None]]
 Credentials = tuple[str | None, bytes, bytes]
 """A token, and the contents of a client certificate's file and of its key's."""
 _T = TypeVar("_T")
@@ -71,7 +70,7 @@ class Api:
         configuration: Configuration,
         namespace: str,
         connections: int = 0,
-        renew: Renew | None = None,
+        renew: Callable[[], Awaitable[None]] | None = None,
         impersonation: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Create a client.

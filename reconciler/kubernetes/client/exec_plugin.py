@@ -52,8 +52,7 @@ async def credentials(plugin: Mapping[str, Any], cluster: Mapping[str, Any]) -> 
             f"the exec plugin {command} failed with exit code {process.returncode}{message and f': {message}'}"
         )
     try:
-        status = json.loads(output)["status"]
-        return _user(status)
+        return _user(json.loads(output)["status"])
     except (ValueError, TypeError, LookupError, AttributeError):
         raise NoCluster(
             f"the exec plugin {command} returned no credentials; expected an ExecCredential with status.token, "

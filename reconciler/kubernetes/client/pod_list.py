@@ -54,7 +54,7 @@ class PodList:
     ) -> None:
         self._informer = endpoint_slices(api, namespace, self._changed, name_selector(SERVICE_NAME_LABEL, service))
         self._ticks, self._notify, self._own = ticks, changed, own
-        self._family = own and f"IPv{ip_address(own).version}"
+        self._family = f"IPv{ip_address(own).version}" if own else None
         self._there: frozenset[str] = frozenset()
         self._pods: dict[str, str] = {}
         self._left: dict[str, float] = {}
@@ -83,7 +83,7 @@ class PodList:
         return self._informer.run()
 
     def _changed(self, _: str, __: EndpointSlice | None) -> None:
-        pods = self._addresses() if self._own else self._names()
+        pods = self._listed()
         self._pods, there = dict(pods), frozenset(pod for _, pod in pods)
         now, gone = self._ticks(), self._there - there
         left = self._left | dict.fromkeys(gone, now)
@@ -91,14 +91,11 @@ class PodList:
         self._there = there
         self._notify()
 
-    def _names(self) -> list[tuple[str, str]]:
-        """Return the address and the name of each pod."""
-        endpoints = [endpoint for item in self._informer.items.values() for endpoint in item.endpoints or ()]
+    def _listed(self) -> list[tuple[str, str]]:
+        """Return the address and the name of each pod; with `own`, the address of a family is also the name."""
+        slices = [item for item in self._informer.items.values() if self._family in (None, item.address_type)]
+        endpoints = [endpoint for item in slices for endpoint in item.endpoints or ()]
+        if self._own:
+            return [(found, found) for endpoint in endpoints for found in map(canonical, endpoint.addresses)]
         pods = [(endpoint.addresses, endpoint.target_ref.name) for endpoint in endpoints if endpoint.target_ref]
         return [(canonical(address), pod) for addresses, pod in pods for address in addresses]
-
-    def _addresses(self) -> list[tuple[str, str]]:
-        """Return the address of each pod, twice: it is also its name."""
-        slices = (item for item in self._informer.items.values() if item.address_type == self._family)
-        endpoints = (endpoint for item in slices for endpoint in item.endpoints or ())
-        return [(found, found) for endpoint in endpoints for found in map(canonical, endpoint.addresses)]

@@ -29,7 +29,18 @@ class OwnSecrets:
 
     def __init__(self, api: Api, namespace: str, names: Iterable[str], on_change: Callable[[], None]) -> None:
         self._api, self._namespace = api, namespace
-        self._informers = {name: self._informer(name, on_change) for name in names}
+        where = path("v1", "secrets", namespace)
+        self._informers = {
+            name: Informer(
+                api,
+                where,
+                decoder(Secret),
+                lambda _, __: on_change(),
+                {"fieldSelector": f"metadata.name={name}"},
+                on_change,
+            )
+            for name in names
+        }
 
     @property
     def synced(self) -> bool:
@@ -57,12 +68,3 @@ class OwnSecrets:
         async with asyncio.TaskGroup() as watches:
             for informer in self._informers.values():
                 watches.create_task(informer.run())
-
-    def _informer(self, name: str, on_change: Callable[[], None]) -> Informer[Secret]:
-        def changed(_: str, __: Secret | None) -> None:
-            on_change()
-
-        where = path("v1", "secrets", self._namespace)
-        return Informer(
-            self._api, where, decoder(Secret), changed, {"fieldSelector": f"metadata.name={name}"}, on_change
-        )

@@ -19,8 +19,6 @@ from reconciler.kubernetes.client.errors import ApiError, Unreachable, error_key
 
 log = structlog.get_logger(__name__)
 
-Process = Callable[[str], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True)
 class WorkQueueTiming:
@@ -42,7 +40,9 @@ DEFAULT_TIMING = WorkQueueTiming()
 class WorkQueue:
     """A queue that calls `process(key)` for each added key until it succeeds."""
 
-    def __init__(self, process: Process, failure_message: str, timing: WorkQueueTiming) -> None:
+    def __init__(
+        self, process: Callable[[str], Awaitable[None]], failure_message: str, timing: WorkQueueTiming
+    ) -> None:
         self._process, self._failure_message, self._timing = process, failure_message, timing
         self._queued: dict[str, None] = {}  # insertion-ordered set
         self._in_progress: set[str] = set()

@@ -115,8 +115,10 @@ def _parse_fields(annotations: Mapping[str, str]) -> tuple[PartialSpec, list[Pro
 
 def _make_ignore_rules(fields: PartialSpec, problems: list[Problem]) -> None:
     """Make the rules of `ignore` from their parts. An answer without a rule is a problem, unless the rule is one."""
-    rules = _rules(**fields.pop("ignore"))
-    if rules:
+    parts = fields.pop("ignore")
+    answer = {"answer": parts.pop("answer")} if "answer" in parts else {}
+    # A rule for each kind, so that a request needs to match one of them only.
+    if rules := [{kind: texts, **answer} for kind, texts in parts.items()]:
         fields["ignore"] = rules
     elif not any(problem.field.startswith(f"{PREFIX}ignore-") for problem in problems):
         right = f"set for example {PREFIX}ignore-paths: /healthz"
@@ -179,14 +181,12 @@ def _unknown_problem(key: str) -> Problem:
 
 def _target(text: str) -> Mapping[str, str]:
     *before, kind, name = text.split("/") if "/" in text else ("", text)
-    example = "use for example Deployment/web or apps/v1/StatefulSet/db"
     api_version = "/".join(before) if before else DEFAULT_TARGET[0]
     if not is_api_version(api_version) or not is_kind(kind) or not is_subdomain(name):
-        raise _Invalid(f"{text!r} is not a valid target", example)
+        raise _Invalid(f"{text!r} is not a valid target", "use for example Deployment/web or apps/v1/StatefulSet/db")
     if before or kind in APPS:
         return {"apiVersion": api_version, "kind": kind, "name": name}
-    guess = closest_match(kind, APPS)
-    if guess:
+    if guess := closest_match(kind, APPS):
         raise _Invalid(f"{kind} is not a known kind", f"did you mean {guess}/{name}?")
     raise _Invalid(f"the API group of {kind} is missing", f"use for example example.com/v1/{kind}/{name}")
 
@@ -216,12 +216,6 @@ def _word(known: type[StrEnum], meanings: Mapping[str, str] = NO_MEANINGS) -> Ca
 def _check(problem: Problem | None) -> None:
     if problem:
         raise _Invalid(problem.message, problem.remedy)
-
-
-def _rules(answer: Mapping[str, Any] | None = None, **kinds: list[str]) -> list[dict[str, Any]]:
-    """Return a rule for each kind, so that a request needs to match one of them only."""
-    answered = {"answer": answer} if answer else {}
-    return [{kind: texts, **answered} for kind, texts in kinds.items()]
 
 
 def _texts(path: str, problem_of: Callable[[str, str], Problem | None], example: str, most: int = MAX_TEXTS) -> Field:

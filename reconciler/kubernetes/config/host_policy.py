@@ -69,7 +69,7 @@ class HostPolicy:
         owner = owning_namespace(name, self.domain, namespaces)
         named = any(name in rule.hosts for rule in self.rules if rule.covers(namespace))
         if owner is not None and not (named and name.count(".") < 2):
-            return _not_yours(host, owner, namespace, service)
+            return _not_yours(host, name, owner, namespace, service)
         if named or not self._governs_hosts:
             return None
         if any(_matches(pattern, name) for rule in self.rules if rule.covers(namespace) for pattern in rule.hosts):
@@ -177,18 +177,13 @@ def _matches(pattern: str, host: str) -> bool:
     return pattern == "*" or pattern == host or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
-def _not_yours(host: str, owner: str, namespace: str, service: str) -> Problem:
-    short = normalize_host(host).count(".") < 2
+def _not_yours(host: str, name: str, owner: str, namespace: str, service: str) -> Problem:
     right = f"leave it out; {service}.{namespace} leads here without it"
-    if short:
+    if name.count(".") < 2:
         right += f", and the cluster's administrator can allow {host} for {namespace} in the chart value hostPolicy"
     if owner:
         return _host_problem(f"{host} is a name of namespace {owner}, which alone may have it", right)
-    kind = (
-        "a bare name, which belongs to no namespace"
-        if "." not in normalize_host(host)
-        else "a name of the cluster itself"
-    )
+    kind = "a name of the cluster itself" if "." in name else "a bare name, which belongs to no namespace"
     return _host_problem(f"{host} is {kind}", right)
 
 
