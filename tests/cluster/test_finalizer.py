@@ -22,7 +22,7 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, P
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.cluster.rights import kubeconfig_of
-from tests.cluster.written import GENEROUS_SECONDS, Written, until
+from tests.cluster.written import GENEROUS_SECONDS, Written, release_nothing, until
 
 ASLEEP = {"state": "ScaledToZero", "replicas": 3}
 REMOVED = "; finalizer removed"
@@ -34,7 +34,12 @@ class Scene(Written):
     def finalizers(self, api: Api | None = None) -> FinalizerController:
         self.told: list[tuple[str, str, bool]] = []
         made = FinalizerController(
-            api or self.api, self.items, lambda: self.leads, lambda *words: self.told.append(words)
+            api or self.api,
+            self.items,
+            lambda: self.leads,
+            lambda *words: self.told.append(words),
+            lambda _: None,
+            release_nothing,
         )
         self.listeners.append(made.saw)
         self.run(made.run())

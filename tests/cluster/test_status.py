@@ -20,7 +20,7 @@ from reconciler.kubernetes.types.objects import micro_time
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, FINALIZER
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
-from tests.cluster.written import GENEROUS_SECONDS, Written, until
+from tests.cluster.written import GENEROUS_SECONDS, Written, release_nothing, until
 
 ACTIVE = Record(State.Active, 1_795_000_000.123457, "reachable", 2, "127.64.0.1:18001")
 ASLEEP = Record(State.ScaledToZero, 1_795_000_060.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
@@ -197,7 +197,9 @@ async def test_status_and_finalizers_are_written_together(scene: Scene) -> None:
     names = [f"web-{number}" for number in range(50)]
     await asyncio.gather(*(scene.make(name) for name in names))
     store = scene.store()
-    finalizers = FinalizerController(scene.api, scene.items, lambda: True, lambda *_: None)
+    finalizers = FinalizerController(
+        scene.api, scene.items, lambda: True, lambda *_: None, lambda _: None, release_nothing
+    )
     scene.listeners.append(finalizers.saw)
     scene.run(finalizers.run())
     for name in names:

@@ -16,6 +16,10 @@ from tests.cluster.stage import workload
 GENEROUS_SECONDS = 60.0
 
 
+async def release_nothing(_: ScaledService) -> None:
+    """Stand in for a release, where no Service is captured."""
+
+
 class Written:
     """`listeners` hear what the informer does."""
 

@@ -32,16 +32,10 @@ CHECK_AGAIN_SECONDS = 0.1
 """Delay before checking again whether the service is needed, in addition to the batch window."""
 _DECODE = decoder(ScaledService)
 
-OnRestored = Callable[[str, str, bool], None]
-"""Called with the service, a description of the result, and whether it failed, before the object is gone."""
 NeededFor = Callable[[str], str | None]
 """Returns why a service is still needed, for people; None if it is not."""
 Release = Callable[[ScaledService], Awaitable[None]]
 """Gives a captured Service back to its pods, right before its ScaledService goes."""
-
-
-async def _nothing(_: ScaledService) -> None:
-    pass
 
 
 @dataclass(slots=True)
@@ -57,7 +51,8 @@ class _Deletion:
 class FinalizerController:
     """Adds and removes the finalizers of ScaledServices.
 
-    `items` are the objects of an informer. `needed_for` is called for services whose replicas are restored, and
+    `items` are the objects of an informer. `on_restored` is called with the service, a description of the result, and
+    whether it failed, before the object is gone. `needed_for` is called for services whose replicas are restored, and
     `release` before their finalizer is removed.
     """
 
@@ -66,12 +61,12 @@ class FinalizerController:
         api: Api,
         items: Mapping[str, ScaledService],
         leads: Callable[[], bool],
-        on_restored: OnRestored,
+        on_restored: Callable[[str, str, bool], None],
+        needed_for: NeededFor,
+        release: Release,
         timing: WorkQueueTiming = DEFAULT_TIMING,
         retry_timeout: float = RETRY_TIMEOUT_SECONDS,
         landing: float = LANDING_SECONDS,
-        needed_for: NeededFor = lambda service: None,
-        release: Release = _nothing,
     ) -> None:
         self._api, self._items, self._leads, self._on_restored = api, items, leads, on_restored
         self._retry_timeout, self._landing = retry_timeout, landing

@@ -41,11 +41,15 @@ class Scene:
             self.heard,
             lambda: self.leads,
             lambda *words: self.told.append(words),
+            self._needed,
+            self._release,
             FAST,
             self.patience,
             landing=0.001,
-            needed_for=self._needed,
         )
+
+    async def _release(self, item: ScaledService) -> None:
+        pass
 
     def _needed(self, service: str) -> str | None:
         self.asked += 1
