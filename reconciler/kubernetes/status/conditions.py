@@ -23,6 +23,7 @@ from reconciler.kubernetes.types.scaled_service import CAPTURED, ScaledServiceSt
 
 READY, AWAKE, STALLED = "Ready", "Awake", "Stalled"
 AWAKE_STATES = (State.Active, State.Idle)
+"""States in which zenvoy did not put the target to sleep."""
 AS_EXPECTED = "AsExpected"
 NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"
@@ -61,7 +62,7 @@ def compute_status(
     replaced = {one.type for one in found} | ({CAPTURED} if capture else set())
     others = tuple(one for one in before.conditions if one.type not in replaced)
     conditions = tuple(_timed(one, before.conditions, generation, now) for one in found)
-    kept = msgspec.structs.replace(
+    after = msgspec.structs.replace(
         before,
         target=target,
         observed_generation=generation,
@@ -69,7 +70,19 @@ def compute_status(
         capture_port=before.capture_port if capture is None else capture.port,
         conditions=(*conditions, *others),
     )
-    return _with_record(kept, inputs.record) if inputs.record else kept
+    record = inputs.record
+    if record is None:
+        return after
+    return msgspec.structs.replace(
+        after,
+        state=record.state.value,
+        since=datetime.fromtimestamp(record.since, UTC),
+        reason=record.reason,
+        replicas=record.replicas,
+        hold_address=record.hold_address,
+        stalled=record.stalled,
+        zeroed=record.zeroed,
+    )
 
 
 def record_of(status: ScaledServiceStatus) -> Record | None:
@@ -96,26 +109,14 @@ def status_patch(before: ScaledServiceStatus, after: ScaledServiceStatus) -> dic
     if before.conditions == after.conditions:
         changed.pop("conditions", None)
     elif "conditions" in changed:
-        changed["conditions"] = [_with_message(one) for one in after.conditions]
+        # The schema requires a message, even an empty one.
+        changed["conditions"] = [{"message": "", **msgspec.to_builtins(one)} for one in after.conditions]
     return changed | dict.fromkeys(old.keys() - new.keys())
 
 
 def condition_reason(diagnosis: Diagnosis, otherwise: str) -> str:
     """Return the code of a diagnosis, or `otherwise` if it has none of its own."""
     return otherwise if diagnosis.code is Reason.OTHER else diagnosis.code
-
-
-def _with_record(before: ScaledServiceStatus, record: Record) -> ScaledServiceStatus:
-    return msgspec.structs.replace(
-        before,
-        state=record.state.value,
-        since=datetime.fromtimestamp(record.since, UTC),
-        reason=record.reason,
-        replicas=record.replicas,
-        hold_address=record.hold_address,
-        stalled=record.stalled,
-        zeroed=record.zeroed,
-    )
 
 
 def _ready(inputs: StatusInputs) -> Condition:
@@ -163,8 +164,3 @@ def _timed(found: Condition, before: Sequence[Condition], generation: int, now: 
         found.message if len(found.message) <= MAX_MESSAGE_LENGTH else f"{found.message[: MAX_MESSAGE_LENGTH - 1]}…"
     )
     return msgspec.structs.replace(found, message=message, last_transition_time=at, observed_generation=generation)
-
-
-def _with_message(condition: Condition) -> dict[str, Any]:
-    """Return a condition with its message even if that is empty, because the schema requires one."""
-    return {"message": "", **msgspec.to_builtins(condition)}

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from reconciler.core.record import State, Transition
+from reconciler.kubernetes.types.objects import ObjectRef, micro_time
 
+EVENTS = "events.k8s.io/v1"
+REPORTER = "zenvoy.dev/reconciler"
+MAX_NAME_LENGTH = 200
+"""Number of characters of an object's name in the names of its Events."""
 MAX_NOTE_BYTES = 1024
 """The API server rejects longer notes."""
 
@@ -54,14 +62,31 @@ def wake_message(
     return EventMessage("Woken", outcome + _who(peer, None) + (f": {listed}" if listed else "") + before, State.Active)
 
 
-def problem_message(reason: str, text: str) -> EventMessage:
-    """Return the message of a problem in the configuration."""
-    return EventMessage(reason, text, "Configuring", warning=True)
-
-
 def deletion_message(done: str, failed: bool) -> EventMessage:
     """Return the message of a deletion; `done` describes the result for the replicas."""
     return EventMessage("RestoreFailed" if failed else "Restored", done, "Restoring", warning=failed)
+
+
+def event_name(about: str, nanoseconds: int) -> str:
+    """Return a name of an Event: the object's name and a timestamp, as other controllers use."""
+    return f"{about[:MAX_NAME_LENGTH].rstrip('.-')}.{nanoseconds:x}"
+
+
+def event_body(regarding: ObjectRef, note: EventMessage, name: str, at: float, instance: str) -> dict[str, Any]:
+    """Return the Event of this name; `at` is in seconds since the epoch, and `instance` reports it."""
+    return {
+        "apiVersion": EVENTS,
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": regarding.namespace},
+        "eventTime": micro_time(at),
+        "type": "Warning" if note.warning else "Normal",
+        "reason": note.reason,
+        "action": note.action,
+        "note": shorten(note.text),
+        "regarding": msgspec.to_builtins(regarding),
+        "reportingController": REPORTER,
+        "reportingInstance": instance,
+    }
 
 
 def shorten(text: str) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import stamina
 import structlog
 
@@ -32,10 +31,11 @@ from reconciler.kubernetes.client.errors import (
 )
 from reconciler.kubernetes.config.service_config import SCALED_SERVICE, SERVICE
 from reconciler.kubernetes.status.event_messages import (
+    EVENTS,
     EventMessage,
     deletion_message,
-    problem_message,
-    shorten,
+    event_body,
+    event_name,
     transition_message,
     wake_message,
 )
@@ -45,10 +45,6 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, Scaled
 
 log = structlog.get_logger(__name__)
 
-EVENTS = "events.k8s.io/v1"
-REPORTER = "zenvoy.dev/reconciler"
-MAX_NAME_LENGTH = 200
-"""Number of characters of an object's name in the names of its Events."""
 MAX_SERIES = 4096
 SERIES_SECONDS = 600.0
 """A repetition after a longer pause is a new Event."""
@@ -123,6 +119,7 @@ class EventRecorder:
         self._causes: set[str] = set()
         self._sending = False
         self._last_name = 0
+        """The timestamp in the latest name; names are unique."""
         self._queued = asyncio.Event()
         self._bucket = _Bucket(pace.each_second, pace.at_once)
         self._retries = stamina.AsyncRetryingCaller(
@@ -135,8 +132,7 @@ class EventRecorder:
 
     def saw(self, transition: Transition, peer: str | None = None, envoy: str | None = None) -> None:
         """Record a transition or a stalled wake; `peer` and `envoy` are the waiting client and its Envoy."""
-        if regarding := self._regarding(transition.service):
-            self.record(regarding, transition_message(transition, peer, envoy))
+        self.record(self._regarding(transition.service), transition_message(transition, peer, envoy))
 
     def woke(
         self,
@@ -147,13 +143,11 @@ class EventRecorder:
         early: bool = False,
     ) -> None:
         """Record a finished wake; `total` and `parts` are seconds, and `early` is as for `wake_message`."""
-        if regarding := self._regarding(service):
-            self.record(regarding, wake_message(total, parts, peer, early))
+        self.record(self._regarding(service), wake_message(total, parts, peer, early))
 
     def left(self, service: str, done: str, failed: bool) -> None:
         """Record a deletion; `done` describes the result for the replicas."""
-        if regarding := self._regarding(service):
-            self.record(regarding, deletion_message(done, failed))
+        self.record(self._regarding(service), deletion_message(done, failed))
 
     def problems(self, name: str, problems: Sequence[Problem]) -> None:
         """Set the problems of the ScaledService and the Service of a name, and record the new ones."""
@@ -174,13 +168,13 @@ class EventRecorder:
             return
         about = [(problem, self._regarding(name, problem.on)) for problem in known.problems]
         for problem, regarding in about:
-            if regarding and problem not in known.recorded:
-                self.record(regarding, problem_message(problem.reason, str(problem)))
+            if problem not in known.recorded:
+                self.record(regarding, EventMessage(problem.reason, str(problem), "Configuring", warning=True))
         known.recorded = frozenset(problem for problem, regarding in about if regarding)
 
-    def record(self, regarding: ObjectRef, note: EventMessage) -> None:
-        """Queue an Event; do nothing unless this replica leads."""
-        if not self._leads():
+    def record(self, regarding: ObjectRef | None, note: EventMessage) -> None:
+        """Queue an Event; do nothing without an object, or unless this replica leads."""
+        if regarding is None or not self._leads():
             return
         key = (regarding.uid or regarding.name, note.reason, note.action, "" if note.like_others else note.text)
         again = self._waiting.get(key)
@@ -190,7 +184,8 @@ class EventRecorder:
         if len(self._waiting) >= self._pace.waiting:
             self._drop()
         now = self._now()
-        self._waiting[key] = _Waiting(regarding, note, self._name(regarding, now), now)
+        self._last_name = max(self._last_name + 1, int(now * 1e9))
+        self._waiting[key] = _Waiting(regarding, note, event_name(regarding.name, self._last_name), now)
         self._queued.set()
 
     async def run(self) -> None:
@@ -282,7 +277,10 @@ class EventRecorder:
     async def _write_first(self, key: Key, waiting: _Waiting) -> None:
         namespace = waiting.regarding.namespace
         try:
-            await self._api.call("POST", path(EVENTS, "events", namespace), self._event(waiting))
+            body = event_body(waiting.regarding, waiting.note, waiting.name, waiting.at, self._instance)
+            if waiting.count > 1:
+                body["series"] = _series(waiting.count, waiting.at)
+            await self._api.call("POST", path(EVENTS, "events", namespace), body)
         except ApiError as error:
             if error.status != CONFLICT:  # an earlier attempt took effect without an answer
                 raise
@@ -290,29 +288,6 @@ class EventRecorder:
         self._written[key] = _Written(path(EVENTS, "events", namespace, waiting.name), waiting.count, waiting.at)
         if len(self._written) > MAX_SERIES:
             del self._written[next(iter(self._written))]
-
-    def _event(self, waiting: _Waiting) -> dict[str, Any]:
-        regarding, note = waiting.regarding, waiting.note
-        series = {"series": _series(waiting.count, waiting.at)} if waiting.count > 1 else {}
-        return {
-            "apiVersion": EVENTS,
-            "kind": "Event",
-            "metadata": {"name": waiting.name, "namespace": regarding.namespace},
-            "eventTime": micro_time(waiting.at),
-            "type": "Warning" if note.warning else "Normal",
-            "reason": note.reason,
-            "action": note.action,
-            "note": shorten(note.text),
-            "regarding": msgspec.to_builtins(regarding),
-            "reportingController": REPORTER,
-            "reportingInstance": self._instance,
-            **series,
-        }
-
-    def _name(self, regarding: ObjectRef, at: float) -> str:
-        """Return a unique name: the object's name and a timestamp, as other controllers use."""
-        self._last_name = max(self._last_name + 1, int(at * 1e9))
-        return f"{regarding.name[:MAX_NAME_LENGTH].rstrip('.-')}.{self._last_name:x}"
 
 
 class _Bucket:

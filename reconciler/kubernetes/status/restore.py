@@ -34,8 +34,8 @@ from reconciler.kubernetes.client.informer import list_objects
 from reconciler.kubernetes.client.leader_election import ADDRESS, UNINSTALLER
 from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import service_of, target_of
-from reconciler.kubernetes.status.event_messages import deletion_message, shorten
-from reconciler.kubernetes.status.event_recorder import EVENTS, MAX_NAME_LENGTH, REPORTER
+from reconciler.kubernetes.status.conditions import AWAKE_STATES
+from reconciler.kubernetes.status.event_messages import EVENTS, deletion_message, event_body, event_name
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import Object, ObjectMeta, ObjectRef, decoder, micro_time, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL, ScaledService
@@ -49,8 +49,6 @@ FENCE_SECONDS = 600
 """Time after an uninstallation during which no running controller leads; a newly started one may."""
 log = structlog.get_logger(__name__)
 _MAY_SCALE_TO_ZERO = (State.Draining, State.ScaledToZero)
-_AWAKE_STATES = (State.Active, State.Idle)
-"""States in which zenvoy did not put the target to sleep."""
 _ITEM, _OBJECT, _LEASE = decoder(ScaledService), decoder(Object), decoder(Lease)
 
 
@@ -94,7 +92,7 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
     except ApiError as error:
         if error.status == NOT_FOUND:
             return f"nothing to restore: {target} does not exist"
-        if error.status == FORBIDDEN and item.status.state in _AWAKE_STATES:
+        if error.status == FORBIDDEN and item.status.state in AWAKE_STATES:
             return f"nothing to restore: zenvoy may not scale {target}, and did not put it to sleep"
         raise
 
@@ -132,21 +130,20 @@ async def restore_all(
         await take_lease(api, *lease)
     landing = 0.0 if lease else LANDING_SECONDS  # the previous leader's term has ended
     discovery, outcomes, captured = Discovery(api), list[RestoreOutcome](), dict[str, ScaledService]()
-    async for raw in list_objects(api, path(API_VERSION, PLURAL, namespace)):
-        outcome = await _restore_one(api, discovery, raw, landing)
+
+    async def report(outcome: RestoreOutcome, meta: ObjectMeta) -> None:
         outcomes.append(outcome)
         on_outcome(outcome)
         if outcome.failed:
-            await _warn(api, _OBJECT(raw).metadata, outcome.text)
+            await _warn(api, meta, outcome.text)
+
+    async for raw in list_objects(api, path(API_VERSION, PLURAL, namespace)):
+        await report(await _restore_one(api, discovery, raw, landing), _OBJECT(raw).metadata)
         if item := _captured(raw):
             captured[service_of(item)] = item
     failed = await release_all(api, list(captured), RELEASE_SECONDS)
     for key, item in captured.items():
-        outcome = _release_outcome(item, key, failed.get(key))
-        outcomes.append(outcome)
-        on_outcome(outcome)
-        if outcome.failed:
-            await _warn(api, item.metadata, outcome.text)
+        await report(_release_outcome(item, key, failed.get(key)), item.metadata)
     return outcomes
 
 
@@ -226,20 +223,8 @@ def _release_outcome(item: ScaledService, key: str, error: Exception | None) -> 
 
 async def _warn(api: Api, meta: ObjectMeta, text: str) -> None:
     """Record an Event on the object, because the log of an uninstallation may be lost."""
-    note, name = deletion_message(text, failed=True), f"{meta.name[:MAX_NAME_LENGTH].rstrip('.-')}.{time.time_ns():x}"
-    body = {
-        "apiVersion": EVENTS,
-        "kind": "Event",
-        "metadata": {"name": name, "namespace": meta.namespace},
-        "eventTime": micro_time(time.time()),
-        "type": "Warning",
-        "reason": note.reason,
-        "action": note.action,
-        "note": shorten(note.text),
-        "regarding": msgspec.to_builtins(ObjectRef(API_VERSION, KIND, meta.namespace, meta.name, meta.uid)),
-        "reportingController": REPORTER,
-        "reportingInstance": "uninstall",
-    }
+    regarding, note = ObjectRef(API_VERSION, KIND, meta.namespace, meta.name, meta.uid), deletion_message(text, True)
+    body = event_body(regarding, note, event_name(meta.name, time.time_ns()), time.time(), "uninstall")
     try:
         await api.call("POST", path(EVENTS, "events", meta.namespace), body)
     except (ApiError, Unreachable) as error:
@@ -258,8 +243,5 @@ def _fence(found: Lease) -> dict[str, object]:
         "leaseTransitions": (found.spec.lease_transitions or 0) + 1,
         "renewTime": micro_time(time.time()),
     }
-    annotations = {ADDRESS: None}
-    return {
-        "metadata": {"resourceVersion": found.metadata.resource_version, "annotations": annotations},
-        "spec": spec,
-    }
+    meta = {"resourceVersion": found.metadata.resource_version, "annotations": {ADDRESS: None}}
+    return {"metadata": meta, "spec": spec}
