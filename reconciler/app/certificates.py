@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from reconciler.app.cluster_settings import ReplicaSettings, SelfIssue
-from reconciler.core.access.identity import PROXY, RECONCILER, Role
+from reconciler.core.access import PROXY, RECONCILER, Role
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.secrets import OwnSecrets, Secret
 from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming

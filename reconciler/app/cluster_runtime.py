@@ -28,7 +28,7 @@ from reconciler.app.runtime import (
     stream_server,
 )
 from reconciler.busy_checks import BusyCheckRunner
-from reconciler.core.access.entitlement import Listed
+from reconciler.core.access import Listed
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters

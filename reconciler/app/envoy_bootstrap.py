@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from reconciler.core.access.identity import Role, envoy
+from reconciler.core.access import Role, envoy
 from reconciler.server.credentials import Files, NoCertificates
 from reconciler.server.credentials.material import check
 from xds.bootstrap.document import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files

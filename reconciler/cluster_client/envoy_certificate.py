@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reconciler.cluster_client.cluster import ClusterClient
 from reconciler.cluster_client.errors import ClusterError
-from reconciler.core.access.identity import envoy
+from reconciler.core.access import envoy
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.client.secrets import Secret
 from reconciler.kubernetes.types.objects import decoder, path

@@ -10,7 +10,7 @@ from itertools import islice
 import grpc
 import structlog
 
-from reconciler.core.access.entitlement import StreamKind
+from reconciler.core.access import StreamKind
 from reconciler.replication import messages
 from reconciler.replication.fleet import FollowerState
 from reconciler.replication.replication import Replication

@@ -3,7 +3,7 @@
 Runs once per stream. A stream waits for the EndpointSlices and names its sender within a bounded time, and nothing is
 read from it before its certificate and address are known. The number of streams is bounded: in total, of one name,
 and of those that are not identified yet. A name belongs to one address at a time, so a second peer cannot displace the
-first. A method that is not listed is not served. Counterpart: `reconciler.core.access.entitlement`, which decides.
+first. A method that is not listed is not served. Counterpart: `reconciler.core.access`, which decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import structlog
 
-from reconciler.core.access.entitlement import Denied, Entitled, Listed, Peer, StreamKind, entitlement
+from reconciler.core.access import Denied, Entitled, Listed, Peer, StreamKind, entitlement
 from xds.server import peer_address
 
 log = structlog.get_logger()

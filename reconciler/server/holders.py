@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import grpc
 import structlog
 
-from reconciler.core.access.entitlement import StreamKind
+from reconciler.core.access import StreamKind
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
 from reconciler.ports.holders import HoldOrder, HoldStatus, Report, added

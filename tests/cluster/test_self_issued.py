@@ -16,7 +16,7 @@ import pytest
 
 from reconciler.app.certificates import REISSUE_ANNOTATION, SelfIssuedCertificates
 from reconciler.app.cluster_settings import SelfIssue
-from reconciler.core.access.identity import PROXY, RECONCILER
+from reconciler.core.access import PROXY, RECONCILER
 from reconciler.kubernetes.client.api import connect
 from reconciler.server.credentials import x509
 from reconciler.server.credentials.authority import AUTHORITY, CERTIFICATE, Authority, current, stored

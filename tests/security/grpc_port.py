@@ -17,8 +17,7 @@ from typing import Any
 import grpc
 
 from reconciler import replication
-from reconciler.core.access.entitlement import Listed
-from reconciler.core.access.identity import PROXY, RECONCILER
+from reconciler.core.access import PROXY, RECONCILER, Listed
 from reconciler.envoy import xds_router
 from reconciler.server import holders
 from reconciler.server.admission import Admission, Limits

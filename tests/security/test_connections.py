@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import pytest
 
-from reconciler.core.access.identity import PROXY, RECONCILER
+from reconciler.core.access import PROXY, RECONCILER
 from reconciler.envoy.xds_router import MAX_CONNECTIONS, grpc_options
 from reconciler.server.credentials import Server, channel
 from tests.security.grpc_port import NAME, Authority

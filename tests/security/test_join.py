@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.core.access.identity import PREFIX, PROXY, RECONCILER
+from reconciler.core.access import PREFIX, PROXY, RECONCILER
 from tests.certificates import Authority
 from tests.e2e.conftest import Start
 from tests.e2e.harness import Zenvoy, free_port, quick, until

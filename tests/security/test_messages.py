@@ -10,7 +10,7 @@ import grpc
 import psutil
 import pytest
 
-from reconciler.core.access.identity import PROXY, RECONCILER
+from reconciler.core.access import PROXY, RECONCILER
 from reconciler.core.record import State
 from reconciler.replication import messages as peer
 from tests.reconciler.replication.test_peers import WEB

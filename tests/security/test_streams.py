@@ -11,8 +11,7 @@ import grpc
 import pytest
 import yaml
 
-from reconciler.core.access.entitlement import StreamKind
-from reconciler.core.access.identity import PROXY, RECONCILER
+from reconciler.core.access import PROXY, RECONCILER, StreamKind
 from reconciler.core.record import State
 from reconciler.server.admission import OPEN, UNIDENTIFIED, Limits
 from reconciler.server.credentials import Server, channel

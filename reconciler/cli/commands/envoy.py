@@ -190,7 +190,7 @@ def drain_envoy_command(
 
 
 def _node(text: str) -> str:
-    from reconciler.core.access.identity import envoy
+    from reconciler.core.access import envoy
 
     try:
         return envoy(text).node

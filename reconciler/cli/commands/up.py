@@ -298,7 +298,7 @@ def _certificates(
         return None
     if grpc is None:
         raise typer.BadParameter("--tls-cert is the certificate of --grpc; give --grpc too", param_hint="--grpc")
-    from reconciler.core.access.identity import Role
+    from reconciler.core.access import Role
     from reconciler.server.credentials import Files, NoCertificates, check  # slow to import, and rarely used
 
     files = Files(certificate.absolute(), key.absolute(), authority.absolute())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.core.access.identity import Identity, NoIdentity, Role, identity
+from reconciler.core.access import Identity, NoIdentity, Role, identity
 from reconciler.server.credentials import x509
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.core.access.identity import PROXY, RECONCILER
+from reconciler.core.access import PROXY, RECONCILER
 from reconciler.server.credentials import channel, x509
 from reconciler.server.credentials.material import Material
 from tests.cluster.harness import Cluster

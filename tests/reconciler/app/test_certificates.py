@@ -11,7 +11,7 @@ import structlog
 from reconciler.app import certificates
 from reconciler.app.certificates import MountedCertificates
 from reconciler.app.envoy_bootstrap import BootstrapOptions, write
-from reconciler.core.access.identity import PROXY, RECONCILER, envoy
+from reconciler.core.access import PROXY, RECONCILER, envoy
 from reconciler.server.credentials import Files, NoCertificates
 from tests.certificates import Authority
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.access.identity import PROXY, RECONCILER, Identity, NoIdentity, Role, envoy, identity
+from reconciler.core.access import PROXY, RECONCILER, Identity, NoIdentity, Role, envoy, identity
 
 
 @pytest.mark.parametrize("expected", [RECONCILER, PROXY, envoy("edge-1"), envoy("Edge_1.example")])

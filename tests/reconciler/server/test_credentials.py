@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from reconciler.core.access.identity import RECONCILER
+from reconciler.core.access import RECONCILER
 from reconciler.server.credentials import Files, NoCertificates, Server, channel
 from tests.certificates import Authority
 from tproxy.control.stream import TlsFiles as HolderTls

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.access.identity import PROXY, RECONCILER
+from reconciler.core.access import PROXY, RECONCILER
 from reconciler.server.credentials import Material, x509
 from reconciler.server.credentials.authority import (
     AUTHORITY,
