@@ -34,16 +34,6 @@ class Address:
             raise ValueError(f"{text!r} is not ip:port; use for example {_example(text)}") from None
         return cls(ip, int(match["port"]))
 
-    @property
-    def host(self) -> str:
-        """The IP address without brackets."""
-        return str(self.ip)
-
-    @property
-    def is_loopback(self) -> bool:
-        """True if only this machine can reach it."""
-        return self.ip.is_loopback
-
     def overlaps(self, other: Address) -> bool:
         """Return whether two sockets cannot listen on both: the same, or one is all addresses. `::` includes IPv4."""
         if self.port != other.port:

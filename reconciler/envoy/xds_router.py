@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from reconciler.core.access.entitlement import StreamKind
+from reconciler.core.access import StreamKind
 from reconciler.core.address import Address, split_address
 from reconciler.core.spec import Spec
 from reconciler.ports.proxy import ProxySettings
@@ -52,25 +52,15 @@ def address(text: str) -> ir.SocketAddress:
 
 
 def options(proxy: ProxySettings, http: str | None) -> ir.ListenerOptions:
-    """Translate settings to the model of xDS; `http` is the address of the HTTP listener."""
-    return ir.ListenerOptions(
-        trusted_hops=_trusted_hops(proxy.http.trusted_hops, http),
-        max_headers_kib=proxy.http.max_headers_kib,
-        max_headers=proxy.http.max_headers,
-        health_path=proxy.http.health_path,
-        default_service=proxy.http.default_service,
-        http_proxy_protocol=proxy.http_proxy_protocol,
-        tls_proxy_protocol=proxy.tls_proxy_protocol,
-        tcp_proxy_protocol=proxy.tcp_proxy_protocol,
-        keepalive_seconds=proxy.keepalive_seconds,
-    )
+    """Translate settings to the same ones of xDS; `http` is the address of the HTTP listener."""
+    return ir.ListenerOptions(**asdict(proxy) | {"trusted_hops": _trusted_hops(proxy.trusted_hops, http)})
 
 
 def _trusted_hops(hops: int | None, listener: str | None) -> int:
     """Return the number of proxies in front of a listener: by default one if only this machine can connect to it."""
     if hops is not None:
         return hops
-    return int(listener is not None and Address.parse(listener).is_loopback)
+    return int(listener is not None and Address.parse(listener).ip.is_loopback)
 
 
 def service(spec: Spec, proxy: ProxySettings = DEFAULT_PROXY) -> ir.Upstream:
@@ -78,7 +68,7 @@ def service(spec: Spec, proxy: ProxySettings = DEFAULT_PROXY) -> ir.Upstream:
     listen, hops = None, 0
     if spec.listen:
         listen = address(spec.listen)
-        said = proxy.http.trusted_hops if spec.trusted_hops is None else spec.trusted_hops
+        said = proxy.trusted_hops if spec.trusted_hops is None else spec.trusted_hops
         hops = _trusted_hops(said, spec.listen) if spec.protocol.is_http else 0
     ignore = tuple(
         ir.IgnoreMatch(rule.paths, rule.user_agents, rule.sources, rule.status, rule.body) for rule in spec.ignore

@@ -5,7 +5,7 @@ The services file and the chart have the same settings, under `proxy`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MAX_HEADERS_KIB = 8192
 """The most that Envoy can be configured for."""
@@ -14,8 +14,8 @@ MIN_KEEPALIVE_SECONDS, MAX_KEEPALIVE_SECONDS = 1, 7200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpProxy:
-    """The settings of HTTP listeners."""
+class ProxySettings:
+    """The settings of all listeners; those without another scope apply to HTTP listeners."""
 
     trusted_hops: int | None = None
     """Proxies in front of HTTP listeners, whose X-Forwarded-Proto is kept; None: one if only this machine can connect.
@@ -28,13 +28,6 @@ class HttpProxy:
     """The path of health checks by load balancers, which HTTP listeners answer for all hosts; empty: none."""
     default_service: str = ""
     """The service for hosts that no service has; empty: they are answered with 404."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxySettings:
-    """The settings of all listeners."""
-
-    http: HttpProxy = field(default_factory=HttpProxy)
     http_proxy_protocol: bool = False
     """Connections to the shared HTTP listener start with a PROXY protocol header, which has the client's address."""
     tls_proxy_protocol: bool = False

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from reconciler.local.services_file.proxy import proxy_of
-from reconciler.ports.proxy import HttpProxy, ProxySettings
+from reconciler.ports.proxy import ProxySettings
 from tests.deploy.containers import containers, documents, ports_of_proxies, unknown_options
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_pods_run_on_linux_and_keep_no_node() -> None:
 def test_chart_proxy_settings_are_the_defaults() -> None:
     [arguments] = [one.content["args"] for one in containers(INSTALL) if one.name == "reconciler"]
     [text] = [one.removeprefix("--proxy=") for one in arguments if one.startswith("--proxy=")]
-    assert proxy_of(text, "--proxy") == ProxySettings(http=HttpProxy(trusted_hops=0))
+    assert proxy_of(text, "--proxy") == ProxySettings(trusted_hops=0)
 
 
 def test_schema_describes_every_value() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import yaml
 
@@ -16,7 +16,6 @@ from reconciler.ports.proxy import (
     MAX_HEADERS_KIB,
     MAX_KEEPALIVE_SECONDS,
     MIN_KEEPALIVE_SECONDS,
-    HttpProxy,
     ProxySettings,
 )
 
@@ -37,7 +36,13 @@ def read_proxy(
     tls = fields["tls"].fields(("proxyProtocol",), "{proxyProtocol: true}") if "tls" in fields else {}
     tcp = fields["tcp"].fields(("proxyProtocol",), "{proxyProtocol: [5432]}") if "tcp" in fields else {}
     return ProxySettings(
-        http=_http(http, services),
+        trusted_hops=given(http, "trustedHops", lambda hops: hops.whole(0, MAX_TRUSTED_HOPS), default.trusted_hops),
+        max_headers_kib=given(
+            http, "maxHeadersKiB", lambda size: size.whole(1, MAX_HEADERS_KIB), default.max_headers_kib
+        ),
+        max_headers=given(http, "maxHeaders", lambda number: number.whole(1, MAX_HEADERS), default.max_headers),
+        health_path=given(http, "healthPath", _path, default.health_path),
+        default_service=given(http, "defaultService", lambda name: _service(name, services), default.default_service),
         http_proxy_protocol=given(http, "proxyProtocol", Value.yes_no, default.http_proxy_protocol),
         tls_proxy_protocol=given(tls, "proxyProtocol", Value.yes_no, default.tls_proxy_protocol),
         tcp_proxy_protocol=given(
@@ -59,19 +64,6 @@ def proxy_of(text: str, name: str) -> ProxySettings | list[FileProblem]:
         return problems.found()
     settings = read_proxy(Value(node, "proxy", problems))
     return problems.found() or settings
-
-
-def _http(fields: Mapping[str, Value], services: Collection[str] | None) -> HttpProxy:
-    default = HttpProxy()
-    return HttpProxy(
-        trusted_hops=given(fields, "trustedHops", lambda hops: hops.whole(0, MAX_TRUSTED_HOPS), default.trusted_hops),
-        max_headers_kib=given(
-            fields, "maxHeadersKiB", lambda size: size.whole(1, MAX_HEADERS_KIB), default.max_headers_kib
-        ),
-        max_headers=given(fields, "maxHeaders", lambda number: number.whole(1, MAX_HEADERS), default.max_headers),
-        health_path=given(fields, "healthPath", _path, default.health_path),
-        default_service=given(fields, "defaultService", lambda name: _service(name, services), default.default_service),
-    )
 
 
 def _path(value: Value) -> str | None:

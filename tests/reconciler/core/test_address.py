@@ -11,7 +11,7 @@ from reconciler.core.address import Address, join_address
 def test_address_parse_inverts_str(text: str) -> None:
     address = Address.parse(text)
     assert Address.parse(str(address)) == address
-    assert Address.of(address.host, address.port) == address
+    assert Address.of(str(address.ip), address.port) == address
 
 
 def test_address_str_puts_ipv6_in_brackets() -> None:
@@ -53,7 +53,7 @@ def test_address_parse_error_keeps_a_valid_port() -> None:
 
 @pytest.mark.parametrize(("text", "is_loopback"), [("127.9.9.9:1", True), ("[::1]:1", True), ("10.0.0.1:1", False)])
 def test_address_is_loopback(text: str, is_loopback: bool) -> None:
-    assert Address.parse(text).is_loopback is is_loopback
+    assert Address.parse(text).ip.is_loopback is is_loopback
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.core.spec import Spec
 from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter, options, service
-from reconciler.ports.proxy import HttpProxy, ProxySettings
+from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.router import RouteState
 from tests.reconciler.replication.test_peers import POD, WEB, Envoy, until
 
@@ -72,7 +72,7 @@ async def test_router_returns_the_state_of_a_new_route(reconciler: Reconciler) -
     ],
 )
 def test_options_unset_hops_trust_this_machine(address: str | None, hops: int | None, trusted: int) -> None:
-    assert options(ProxySettings(http=HttpProxy(trusted_hops=hops)), address).trusted_hops == trusted
+    assert options(ProxySettings(trusted_hops=hops), address).trusted_hops == trusted
 
 
 @pytest.mark.parametrize(
@@ -89,5 +89,5 @@ def test_options_unset_hops_trust_this_machine(address: str | None, hops: int | 
 def test_service_unset_hops_are_those_of_its_own_address(
     listen: str | None, own: int | None, shared: int | None, trusted: int
 ) -> None:
-    proxy, spec = ProxySettings(http=HttpProxy(trusted_hops=shared)), Spec(name="web", listen=listen, trusted_hops=own)
+    proxy, spec = ProxySettings(trusted_hops=shared), Spec(name="web", listen=listen, trusted_hops=own)
     assert service(spec, proxy).trusted_hops == trusted

@@ -12,7 +12,7 @@ import pytest
 from reconciler.core.spec import IdleBy, Ignore, Protocol, Spec
 from reconciler.local.processes import Program
 from reconciler.local.services_file import ServicesFile, read
-from reconciler.ports.proxy import HttpProxy, ProxySettings
+from reconciler.ports.proxy import ProxySettings
 
 FULL = """
 listen: {http: "127.0.0.1:10000", tls: "[::1]:10443"}
@@ -96,9 +96,12 @@ def test_parser_proxy_reads_every_setting(file: Path) -> None:
     limits, rest = "maxHeadersKiB: 512, maxHeaders: 2000", "healthPath: /up, defaultService: web, proxyProtocol: true"
     others = "tls: {proxyProtocol: true}, tcp: {proxyProtocol: [15432]}, keepalive: 2m"
     block = f"proxy: {{http: {{trustedHops: 0, {limits}, {rest}}}, {others}}}\nservices:"
-    http = HttpProxy(trusted_hops=0, max_headers_kib=512, max_headers=2000, health_path="/up", default_service="web")
     assert changed(file, "services:", block).proxy == ProxySettings(
-        http=http,
+        trusted_hops=0,
+        max_headers_kib=512,
+        max_headers=2000,
+        health_path="/up",
+        default_service="web",
         http_proxy_protocol=True,
         tls_proxy_protocol=True,
         tcp_proxy_protocol=frozenset({15432}),
