@@ -85,7 +85,7 @@ class EngineOperations:
         }
 
     def overview(self) -> dict[str, Any]:
-        sample, engine = self._engine.sample, self._engine
+        engine = self._engine
         return {
             "ready": self._deployment.opened(),
             "unready": self._deployment.unready(),
@@ -93,9 +93,7 @@ class EngineOperations:
             "rejected": dict(self._router.server.faults()),
             "failedBusyChecks": explain.failed_busy_checks(engine.services),
             "sample": {
-                "source": self._source,
-                "takenAt": moment(sample.taken_at) if sample else None,
-                "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
+                **explain.sample_fields(engine.sample, self._source, time.time()),
                 "provider": "prometheus" if self._deployment.prometheus else "envoy",
                 **explain.unknown_fields(engine.unknown),
             },

@@ -224,18 +224,15 @@ def rollout_event(lifecycle: Lifecycle, spec: Spec, evidence: RolloutEvidence, n
         return ProgramChanged()
     if stage is Outdated:
         is_due = now.ticks >= lifecycle.since.ticks + spec.idle_after
-        stays = spec.paused or _works(spec, evidence.seen, now)
+        seen = evidence.seen
+        works = blocker_of(spec, seen.busy, seen.busy_until, now.time) is not None  # its end would cut the work
+        stays = spec.paused or works
         return RolloutBecameDue() if is_due and evidence.state is State.Active and not stays else None
     if stage is Withdrawn and _is_unused(lifecycle.since.time, evidence):
         return ConnectionsEnded()
     if stage is Withdrawn and now.ticks >= lifecycle.since.ticks + longest_rollout(spec):
         return RolloutTimedOut()
     return None
-
-
-def _works(spec: Spec, seen: Observed, now: Instant) -> bool:
-    """Return whether the service is known to work without a client, which a replacement of its program would cut."""
-    return blocker_of(spec, seen.busy, seen.busy_until, now.time) is not None
 
 
 def longest_rollout(spec: Spec) -> float:

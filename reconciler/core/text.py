@@ -76,7 +76,8 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(character if _is_shown(character) else _escaped(character) for character in text)
+    shown = (one if _is_shown(one) else one.encode("unicode_escape").decode() for one in text)
+    return "".join(shown)
 
 
 def printable_json(text: str) -> str:
@@ -88,10 +89,6 @@ def printable_json(text: str) -> str:
 
 def _is_shown(character: str) -> bool:
     return character.isprintable() or unicodedata.category(character) == "Zs"
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _plain(word: str) -> str:

@@ -169,7 +169,7 @@ class Window:
                 total.add(was, now, by)
         if cause:
             return self._judgement(Usage.UNKNOWN, cause, total, starting)
-        if total.is_nothing:
+        if not (total.moved or total.in_flight or total.arrived or total.open):
             return _quiet(self.before.taken_at, self.after.taken_at, by)
         reason = f"{pluralize(total.moved, by.one)} moved, {total.in_flight} in flight"
         return self._judgement(Usage.TRAFFIC if total.moved or total.in_flight else Usage.QUIET, reason, total)
@@ -216,10 +216,6 @@ class _Sum:
         self.in_flight += in_flight
         self.arrived += now.requests - was.requests + now.connections - was.connections
         self.open += now.active_requests if now.requests else now.active_connections
-
-    @property
-    def is_nothing(self) -> bool:
-        return not (self.moved or self.in_flight or self.arrived or self.open)
 
 
 NEVER_USED = Counters()

@@ -25,29 +25,29 @@ def unknown_fields(unknown: Unknown | None) -> dict[str, Any]:
     return {"unknown": unknown and unknown.message, "unknownReason": unknown and unknown.code.value}
 
 
+def sample_fields(sample: Sample | None, source: str, now: float) -> dict[str, Any]:
+    """Return the JSON fields for the source and the time of a sample; null before the first."""
+    if sample is None:
+        return {"source": source, "takenAt": None, "ageSeconds": None}
+    age = round(max(0.0, now - sample.taken_at), 3)
+    return {"source": source, "takenAt": moment(sample.taken_at), "ageSeconds": age}
+
+
 def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: str, now: float) -> dict[str, Any]:
     """Return the latest sample of one service by Envoy, and its age."""
-    if sample is None:
-        return {"source": source, "takenAt": None, "ageSeconds": None, **unknown_fields(unknown), "envoys": []}
-    seen = [
-        {
-            "id": envoy,
-            "uptimeSeconds": reading.uptime,
-            "used": name in reading.services,
-            "counters": asdict(reading.services.get(name, NEVER_USED)),
-        }
-        for envoy, reading in sorted(sample.envoys.items())
-    ]
-    missing = [{"id": envoy, "missing": reason} for envoy, reason in sorted(sample.missing.items())]
-    age = round(max(0.0, now - sample.taken_at), 3)
-    taken_at = moment(sample.taken_at)
-    return {
-        "source": source,
-        "takenAt": taken_at,
-        "ageSeconds": age,
-        **unknown_fields(unknown),
-        "envoys": seen + missing,
-    }
+    envoys: list[dict[str, Any]] = []
+    if sample:
+        envoys += (
+            {
+                "id": envoy,
+                "uptimeSeconds": reading.uptime,
+                "used": name in reading.services,
+                "counters": asdict(reading.services.get(name, NEVER_USED)),
+            }
+            for envoy, reading in sorted(sample.envoys.items())
+        )
+        envoys += ({"id": envoy, "missing": reason} for envoy, reason in sorted(sample.missing.items()))
+    return {**sample_fields(sample, source, now), **unknown_fields(unknown), "envoys": envoys}
 
 
 def judged(service: ManagedService) -> dict[str, Any] | None:

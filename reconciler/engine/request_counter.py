@@ -21,7 +21,8 @@ class RequestCounter:
         used: dict[str, int] = {}
         for envoy, reading in sample.envoys.items():
             before = self._known.get(envoy)
-            is_ours = before is not None or self._began_since(reading, sample.read_at(envoy))
+            began = sample.read_at(envoy) - reading.uptime
+            is_ours = before is not None or began >= self._since - RESTART_TOLERANCE_SECONDS
             for service, now in reading.services.items():
                 was = before.services.get(service, NEVER_USED) if before else NEVER_USED if is_ours else now
                 if was != now or now.active_requests or now.active_connections:
@@ -29,9 +30,6 @@ class RequestCounter:
         kept = {envoy: self._known[envoy] for envoy in sample.missing if envoy in self._known}
         self._known = {**kept, **sample.envoys}
         return used
-
-    def _began_since(self, reading: EnvoyReading, read_at: float) -> bool:
-        return read_at - reading.uptime >= self._since - RESTART_TOLERANCE_SECONDS
 
 
 def _growth(was: Counters, now: Counters) -> int:
