@@ -1,24 +1,44 @@
-"""One cluster as the CLI reaches it, and the ScaledServices in it."""
+"""One cluster as the CLI reaches it, its errors for the user, and the ScaledServices in it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from reconciler.cluster_client.errors import INSTALL, ClusterUnreachable, NoSuchService, translated_errors
+import msgspec
+
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, NoCluster, Unreachable
 from reconciler.kubernetes.client.informer import list_objects
+from reconciler.kubernetes.types.names import InvalidName
 from reconciler.kubernetes.types.objects import api_path, decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 SYSTEM = "zenvoy-system"
 LEASE = "zenvoy"
 _SCALED_SERVICE = decoder(ScaledService)
+_T = TypeVar("_T")
+INSTALL = "install it there (helm install zenvoy deploy/chart -n zenvoy-system --create-namespace), or name another"
+
+
+class ClusterError(Exception):
+    """An error with a message for the user."""
+
+
+class ClusterUnreachable(ClusterError):
+    """There is no cluster, it does not answer, or zenvoy is not installed in it."""
+
+
+class NoSuchService(ClusterError):
+    """The ScaledService does not exist."""
+
+
+class RequestRefused(ClusterError):
+    """The API server refused a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +80,8 @@ class ClusterClient:
     async def get(self, name: str) -> ScaledService:
         """Return one ScaledService. Raises `ClusterError`."""
         async with translated_errors(self.api.server):
-            try:
-                return _SCALED_SERVICE(await self.api.get(self.path(name)))
-            except ApiError as error:
-                if error.status != 404:
-                    raise
+            if (found := await self.find(self.path(name))) is not None:
+                return _SCALED_SERVICE(found)
         if not await self.is_installed():
             raise self._not_installed()
         namespace, own = self.key(name)
@@ -78,12 +95,32 @@ class ClusterClient:
         try:
             found = await self.list_objects(path(API_VERSION, PLURAL, self.namespace), _SCALED_SERVICE)
         except ApiError as error:
-            if error.status != 404:
+            if error.status != NOT_FOUND:
                 raise
             raise self._not_installed() from None
         return sorted(found, key=lambda item: (item.metadata.namespace, item.metadata.name))
 
-    async def list_objects(self, where: str, decode: Any, query: dict[str, str] | None = None) -> list[Any]:
+    async def find(self, where: str) -> bytes | None:
+        """Return the object at a path; None if it does not exist. Raises `ApiError` and `Unreachable`."""
+        try:
+            return await self.api.get(where)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None
+
+    async def list_served(self, where: str, decode: Callable[[msgspec.Raw], _T]) -> list[_T]:
+        """Return all objects of a path; none if the cluster has no such kind. Raises `ApiError` and `Unreachable`."""
+        try:
+            return await self.list_objects(where, decode)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return []
+
+    async def list_objects(
+        self, where: str, decode: Callable[[msgspec.Raw], _T], query: dict[str, str] | None = None
+    ) -> list[_T]:
         """Return all objects of a path, read page by page. Raises `ApiError` and `Unreachable`."""
         return [decode(raw) async for raw in list_objects(self.api, where, query)]
 
@@ -95,18 +132,42 @@ class ClusterClient:
     async def is_installed(self) -> bool:
         """Return whether the cluster serves ScaledServices. Raises `ClusterError`."""
         async with translated_errors(self.api.server):
-            try:
-                await self.api.get(api_path(API_VERSION))
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-                return False
-        return True
+            return await self.find(api_path(API_VERSION)) is not None
 
     def _not_installed(self) -> ClusterUnreachable:
         return ClusterUnreachable(
             f"zenvoy is not installed in the cluster {self.api.server} (no {API_VERSION}); {INSTALL} with --context"
         )
+
+
+@asynccontextmanager
+async def translated_errors(server: str = "") -> AsyncIterator[None]:
+    """Raise `ClusterError` in the place of errors of the API server and of the connection to it."""
+    try:
+        yield
+    except NoCluster as error:
+        raise ClusterUnreachable(str(error)) from None
+    except Unreachable as error:
+        raise ClusterUnreachable(
+            f"the API server {server} does not answer ({error}); check the network, or name another context with "
+            "--context"
+        ) from None
+    except ApiError as error:
+        raise _translate(server, error) from None
+    except InvalidName as error:
+        raise NoSuchService(f"{error}; a Kubernetes name consists of a-z, 0-9, - and ., at most 253 of them") from None
+
+
+def _translate(server: str, error: ApiError) -> ClusterError:
+    """Return the error for the user that corresponds to a refused request."""
+    if error.status == 401:
+        return ClusterUnreachable(
+            f"{server} does not accept your credentials ({error.message}); log in again, or name another context with "
+            "--context"
+        )
+    if error.status == 403:
+        return RequestRefused(f"{server} denied the request: {error.message}; ask an administrator for the permission")
+    return RequestRefused(f"{server} refused the request: {error}")
 
 
 @asynccontextmanager

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from reconciler.cluster_client.cluster import ClusterClient
-from reconciler.cluster_client.errors import NoSuchService, translated_errors
+from reconciler.cluster_client.cluster import ClusterClient, NoSuchService, translated_errors
 from reconciler.cluster_client.status import AWAKE, Changes, shown_reason, view, watching
 from reconciler.core.text import paused_effect
 from reconciler.kubernetes.client.api import MERGE_PATCH

@@ -10,7 +10,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -87,7 +87,7 @@ async def proxy_pods(cluster: ClusterClient) -> list[InstalledPod]:
 
 async def _labeled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
     where = path("v1", "pods", cluster.options.system)
-    found: list[InstalledPod] = await cluster.list_objects(where, _POD, {"labelSelector": label})
+    found = await cluster.list_objects(where, _POD, {"labelSelector": label})
     return [pod for pod in found if not pod.has_ended]
 
 
@@ -95,75 +95,45 @@ class ControllerSilent(Exception):
     """The controller does not answer; the message has the reason."""
 
 
-class LiveData(Protocol):
-    """A source of one controller's live data."""
+async def fetch_live(cluster: ClusterClient, asked: str, pod: str | None = None, port: int = INSPECT_PORT) -> Any:
+    """Return the JSON of a path such as `/v1/overview` of one controller. Raises `ControllerSilent`.
 
-    async def fetch(self, path: str) -> Any:
-        """Return the JSON of a path such as `/v1/overview`. Raises `ControllerSilent`."""
-
-
-class ControllerAtUrl:
-    """The live data of the controller at a URL."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        proxy, scheme = proxy_for(url, os.environ), url.partition(":")[0]
-        # Without it, urllib would use the proxy for 127.0.0.1 too.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({scheme: proxy} if proxy else {}))
-
-    async def fetch(self, path: str) -> Any:
-        return await asyncio.to_thread(self._fetch, path)
-
-    def _fetch(self, path: str) -> Any:
-        try:
-            with self._opener.open(f"{self._url}{path}", timeout=TIMEOUT_SECONDS) as response:
-                return json.loads(_read_bounded(response))
-        except urllib.error.HTTPError as error:
-            with error:
-                raise ControllerSilent(
-                    _error_in(_read_bounded(error), f"{self._url} returned HTTP status {error.code}")
-                ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ControllerSilent(f"{self._url} does not answer: {error}") from None
+    That is the controller at the URL that the options name; without one, that of a pod, or of the leader.
+    """
+    if url := cluster.options.controller:
+        return await asyncio.to_thread(_fetch_from_url, url.rstrip("/"), asked)
+    pod = pod or await leader_pod(cluster)
+    try:
+        where = path("v1", "pods", cluster.options.system, pod, "portforward")
+        status, body = await cluster.api.forwarded(where, port, asked, TIMEOUT_SECONDS)
+        found = json.loads(body)
+    except (ApiError, Unreachable, PortForwardError, ValueError, RecursionError) as error:
+        reason = error.message if isinstance(error, ApiError) else error
+        raise ControllerSilent(f"the controller {pod} does not answer through the API server: {reason}") from None
+    if status != 200:
+        raise ControllerSilent(f"the controller {pod} answers: {_error_in(body, f'HTTP status {status}')}")
+    return found
 
 
-class ControllerInPod:
-    """The live data of a pod's controller, through the API server's port-forward; `pod` None: the leader."""
-
-    def __init__(self, cluster: ClusterClient, pod: str | None = None, port: int = INSPECT_PORT) -> None:
-        self._cluster, self._pod, self._port = cluster, pod, port
-
-    async def fetch(self, asked: str) -> Any:
-        pod = self._pod or await leader_pod(self._cluster)
-        system, api = self._cluster.options.system, self._cluster.api
-        try:
-            where = path("v1", "pods", system, pod, "portforward")
-            status, body = await api.forwarded(where, self._port, asked, TIMEOUT_SECONDS)
-            found = json.loads(body)
-        except ApiError as error:
-            raise ControllerSilent(
-                f"the controller {pod} does not answer through the API server: {error.message}"
-            ) from None
-        except (Unreachable, PortForwardError, ValueError, RecursionError) as error:
-            raise ControllerSilent(f"the controller {pod} does not answer through the API server: {error}") from None
-        if status != 200:
-            raise ControllerSilent(f"the controller {pod} answers: {_error_in(body, f'HTTP status {status}')}")
-        return found
-
-
-def live_data(cluster: ClusterClient) -> LiveData:
-    """Return the leader's live data, over the connection that the options name."""
-    return ControllerAtUrl(cluster.options.controller) if cluster.options.controller else ControllerInPod(cluster)
+def _fetch_from_url(url: str, asked: str) -> Any:
+    proxy, scheme = proxy_for(url, os.environ), url.partition(":")[0]
+    # Without it, urllib would use the proxy for 127.0.0.1 too.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({scheme: proxy} if proxy else {}))
+    try:
+        with opener.open(f"{url}{asked}", timeout=TIMEOUT_SECONDS) as response:
+            return json.loads(_read_bounded(response))
+    except urllib.error.HTTPError as error:
+        with error:
+            message = _error_in(_read_bounded(error), f"{url} returned HTTP status {error.code}")
+            raise ControllerSilent(message) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ControllerSilent(f"{url} does not answer: {error}") from None
 
 
 async def read_lease(cluster: ClusterClient) -> Lease | None:
     """Return the leader's Lease, if it exists. Raises `ApiError` and `Unreachable`."""
-    try:
-        return _LEASE(await cluster.api.get(path(LEASE_API, "leases", cluster.options.system, LEASE)))
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        return None
+    found = await cluster.find(path(LEASE_API, "leases", cluster.options.system, LEASE))
+    return None if found is None else _LEASE(found)
 
 
 async def leader_pod(cluster: ClusterClient) -> str:

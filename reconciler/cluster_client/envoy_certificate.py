@@ -6,10 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from reconciler.cluster_client.cluster import ClusterClient
-from reconciler.cluster_client.errors import ClusterError
+from reconciler.cluster_client.cluster import ClusterClient, ClusterError
 from reconciler.core.access import envoy
-from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.client.secrets import Secret
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.server.credentials import Material, authority, issuing
@@ -27,15 +25,11 @@ async def issue(cluster: ClusterClient, secret: str, node: str, days: int) -> Ma
     Raises `ClusterError` and `ApiError`.
     """
     subject, where = Subject(node, envoy(node).uri), f"{cluster.options.system}/{secret}"
-    try:
-        answer = await cluster.api.get(path("v1", "secrets", cluster.options.system, secret))
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        raise ClusterError(_NO_AUTHORITY.format(where=where, reason="does not exist", uri=subject.uri)) from None
-    found = authority.stored(decoder(Secret)(answer).data)
+    answer = await cluster.find(path("v1", "secrets", cluster.options.system, secret))
+    found = authority.stored(decoder(Secret)(answer).data) if answer else None
     if found is None:
-        raise ClusterError(_NO_AUTHORITY.format(where=where, reason="contains no authority", uri=subject.uri))
+        reason = "contains no authority" if answer else "does not exist"
+        raise ClusterError(_NO_AUTHORITY.format(where=where, reason=reason, uri=subject.uri))
     return authority.certificate(found, subject, time.time(), days * issuing.DAY_SECONDS)
 
 

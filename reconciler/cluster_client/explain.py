@@ -8,13 +8,7 @@ from typing import Any
 import msgspec
 
 from reconciler.cluster_client.cluster import ClusterClient
-from reconciler.cluster_client.controllers import (
-    ControllerInPod,
-    ControllerSilent,
-    controller_pods,
-    live_data,
-    read_lease,
-)
+from reconciler.cluster_client.controllers import ControllerSilent, controller_pods, fetch_live, read_lease
 from reconciler.cluster_client.status import Say, merged, moment, view
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.status.event_messages import TRANSITION_REASONS
@@ -32,7 +26,7 @@ async def explain_service(cluster: ClusterClient, name: str, say: Say) -> dict[s
     shown = view(item)
     answer: dict[str, Any] = {"service": shown, "leader": await _leader(cluster)}
     try:
-        live = await live_data(cluster).fetch(f"/v1/services/{item.metadata.key}/explain")
+        live = await fetch_live(cluster, f"/v1/services/{item.metadata.key}/explain")
     except ControllerSilent as silent:
         say(f"showing the object and its Events only: {silent}")
         return {**answer, "transitions": await _events(cluster, item, say)}
@@ -53,11 +47,9 @@ async def _add_other_replicas(cluster: ClusterClient, name: str, answer: dict[st
         pods = await controller_pods(cluster)
     except (ApiError, Unreachable):
         return  # without the permission to list pods, the leader's part is still useful
-    for pod in [pod.name for pod in pods if pod.is_ready]:
-        if pod == leader:
-            continue
+    for pod in [pod.name for pod in pods if pod.is_ready and pod.name != leader]:
         try:
-            other = await ControllerInPod(cluster, pod).fetch(f"/v1/services/{name}/explain")
+            other = await fetch_live(cluster, f"/v1/services/{name}/explain", pod)
         except ControllerSilent:
             continue
         answer["envoys"]["each"] += other["envoys"]["each"]
@@ -87,7 +79,7 @@ async def _events(
     meta = item.metadata
     query = {"fieldSelector": f"involvedObject.kind={KIND},{name_selector('involvedObject.name', meta.name)}"}
     try:
-        found: list[EventObject] = await cluster.list_objects(path("v1", "events", meta.namespace), _EVENT, query)
+        found = await cluster.list_objects(path("v1", "events", meta.namespace), _EVENT, query)
     except (ApiError, Unreachable) as error:
         say(f"without Events: {error}")
         return []

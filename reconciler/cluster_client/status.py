@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.cluster_client.cluster import ClusterClient
-from reconciler.cluster_client.controllers import ControllerSilent, LiveData, live_data
+from reconciler.cluster_client.controllers import ControllerSilent, fetch_live
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
@@ -33,15 +33,15 @@ async def service_status(cluster: ClusterClient, name: str | None, live: bool, s
     """
     if name is not None:
         shown = view(await cluster.get(name))
-        return await with_figures(live_data(cluster), shown, say) if live else shown
+        return await with_figures(cluster, shown, say) if live else shown
     found = [view(item) for item in await cluster.list_services()]
-    return await _with_all_figures(live_data(cluster), found, say) if live else {"services": found}
+    return await _with_all_figures(cluster, found, say) if live else {"services": found}
 
 
-async def with_figures(live: LiveData, shown: dict[str, Any], say: Say) -> dict[str, Any]:
+async def with_figures(cluster: ClusterClient, shown: dict[str, Any], say: Say) -> dict[str, Any]:
     """Return a service with its live figures; without them, report why."""
     try:
-        return merged(shown, await live.fetch(f"/v1/services/{shown['name']}"))
+        return merged(shown, await fetch_live(cluster, f"/v1/services/{shown['name']}"))
     except ControllerSilent as silent:
         say(f"without live figures: {silent}")
         return shown
@@ -71,9 +71,9 @@ async def watching(cluster: ClusterClient, name: str | None) -> AsyncIterator[Ch
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _with_all_figures(live: LiveData, found: list[dict[str, Any]], say: Say) -> dict[str, Any]:
+async def _with_all_figures(cluster: ClusterClient, found: list[dict[str, Any]], say: Say) -> dict[str, Any]:
     try:
-        answer = await live.fetch("/v1/services")
+        answer = await fetch_live(cluster, "/v1/services")
     except ControllerSilent as silent:
         say(f"without live figures: {silent}")
         return {"services": found, "envoys": None, "holders": None}

@@ -35,11 +35,7 @@ async def services_to_restore(cluster: ClusterClient, namespaces: Sequence[str])
     """Return the ScaledServices of the namespaces (none: all). Raises `ApiError` and `Unreachable`."""
     items: list[ScaledService] = []
     for namespace in namespaces or (None,):
-        try:
-            items += await cluster.list_objects(path(API_VERSION, PLURAL, namespace), _read)
-        except ApiError as error:
-            if error.status != 404:
-                raise
+        items += await cluster.list_served(path(API_VERSION, PLURAL, namespace), _read)
     return items
 
 

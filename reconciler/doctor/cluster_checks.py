@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator
 from datetime import UTC, datetime
 
 from reconciler.cluster_client.cluster import ClusterClient
-from reconciler.cluster_client.controllers import (
-    ControllerAtUrl,
-    ControllerInPod,
-    ControllerSilent,
-    LiveData,
-    proxy_pods,
-)
+from reconciler.cluster_client.controllers import ControllerSilent, fetch_live, proxy_pods
 from reconciler.cluster_client.status import READY, STATES, condition
 from reconciler.core.text import pluralize
 from reconciler.doctor import conflicts, connections, endpoints, installation, network_policies, permissions, routes
@@ -33,34 +27,31 @@ ALLOW_PORTFORWARD = (
 async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     """Run all checks. Raises `ClusterError` if the cluster is unreachable."""
     now = datetime.now(UTC)
-    definition = await _attempt("definition", lambda: installation.check_definition(cluster))
+    definition = await _attempt("definition", installation.check_definition(cluster))
     if definition and definition[0].problems and not await cluster.is_installed():
         return definition  # without the definition there is nothing else to check
     installed = Installation()
-    results = definition + await _attempt("controller", lambda: installation.check_controller(cluster, installed))
+    results = definition + await _attempt("controller", installation.check_controller(cluster, installed))
     items = await cluster.list_services()
-    results += await _attempt("permissions", lambda: permissions.check_permissions(cluster, installed, items))
+    results += await _attempt("permissions", permissions.check_permissions(cluster, installed, items))
     overviews, silent = await _overviews(cluster, installed)
     if overviews:
         results += [*connections.check_connections(overviews), connections.check_certificates(overviews, now)]
         results.append(connections.check_busy_checks(overviews))
     if silent:
         results.append(CheckResult("figures", "not every controller answers", tuple(silent)))
-    elif overviews and len(overviews) >= len(
-        installed.ready
-    ):  # --controller names one replica, which knows its own proxies
-        results += await _attempt("proxies", lambda: _check_proxies(cluster, overviews))
+    elif overviews and len(overviews) >= len(installed.ready):  # a replica at --controller knows its own proxies only
+        results += await _attempt("proxies", _check_proxies(cluster, overviews))
     results.append(check_services(items))
-    results += await _attempt("conflicts", lambda: _check_conflicts(cluster, items))
-    results += await _attempt("routes", lambda: routes.check_routes(cluster, items))
-    results += await _attempt(endpoints.CHECK, lambda: endpoints.check_endpoints(cluster, items, now))
-    check = network_policies.CHECK
-    return results + await _attempt(check, lambda: network_policies.check_network_policies(cluster, items))
+    results += await _attempt("conflicts", conflicts.check_conflicts(cluster, items))
+    results += await _attempt("routes", routes.check_routes(cluster, items))
+    results += await _attempt(endpoints.CHECK, endpoints.check_endpoints(cluster, items, now))
+    return results + await _attempt(network_policies.CHECK, network_policies.check_network_policies(cluster, items))
 
 
-async def _attempt(check: str, run: Callable[[], Awaitable[CheckResult]]) -> list[CheckResult]:
+async def _attempt(check: str, result: Awaitable[CheckResult]) -> list[CheckResult]:
     try:
-        return [await run()]
+        return [await result]
     except ApiError as error:
         if error.status != 403:
             raise
@@ -69,40 +60,21 @@ async def _attempt(check: str, run: Callable[[], Awaitable[CheckResult]]) -> lis
         return [CheckResult(check, "not checked", (finding,))]
 
 
-async def _check_proxies(cluster: ClusterClient, overviews: Mapping[str, Overview]) -> CheckResult:
+async def _check_proxies(cluster: ClusterClient, overviews: dict[str, Overview]) -> CheckResult:
     return connections.check_proxy_pods(cluster.options.system, await proxy_pods(cluster), overviews)
 
 
 async def _overviews(cluster: ClusterClient, installed: Installation) -> tuple[dict[str, Overview], list[Finding]]:
     """Return the live data of each reconciler, and a finding for each that does not answer."""
     url = cluster.options.controller
-    sources: dict[str, LiveData] = (
-        {url: ControllerAtUrl(url)} if url else {pod: ControllerInPod(cluster, pod) for pod in installed.ready}
-    )
     overviews: dict[str, Overview] = {}
     silent = []
-    for name, source in sources.items():
+    for name in [url] if url else installed.ready:
         try:
-            overviews[name] = await source.fetch("/v1/overview")
+            overviews[name] = await fetch_live(cluster, "/v1/overview", name)
         except ControllerSilent as error:
             silent.append(Finding(FindingCode.CONTROLLER_SILENT, name, str(error), ALLOW_PORTFORWARD))
     return overviews, silent
-
-
-async def _check_conflicts(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:
-    autoscalers = await conflicts.read_autoscalers(cluster)
-    scaled_objects = await conflicts.read_scaled_objects(cluster)
-    targets, unreadable = await conflicts.read_targets(cluster, items, conflicts.ManagedTarget)
-    findings = [
-        *conflicts.check_autoscalers(items, autoscalers),
-        *conflicts.check_scaled_objects(items, scaled_objects),
-        *conflicts.check_field_managers(items, targets),
-        *conflicts.check_targets(items, targets),
-        *unreadable,
-    ]
-    numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled_objects), "target": len(targets)}
-    summary = ", ".join(pluralize(number, thing) for thing, number in numbers.items())
-    return CheckResult("conflicts", summary, tuple(findings))
 
 
 def check_services(items: list[ScaledService]) -> CheckResult:

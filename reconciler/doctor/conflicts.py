@@ -12,16 +12,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from reconciler.cluster_client.cluster import ClusterClient
-from reconciler.doctor.findings import Finding, FindingCode, Severity
+from reconciler.core.text import pluralize
+from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
-from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError
 from reconciler.kubernetes.config.resolve import target_of
-from reconciler.kubernetes.types.objects import OwnerReference, decoder, path
+from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference, decoder, path
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.types.target import Target
 
@@ -60,7 +61,6 @@ class TargetMeta(msgspec.Struct, rename="camel"):
 
     name: str
     namespace: str = ""
-    labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     managed_fields: list[ManagedFields] = []
     owner_references: list[OwnerReference] = []
@@ -91,7 +91,7 @@ class AutoscalerSpec(msgspec.Struct, rename="camel"):
 class Autoscaler(msgspec.Struct):
     """A HorizontalPodAutoscaler."""
 
-    metadata: TargetMeta
+    metadata: ObjectMeta
     spec: AutoscalerSpec
 
 
@@ -106,7 +106,7 @@ class ScaledObjectSpec(msgspec.Struct, rename="camel"):
 class ScaledObject(msgspec.Struct):
     """A ScaledObject of KEDA."""
 
-    metadata: TargetMeta
+    metadata: ObjectMeta
     spec: ScaledObjectSpec
 
 
@@ -129,31 +129,33 @@ class ManagedTarget(msgspec.Struct):
     spec: ManagedSpec = msgspec.field(default_factory=ManagedSpec)
 
 
-class TargetIdentity(Protocol):
-    """The namespace and name of an object."""
-
-    @property
-    def namespace(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-
-class TargetPart(Protocol):
-    """The part of a scale target that a check needs."""
-
-    @property
-    def metadata(self) -> TargetIdentity: ...
-
-
 _Scaler = TypeVar("_Scaler", Autoscaler, ScaledObject)
-_Part = TypeVar("_Part", bound=TargetPart)
+_Part = TypeVar("_Part")
+
+
+async def check_conflicts(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:
+    """Find the programs that write the replicas of our targets. Raises `ApiError`."""
+    where = path("autoscaling/v2", "horizontalpodautoscalers", cluster.namespace)
+    autoscalers = await cluster.list_objects(where, decoder(Autoscaler))
+    where = path("keda.sh/v1alpha1", "scaledobjects", cluster.namespace)
+    scaled_objects = await cluster.list_served(where, decoder(ScaledObject))
+    targets, unreadable = await read_targets(cluster, items, ManagedTarget)
+    findings = [
+        *check_autoscalers(items, autoscalers),
+        *check_scaled_objects(items, scaled_objects),
+        *check_field_managers(targets),
+        *check_targets(targets),
+        *unreadable,
+    ]
+    numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled_objects), "target": len(targets)}
+    summary = ", ".join(pluralize(number, thing) for thing, number in numbers.items())
+    return CheckResult("conflicts", summary, tuple(findings))
 
 
 def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Autoscaler]) -> Iterator[Finding]:
     """Find autoscalers that act at zero replicas (the default allows this from Kubernetes 1.37 on); note the others."""
-    for one, services in _on_targets(items, ((one, one.metadata, one.spec.scale_target_ref) for one in autoscalers)):
-        place, minimum = f"HorizontalPodAutoscaler {_key(one.metadata)}", one.spec.min_replicas
+    for one, services in _on_targets(items, autoscalers):
+        place, minimum = f"HorizontalPodAutoscaler {one.metadata.key}", one.spec.min_replicas
         if minimum == 0:
             message = f"its minReplicas is 0: it scales the target of {services} from and to zero by its own metrics"
             remedy = "set minReplicas: 1; the autoscaler is then inactive at zero replicas"
@@ -168,7 +170,7 @@ def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Auto
 
 def check_scaled_objects(items: Iterable[ScaledService], scaled_objects: Iterable[ScaledObject]) -> Iterator[Finding]:
     """Find the ScaledObjects of KEDA on our targets that are not paused."""
-    for one, services in _on_targets(items, ((one, one.metadata, one.spec.scale_target_ref) for one in scaled_objects)):
+    for one, services in _on_targets(items, scaled_objects):
         meta, minimum, idle = one.metadata, one.spec.min_replica_count, one.spec.idle_replica_count
         if any(meta.annotations.get(name, "false") != "false" for name in PAUSED):
             continue
@@ -181,27 +183,25 @@ def check_scaled_objects(items: Iterable[ScaledService], scaled_objects: Iterabl
                 f"while its triggers are inactive it scales the target of {services} to zero, even after zenvoy woke it"
             )
         remedy = REPLACE_KEDA.format(name=meta.name, namespace=meta.namespace)
-        yield Finding(code, f"ScaledObject {_key(meta)}", message, remedy)
+        yield Finding(code, f"ScaledObject {meta.key}", message, remedy)
 
 
-def check_field_managers(items: Iterable[ScaledService], targets: Mapping[Target, ManagedTarget]) -> Iterator[Finding]:
+def check_field_managers(targets: Mapping[Target, ManagedTarget]) -> Iterator[Finding]:
     """Find other programs that apply `spec.replicas` of a target."""
-    for target in {target_of(item): None for item in items}:
-        if one := targets.get(target):
-            for message, remedy, severity in _other_managers(target, one.metadata):
-                yield Finding(FindingCode.REPLICAS_APPLIED, str(target), message, remedy, severity)
+    for target, one in targets.items():
+        for message, remedy, severity in _other_managers(target, one.metadata):
+            yield Finding(FindingCode.REPLICAS_APPLIED, str(target), message, remedy, severity)
 
 
-def check_targets(items: Iterable[ScaledService], targets: Mapping[Target, ManagedTarget]) -> Iterator[Finding]:
+def check_targets(targets: Mapping[Target, ManagedTarget]) -> Iterator[Finding]:
     """Find targets that lose their volumes at each sleep, and targets whose replicas belong to another object."""
-    for target in {target_of(item): None for item in items}:
-        one = targets.get(target)
-        policy = one.spec.persistent_volume_claim_retention_policy if one else None
+    for target, one in targets.items():
+        policy = one.spec.persistent_volume_claim_retention_policy
         if policy and policy.when_scaled == "Delete":
             message = "its persistentVolumeClaimRetentionPolicy.whenScaled is Delete: each sleep deletes its volumes"
             remedy = "set whenScaled: Retain, or remove the ScaledService"
             yield Finding(FindingCode.VOLUMES_DELETED, str(target), message, remedy)
-        for owner in one.metadata.owner_references if one else ():
+        for owner in one.metadata.owner_references:
             if owner.controller:
                 yield _controlled(target, owner)
 
@@ -254,17 +254,16 @@ def _argo_manager(meta: TargetMeta, entries: Iterable[ManagedFields]) -> str | N
     return managers[0] if managers and "replicas" in last_applied_spec(meta) else None
 
 
-def _on_targets(
-    items: Iterable[ScaledService], found: Iterable[tuple[_Scaler, TargetMeta, AutoscalerTarget]]
-) -> Iterator[tuple[_Scaler, str]]:
+def _on_targets(items: Iterable[ScaledService], scalers: Iterable[_Scaler]) -> Iterator[tuple[_Scaler, str]]:
     """Yield the scalers of our targets, each with the names of the services."""
     ours: dict[tuple[str, str, str, str], list[str]] = {}
     for item in items:
         target = target_of(item)
         identity = (_group(target.api_version), target.kind, target.namespace, target.name)
         ours.setdefault(identity, []).append(item.metadata.key)
-    for one, meta, ref in found:
-        if services := ours.get((_group(ref.api_version), ref.kind, meta.namespace, ref.name)):
+    for one in scalers:
+        ref = one.spec.scale_target_ref
+        if services := ours.get((_group(ref.api_version), ref.kind, one.metadata.namespace, ref.name)):
             yield one, ", ".join(services)
 
 
@@ -272,57 +271,28 @@ def _group(api_version: str) -> str:
     return api_version.rpartition("/")[0]
 
 
-def _key(meta: TargetMeta) -> str:
-    return f"{meta.namespace}/{meta.name}"
-
-
-async def read_autoscalers(cluster: ClusterClient) -> list[Autoscaler]:
-    """Return the HorizontalPodAutoscalers. Raises `ApiError`."""
-    where = path("autoscaling/v2", "horizontalpodautoscalers", cluster.namespace)
-    return await cluster.list_objects(where, decoder(Autoscaler))
-
-
-async def read_scaled_objects(cluster: ClusterClient) -> list[ScaledObject]:
-    """Return the ScaledObjects; none if KEDA is not installed. Raises `ApiError`."""
-    where = path("keda.sh/v1alpha1", "scaledobjects", cluster.namespace)
-    try:
-        return await cluster.list_objects(where, decoder(ScaledObject))
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        return []
-
-
 async def read_targets(
     cluster: ClusterClient, items: list[ScaledService], part: type[_Part]
 ) -> tuple[dict[Target, _Part], list[Finding]]:
     """Return a part of each target that exists, and a note for each kind that you may not list. Raises `ApiError`."""
-    wanted = {target_of(item) for item in items}
+    wanted = dict.fromkeys(map(target_of, items))
     discovery, notes = Discovery(cluster.api), []
     found: dict[Target, _Part] = {}
     for api_version, kind in sorted({(one.api_version, one.kind) for one in wanted}):
         try:
             resource = await discovery.find(api_version, kind)
-            where = resource.path(cluster.namespace)
-            listed: list[_Part] = await cluster.list_objects(where, decoder(part))
+            listed: list[Any] = await cluster.list_objects(resource.path(cluster.namespace), decoder(part))
         except (NoSuchKind, msgspec.DecodeError):
             continue  # the condition of the ScaledService reports it
         except ApiError as error:
-            if error.status != 403:
+            if error.status != FORBIDDEN:
                 raise
-            notes.append(_unreadable(kind, error))
+            message = f"the managers of their replicas were not checked: {error.message}"
+            remedy = "ask an administrator for the permission to list them"
+            notes.append(Finding(FindingCode.NOT_PERMITTED, kind, message, remedy, Severity.NOTE))
             continue
-        for one in listed:
-            target = Target(api_version, kind, one.metadata.name, one.metadata.namespace)
-            if target in wanted:
-                found[target] = one
-    return found, notes
-
-
-def _unreadable(kind: str, error: ApiError) -> Finding:
-    message = f"the managers of their replicas were not checked: {error.message}"
-    remedy = "ask an administrator for the permission to list them"
-    return Finding(FindingCode.NOT_PERMITTED, kind, message, remedy, Severity.NOTE)
+        found |= {Target(api_version, kind, one.metadata.name, one.metadata.namespace): one for one in listed}
+    return {target: found[target] for target in wanted if target in found}, notes
 
 
 def last_applied_spec(meta: TargetMeta) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from reconciler.cluster_client.controllers import (
 )
 from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
-from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, ApiError
+from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError
 from reconciler.kubernetes.config.host_policy import BadPolicy, parse_policy
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import Object, decoder, name_selector, path
@@ -36,7 +36,6 @@ from reconciler.kubernetes.types.scaled_service import (
     ScaledServiceStatus,
 )
 
-DEFINITIONS = "apiextensions.k8s.io/v1"
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"
 _OF_THIS_NAME = {"fieldSelector": name_selector("metadata.name", LEASE)}
 _DECODE_OBJECT = decoder(Object)
@@ -58,26 +57,21 @@ class Installation:
     """The namespaces that it watches; empty: all."""
     secrets: tuple[str, ...] = ()
     """Secrets that contain the certificates that it issues."""
-    host_policy: str = ""
-    """The value of its argument `--host-policy`; empty without one."""
 
 
 async def check_definition(cluster: ClusterClient) -> CheckResult:
     """Check that the CustomResourceDefinition exists and has every field that is used. Raises `ApiError`."""
     name = f"{PLURAL}.{GROUP}"
-    try:
-        found = json.loads(await cluster.api.get(path(DEFINITIONS, "customresourcedefinitions", name=name)))
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        place = f"CustomResourceDefinition {name}"
+    found = await cluster.find(path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=name))
+    place = f"CustomResourceDefinition {name}"
+    if found is None:
         finding = Finding(FindingCode.DEFINITION_MISSING, place, "it does not exist", APPLY)
         return CheckResult("definition", "missing", (finding,))
-    return CheckResult("definition", API_VERSION, tuple(_missing_fields(name, found)))
+    return CheckResult("definition", API_VERSION, tuple(_missing_fields(place, json.loads(found))))
 
 
-def _missing_fields(name: str, found: dict[str, Any]) -> Iterator[Finding]:
-    place, outdated = f"CustomResourceDefinition {name}", FindingCode.DEFINITION_OUTDATED
+def _missing_fields(place: str, found: dict[str, Any]) -> Iterator[Finding]:
+    outdated = FindingCode.DEFINITION_OUTDATED
     wanted = next((one for one in found["spec"]["versions"] if one["name"] == VERSION and one["served"]), None)
     if wanted is None:
         yield Finding(outdated, place, f"it does not serve {VERSION}, which zenvoy {_own_version()} uses", APPLY)
@@ -99,7 +93,7 @@ async def check_controller(cluster: ClusterClient, installed: Installation) -> C
     """Check that the controller's pods are ready and one of them leads; fill in `installed`. Raises `ApiError`."""
     system = cluster.options.system
     pods = await controller_pods(cluster)
-    found = []
+    found, policy = list[Finding](), ""
     if not pods:
         message = f"there is no pod with the label {CONTROLLER_LABEL}: services cannot wake"
         remedy = "helm install zenvoy deploy/chart -n zenvoy-system, or name its namespace with --system-namespace"
@@ -108,12 +102,12 @@ async def check_controller(cluster: ClusterClient, installed: Installation) -> C
         installed.accounts.add(pod.spec.service_account_name)
         installed.namespaces = _watched_namespaces(pod) or installed.namespaces
         installed.secrets = _arguments(pod, "--tls-ca-secret=", "--tls-proxy-secret=") or installed.secrets
-        installed.host_policy = "".join(_arguments(pod, "--host-policy=")[:1]) or installed.host_policy
+        policy = "".join(_arguments(pod, "--host-policy=")[:1]) or policy
         found += _check_pod(system, pod)
         if pod.is_ready:
             installed.ready.append(pod.name)
     if pods:
-        found += _check_policy(installed.host_policy)
+        found += _check_policy(policy)
     lease = await read_lease(cluster)
     place = f"Lease {system}/{LEASE}"
     found += _check_lease(place, lease, {pod.name for pod in pods})
@@ -187,13 +181,8 @@ async def _other_installations(cluster: ClusterClient, installed: Installation) 
 
 
 async def _is_terminating(cluster: ClusterClient, namespace: str) -> bool:
-    try:
-        found = _DECODE_OBJECT(await cluster.api.get(path("v1", "namespaces", name=namespace)))
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
-        return True
-    return found.metadata.deletion_timestamp is not None
+    found = await cluster.find(path("v1", "namespaces", name=namespace))
+    return found is None or _DECODE_OBJECT(found).metadata.deletion_timestamp is not None
 
 
 def _watched_namespaces(pod: InstalledPod) -> tuple[str, ...]:

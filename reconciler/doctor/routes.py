@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from reconciler.cluster_client.cluster import ClusterClient
 from reconciler.core.text import pluralize
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
-from reconciler.doctor.route_kinds import KINDS, ForeignRoute, RouteKind
-from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, ApiError
+from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError
 from reconciler.kubernetes.config.resolve import service_of
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectMeta, api_path, decoder, path
@@ -24,7 +24,6 @@ REMEDY = (
 LOAD_BALANCER = "LoadBalancer"
 EXPOSED = {LOAD_BALANCER: "clients outside of the cluster", "NodePort": "connections to the ports of the nodes"}
 """Types of Services, and what they admit."""
-_T = TypeVar("_T")
 
 
 class _Kind(msgspec.Struct):
@@ -38,102 +37,85 @@ class _Kinds(msgspec.Struct):
 _DECODE_KINDS = decoder(_Kinds)
 
 
-class BackendService(msgspec.Struct):
-    """The Service of an Ingress backend."""
-
-    name: str = ""
+DESTINATION = "destination"
+"""The key of an Istio destination, which names a host instead of a Service."""
 
 
-class IngressBackend(msgspec.Struct):
-    """A backend of an Ingress; one that is not a Service has none."""
+@dataclass(frozen=True, slots=True)
+class RouteKind:
+    """A kind of routes, and the keys under which its objects refer to Services."""
 
-    service: BackendService | None = None
-
-
-class IngressPath(msgspec.Struct):
-    """A path of an Ingress rule."""
-
-    backend: IngressBackend = msgspec.field(default_factory=IngressBackend)
-
-
-class IngressPaths(msgspec.Struct):
-    """The paths of an Ingress rule."""
-
-    paths: list[IngressPath] | None = None
+    kind: str
+    plural: str
+    api_versions: tuple[str, ...]
+    """The first one that the cluster serves is used."""
+    keys: tuple[str, ...]
 
 
-class IngressRule(msgspec.Struct):
-    """A rule of an Ingress."""
-
-    http: IngressPaths | None = None
-
-
-class IngressSpec(msgspec.Struct, rename="camel"):
-    """The rules of an Ingress."""
-
-    default_backend: IngressBackend | None = None
-    rules: list[IngressRule] | None = None
-
-
-class Ingress(msgspec.Struct):
-    """An Ingress."""
-
-    metadata: ObjectMeta
-    spec: IngressSpec = msgspec.field(default_factory=IngressSpec)
-
-    def services(self) -> Iterator[str]:
-        """Yield the Services that it leads to, as `namespace/name`."""
-        paths = [one for rule in self.spec.rules or () if rule.http for one in rule.http.paths or ()]
-        backends = [*(one.backend for one in paths), self.spec.default_backend]
-        for backend in backends:
-            if backend and backend.service:
-                yield f"{self.metadata.namespace}/{backend.service.name}"
+_GATEWAY, _TRAEFIK = "gateway.networking.k8s.io", "traefik.io/v1alpha1"
+INGRESS = RouteKind("Ingress", "ingresses", ("networking.k8s.io/v1",), ("service",))
+HTTP_ROUTE = RouteKind("HTTPRoute", "httproutes", (f"{_GATEWAY}/v1",), ("backendRefs",))
+OTHER_KINDS = (
+    RouteKind("GRPCRoute", "grpcroutes", (f"{_GATEWAY}/v1",), ("backendRefs",)),
+    RouteKind(
+        "TLSRoute", "tlsroutes", (f"{_GATEWAY}/v1", f"{_GATEWAY}/v1alpha3", f"{_GATEWAY}/v1alpha2"), ("backendRefs",)
+    ),
+    RouteKind("TCPRoute", "tcproutes", (f"{_GATEWAY}/v1", f"{_GATEWAY}/v1alpha2"), ("backendRefs",)),
+    RouteKind("Route", "routes", ("route.openshift.io/v1",), ("to", "alternateBackends")),
+    RouteKind("IngressRoute", "ingressroutes", (_TRAEFIK,), ("services",)),
+    RouteKind("IngressRouteTCP", "ingressroutetcps", (_TRAEFIK,), ("services",)),
+    RouteKind("HTTPProxy", "httpproxies", ("projectcontour.io/v1",), ("services",)),
+    RouteKind(
+        "VirtualService",
+        "virtualservices",
+        ("networking.istio.io/v1", "networking.istio.io/v1beta1"),
+        (DESTINATION,),
+    ),
+)
 
 
-class BackendRef(msgspec.Struct):
-    """A backend of an HTTPRoute."""
-
-    name: str = ""
-    kind: str = "Service"
-    group: str = ""
-    namespace: str = ""
-
-
-class RouteRule(msgspec.Struct, rename="camel"):
-    """A rule of an HTTPRoute."""
-
-    backend_refs: list[BackendRef] | None = None
-
-
-class RouteSpec(msgspec.Struct):
-    """The rules of an HTTPRoute."""
-
-    rules: list[RouteRule] | None = None
-
-
-class HttpRoute(msgspec.Struct):
-    """An HTTPRoute of the Gateway API."""
+class RouteObject(msgspec.Struct):
+    """An object of one of these kinds. It is not validated here: a part of an unexpected type is skipped."""
 
     metadata: ObjectMeta
-    spec: RouteSpec = msgspec.field(default_factory=RouteSpec)
+    spec: Any = None
 
-    def services(self) -> Iterator[str]:
+    def services(self, keys: tuple[str, ...]) -> Iterator[str]:
         """Yield the Services that it leads to, as `namespace/name`."""
-        for rule in self.spec.rules or ():
-            for ref in rule.backend_refs or ():
-                if (ref.group, ref.kind) == ("", "Service"):
-                    yield f"{ref.namespace or self.metadata.namespace}/{ref.name}"
+        for key, one in _found(self.spec, keys):
+            name, namespace = one.get("name"), one.get("namespace") or self.metadata.namespace
+            if key == DESTINATION:
+                name, _, rest = str(one.get("host", "")).partition(".")
+                namespace = rest.partition(".")[0] or self.metadata.namespace
+            elif one.get("group") or one.get("kind", "Service") != "Service":
+                continue
+            if isinstance(name, str) and isinstance(namespace, str):
+                yield f"{namespace}/{name}"
+
+
+def _found(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each mapping at one of the keys, however deep; an array counts as its items."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _found(one, keys)
+    elif isinstance(value, dict):
+        for key, inner in sorted(value.items(), key=lambda one: one[0] == "defaultBackend"):  # after the rules
+            if key in keys:
+                yield from (
+                    (key, one) for one in (inner if isinstance(inner, list) else [inner]) if isinstance(one, dict)
+                )
+            yield from _found(inner, keys)
 
 
 async def check_routes(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:
     """Find the routes past the proxy. No route leads past it to a captured Service. Raises `ApiError`."""
     items = [item for item in items if not item.is_captured]
-    ingresses = await _read(cluster, path("networking.k8s.io/v1", "ingresses", cluster.namespace), Ingress)
-    routes = await _read(cluster, path("gateway.networking.k8s.io/v1", "httproutes", cluster.namespace), HttpRoute)
-    found = [*find_direct_routes(items, ingresses, routes)]
-    for kind in KINDS:
+    ingresses = await _read(cluster, INGRESS, INGRESS.api_versions[0])
+    routes = await _read(cluster, HTTP_ROUTE, HTTP_ROUTE.api_versions[0])
+    found = [*find_direct_routes(items, INGRESS, ingresses), *find_direct_routes(items, HTTP_ROUTE, routes)]
+    for kind in OTHER_KINDS:
         try:
-            others = await _read_kind(cluster, kind)
+            found += find_direct_routes(items, kind, await _read_served(cluster, kind))
         except ApiError as error:
             if error.status != FORBIDDEN:
                 raise
@@ -142,10 +124,8 @@ async def check_routes(cluster: ClusterClient, items: list[ScaledService]) -> Ch
                 "ask an administrator for the permission to list it",
             )
             found.append(Finding(FindingCode.NOT_PERMITTED, kind.kind, message, remedy, Severity.NOTE))
-        else:
-            named = ((one.metadata.key, one.services(kind.keys)) for one in others)
-            found += _direct(items, kind.kind, named)
-    found += find_exposed_services(items, await _read(cluster, path("v1", "services", cluster.namespace), Service))
+    services = await cluster.list_served(path("v1", "services", cluster.namespace), decoder(Service))
+    found += find_exposed_services(items, services)
     summary = f"{pluralize(len(ingresses), 'Ingress object')}, {pluralize(len(routes), 'HTTPRoute')}"
     return CheckResult("routes", summary, tuple(found))
 
@@ -168,47 +148,26 @@ def find_exposed_services(items: Iterable[ScaledService], services: Iterable[Ser
 
 
 def find_direct_routes(
-    items: Iterable[ScaledService], ingresses: Iterable[Ingress], routes: Iterable[HttpRoute]
+    items: Iterable[ScaledService], kind: RouteKind, routes: Iterable[RouteObject]
 ) -> Iterator[Finding]:
     """Yield a finding for each route to the Service of a ScaledService."""
-    kinds: tuple[tuple[str, Iterable[Ingress | HttpRoute]], ...] = (("Ingress", ingresses), ("HTTPRoute", routes))
-    for kind, objects in kinds:
-        yield from _direct(items, kind, ((one.metadata.key, one.services()) for one in objects))
-
-
-def _direct(
-    items: Iterable[ScaledService], kind: str, objects: Iterable[tuple[str, Iterator[str]]]
-) -> Iterator[Finding]:
-    """Yield the findings for objects of one kind, each with its key and the Services that it leads to."""
     ours = {service_of(item): item.metadata.key for item in items}
-    for key, services in objects:
-        for service in dict.fromkeys(name for name in services if name in ours):
+    for one in routes:
+        for service in dict.fromkeys(name for name in one.services(kind.keys) if name in ours):
             message = f"it leads to Service {service} past the proxy: it does not wake {ours[service]}"
             remedy = REMEDY.format(service=ours[service])
-            yield Finding(FindingCode.ROUTE_PAST_PROXY, f"{kind} {key}", message, remedy)
+            yield Finding(FindingCode.ROUTE_PAST_PROXY, f"{kind.kind} {one.metadata.key}", message, remedy)
 
 
-async def _read(cluster: ClusterClient, where: str, kind: type[_T]) -> list[_T]:
-    """Return the objects of a kind; none if the cluster does not have the kind. Raises `ApiError`."""
-    decode: Any = decoder(kind)
-    try:
-        return await cluster.list_objects(where, decode)
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
-        return []
+async def _read(cluster: ClusterClient, kind: RouteKind, api_version: str) -> list[RouteObject]:
+    return await cluster.list_served(path(api_version, kind.plural, cluster.namespace), decoder(RouteObject))
 
 
-async def _read_kind(cluster: ClusterClient, kind: RouteKind) -> list[ForeignRoute]:
+async def _read_served(cluster: ClusterClient, kind: RouteKind) -> list[RouteObject]:
     """Return the objects of a kind of another project. Raises `ApiError`."""
     for api_version in kind.api_versions:
-        try:
-            # Everybody may ask for the kinds that there are, but not for objects.
-            served = _DECODE_KINDS(await cluster.api.get(api_path(api_version))).resources
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            continue
-        if any(one.name == kind.plural for one in served):
-            return await _read(cluster, path(api_version, kind.plural, cluster.namespace), ForeignRoute)
+        # Everybody may ask for the kinds that there are, but not for objects.
+        served = await cluster.find(api_path(api_version))
+        if served and any(one.name == kind.plural for one in _DECODE_KINDS(served).resources):
+            return await _read(cluster, kind, api_version)
     return []

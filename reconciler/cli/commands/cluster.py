@@ -21,9 +21,15 @@ from reconciler.cli.context import ContextOptions, kubeconfig_error
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
 from reconciler.cli.service_filter import TOTALS_FROM, ServiceFilter, totals
-from reconciler.cluster_client import commands, errors
-from reconciler.cluster_client.cluster import ClusterClient, ClusterOptions, open_cluster
-from reconciler.cluster_client.controllers import live_data
+from reconciler.cluster_client import commands
+from reconciler.cluster_client.cluster import (
+    ClusterClient,
+    ClusterError,
+    ClusterOptions,
+    ClusterUnreachable,
+    NoSuchService,
+    open_cluster,
+)
 from reconciler.cluster_client.explain import explain_service
 from reconciler.cluster_client.status import AWAKE, service_status, view, watching, with_figures
 from reconciler.kubernetes.config.commands import CommandVerb
@@ -108,11 +114,11 @@ def run(selection: ContextOptions, act: Callable[[ClusterClient], Coroutine[Any,
 
     try:
         return asyncio.run(connected())
-    except errors.ClusterUnreachable as error:
+    except ClusterUnreachable as error:
         output.fail(str(error), ExitCode.NOT_RUNNING)
-    except errors.NoSuchService as error:
+    except NoSuchService as error:
         output.fail(str(error), ExitCode.NO_SUCH_SERVICE)
-    except errors.ClusterError as error:
+    except ClusterError as error:
         output.fail(str(error))
 
 
@@ -154,7 +160,7 @@ async def _watch(cluster: ClusterClient, name: str | None, output_format: Output
                 for line in lines.of(view(item), datetime.now(UTC)) if item else [f"{key} is deleted"]:
                     output.echo(line)
             elif item:
-                shown = await with_figures(live_data(cluster), view(item), say)
+                shown = await with_figures(cluster, view(item), say)
                 output.data(shown, output_format, of_many=True)
 
 

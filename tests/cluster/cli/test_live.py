@@ -13,7 +13,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from reconciler.cluster_client.cluster import ClusterOptions, open_cluster
-from reconciler.cluster_client.controllers import ControllerInPod, ControllerSilent
+from reconciler.cluster_client.controllers import ControllerSilent, fetch_live
 from reconciler.kubernetes.client.api import MERGE_PATCH
 from reconciler.kubernetes.types.objects import path
 from tests.certificates import Authority
@@ -84,11 +84,11 @@ async def test_live_figures_come_through_the_api_server(
         where = ClusterOptions(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
         port = int(controller.url.rpartition(":")[2])
         async with open_cluster(where) as cluster:
-            figures = ControllerInPod(cluster, "zenvoy-0", port)
-            assert await figures.fetch("/v1/services/shop/web") == {"name": "shop/web", "held": 2}
+            figures = await fetch_live(cluster, "/v1/services/shop/web", "zenvoy-0", port)
+            assert figures == {"name": "shop/web", "held": 2}
             with pytest.raises(ControllerSilent, match="there is no /v1/services/shop/db"):
-                await figures.fetch("/v1/services/shop/db")
+                await fetch_live(cluster, "/v1/services/shop/db", "zenvoy-0", port)
             with pytest.raises(ControllerSilent, match="pod not found"):
-                await ControllerInPod(cluster, "zenvoy-9", port).fetch("/v1/overview")
+                await fetch_live(cluster, "/v1/overview", "zenvoy-9", port)
             with pytest.raises(ControllerSilent, match="error forwarding port 1"):
-                await ControllerInPod(cluster, "zenvoy-0", 1).fetch("/v1/overview")
+                await fetch_live(cluster, "/v1/overview", "zenvoy-0", 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aiohttp import web
 
-from reconciler.cluster_client.controllers import ControllerAtUrl
+from reconciler.cluster_client.cluster import ClusterClient, ClusterOptions
+from reconciler.cluster_client.controllers import fetch_live
 from tests.ports import free_port
 from tests.reconciler.envoy.prometheus_parts import served
 
@@ -19,4 +22,6 @@ async def test_controller_here_is_never_asked_through_a_proxy(monkeypatch: pytes
     app = web.Application()
     app.router.add_get("/v1/overview", overview)
     async with served(app) as port:
-        assert await ControllerAtUrl(f"http://127.0.0.1:{port}/").fetch("/v1/overview") == {"leader": True}
+        no_api: Any = None
+        cluster = ClusterClient(no_api, ClusterOptions(controller=f"http://127.0.0.1:{port}/"))
+        assert await fetch_live(cluster, "/v1/overview") == {"leader": True}

@@ -59,7 +59,7 @@ def target(kind: str, spec: dict[str, Any] | None = None, owner: str = "") -> tu
 
 def findings(item: ScaledService, found: ManagedTarget) -> list[tuple[str, str]]:
     place = Target("apps/v1", item.spec.scale_target_ref.kind, "web", "shop")
-    return [(one.code, one.severity) for one in check_targets([item], {place: found})]
+    return [(one.code, one.severity) for one in check_targets({place: found})]
 
 
 def test_target_whose_volumes_a_sleep_deletes_is_a_problem() -> None:

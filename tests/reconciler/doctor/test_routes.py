@@ -8,8 +8,15 @@ import msgspec
 import pytest
 
 from reconciler.doctor.findings import FindingCode, Severity
-from reconciler.doctor.route_kinds import KINDS, ForeignRoute
-from reconciler.doctor.routes import HttpRoute, Ingress, find_direct_routes, find_exposed_services
+from reconciler.doctor.routes import (
+    HTTP_ROUTE,
+    INGRESS,
+    OTHER_KINDS,
+    RouteKind,
+    RouteObject,
+    find_direct_routes,
+    find_exposed_services,
+)
 from reconciler.kubernetes.types.builtin import Service, ServiceSpec
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceSpec
@@ -17,13 +24,16 @@ from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServ
 WEB = ScaledService(ObjectMeta("web", "shop"), ScaledServiceSpec(service="front"))
 
 
-def ingress(spec: dict[str, Any], namespace: str = "shop") -> Ingress:
-    return msgspec.convert({"metadata": {"name": "edge", "namespace": namespace}, "spec": spec}, Ingress)
+def an_object(spec: dict[str, Any], namespace: str = "shop") -> RouteObject:
+    return msgspec.convert({"metadata": {"name": "edge", "namespace": namespace}, "spec": spec}, RouteObject)
 
 
-def route(*refs: dict[str, Any], namespace: str = "shop") -> HttpRoute:
-    spec = {"rules": [{"backendRefs": list(refs)}, {}]}
-    return msgspec.convert({"metadata": {"name": "edge", "namespace": namespace}, "spec": spec}, HttpRoute)
+def ingress(spec: dict[str, Any], namespace: str = "shop") -> tuple[RouteKind, RouteObject]:
+    return INGRESS, an_object(spec, namespace)
+
+
+def route(*refs: dict[str, Any], namespace: str = "shop") -> tuple[RouteKind, RouteObject]:
+    return HTTP_ROUTE, an_object({"rules": [{"backendRefs": list(refs)}, {}]}, namespace)
 
 
 def to(name: str) -> dict[str, Any]:
@@ -31,7 +41,7 @@ def to(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "found",
+    ("kind", "found"),
     [
         ingress({"defaultBackend": to("front")}),
         ingress({"rules": [{"http": {"paths": [{"path": "/", "backend": to("front")}]}}, {"host": "a.example"}]}),
@@ -39,21 +49,25 @@ def to(name: str) -> dict[str, Any]:
         route({"name": "front", "namespace": "shop"}, namespace="edge"),
     ],
 )
-def test_route_to_service_of_scaled_service_is_a_problem(found: Ingress | HttpRoute) -> None:
-    routes = ([found], []) if isinstance(found, Ingress) else ([], [found])
-    (finding,) = find_direct_routes([WEB], *routes)
+def test_route_to_service_of_scaled_service_is_a_problem(kind: RouteKind, found: RouteObject) -> None:
+    (finding,) = find_direct_routes([WEB], kind, [found])
     assert (finding.code, finding.severity) == (FindingCode.ROUTE_PAST_PROXY, Severity.PROBLEM)
-    assert finding.place == f"{'Ingress' if isinstance(found, Ingress) else 'HTTPRoute'} {found.metadata.key}"
+    assert finding.place == f"{kind.kind} {found.metadata.key}"
     assert "Service shop/front" in finding.message and "shop/web" in finding.remedy
 
 
 def test_route_to_one_service_twice_is_one_finding() -> None:
-    twice = ingress({"defaultBackend": to("front"), "rules": [{"http": {"paths": [{"backend": to("front")}]}}]})
-    assert len([*find_direct_routes([WEB], [twice], [])]) == 1
+    kind, twice = ingress({"defaultBackend": to("front"), "rules": [{"http": {"paths": [{"backend": to("front")}]}}]})
+    assert len([*find_direct_routes([WEB], kind, [twice])]) == 1
+
+
+def test_services_of_ingress_name_the_default_last() -> None:
+    kind, both = ingress({"defaultBackend": to("rest"), "rules": [{"http": {"paths": [{"backend": to("front")}]}}]})
+    assert [*both.services(kind.keys)] == ["shop/front", "shop/rest"]
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("kind", "other"),
     [
         ingress({"defaultBackend": to("web")}),
         ingress({"defaultBackend": to("front")}, namespace="edge"),
@@ -62,8 +76,8 @@ def test_route_to_one_service_twice_is_one_finding() -> None:
         route({"name": "front"}, namespace="edge"),
     ],
 )
-def test_route_elsewhere_is_no_finding(other: Ingress | HttpRoute) -> None:
-    assert not [*find_direct_routes([WEB], *([[other], []] if isinstance(other, Ingress) else [[], [other]]))]
+def test_route_elsewhere_is_no_finding(kind: RouteKind, other: RouteObject) -> None:
+    assert not [*find_direct_routes([WEB], kind, [other])]
 
 
 FRONT = {"name": "front", "port": 80}
@@ -96,9 +110,8 @@ FRONT = {"name": "front", "port": 80}
     ],
 )
 def test_route_of_other_project_names_its_services(kind: str, spec: dict[str, Any], services: list[str]) -> None:
-    [known] = [one for one in KINDS if one.kind == kind]
-    found = msgspec.convert({"metadata": {"name": "edge", "namespace": "shop"}, "spec": spec}, ForeignRoute)
-    assert [*found.services(known.keys)] == [name if "/" in name else f"shop/{name}" for name in services]
+    [known] = [one for one in OTHER_KINDS if one.kind == kind]
+    assert [*an_object(spec).services(known.keys)] == [name if "/" in name else f"shop/{name}" for name in services]
 
 
 @pytest.mark.parametrize(
