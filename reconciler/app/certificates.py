@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import structlog
 
@@ -19,7 +18,7 @@ from reconciler.kubernetes.client.secrets import OwnSecrets, Secret
 from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming
 from reconciler.server.credentials import Files, Material, NoCertificates, authority, issuing, x509
 from reconciler.server.credentials.authority import Authority
-from reconciler.server.credentials.material import check
+from reconciler.server.credentials.material import LastUsable, check
 from reconciler.server.credentials.x509 import Subject
 
 log = structlog.get_logger()
@@ -35,49 +34,28 @@ CA, OWN, PROXIES = "ca", "reconciler", "proxy"
 """Certificates, as metrics and `doctor` name them."""
 
 
-class Certificates(Protocol):
-    """The certificates of this replica, kept up while `run` runs."""
-
-    @property
-    def expiries(self) -> Mapping[str, float]:
-        """Ends of validity, in seconds since the epoch, by certificate."""
-        ...
-
-    def read(self) -> Material:
-        """Return the present certificates. Raises `NoCertificates` until there are any."""
-        ...
-
-    async def run(self) -> None:
-        """Refresh until cancelled."""
-        ...
-
-
 class MountedCertificates:
     """Certificates in files that Kubernetes replaces."""
 
     def __init__(self, files: Files) -> None:
         """Raises `NoCertificates`."""
         self._files = files
-        self._material = self._found()
-        self._trouble = ""
+        self._last = LastUsable(self._found)
 
     @property
     def expiries(self) -> Mapping[str, float]:
-        return _expiries({CA: self._material.authority, OWN: self._material.certificate})
+        """Ends of validity, in seconds since the epoch, by certificate."""
+        return _expiries({CA: self._last.material.authority, OWN: self._last.material.certificate})
 
     def read(self) -> Material:
-        return self._material
+        """Return the present certificates."""
+        return self._last.material
 
     async def run(self) -> None:
+        """Refresh until cancelled."""
         while True:
             await asyncio.sleep(READ_SECONDS)
-            try:
-                self._material = await asyncio.to_thread(self._found)
-                self._trouble = ""
-            except NoCertificates as error:
-                if self._trouble != str(error):
-                    log.error("certificates cannot be used; the previous ones stay in use", error=str(error))
-                self._trouble = str(error)
+            await asyncio.to_thread(self._last.refresh)
 
     def _found(self) -> Material:
         material = self._files.read()
@@ -113,6 +91,7 @@ class SelfIssuedCertificates:
 
     @property
     def expiries(self) -> Mapping[str, float]:
+        """Ends of validity, in seconds since the epoch, by certificate."""
         parts = {
             CA: self._authority.active.certificate if self._authority else b"",
             OWN: self._material.certificate if self._material else b"",
@@ -121,11 +100,13 @@ class SelfIssuedCertificates:
         return _expiries({name: pem for name, pem in parts.items() if pem})
 
     def read(self) -> Material:
+        """Return the present certificates. Raises `NoCertificates` until there are any."""
         if self._material is None:
             raise NoCertificates("no certificate has been issued yet; see the log for the reason")
         return self._material
 
     async def run(self) -> None:
+        """Refresh until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._secrets.run())
             tasks.create_task(self._queue.run())
@@ -178,7 +159,7 @@ class SelfIssuedCertificates:
         log.info("certificates stored", secret=f"{self._namespace}/{secret}", until=until)
 
 
-def certificates(settings: ReplicaSettings, api: Api) -> Certificates | None:
+def certificates(settings: ReplicaSettings, api: Api) -> MountedCertificates | SelfIssuedCertificates | None:
     """Return the certificates that a replica is configured with; None for plaintext. Raises `NoCertificates`."""
     match settings.certificates:
         case Files() as files:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from reconciler.server.credentials import x509
@@ -84,7 +84,7 @@ def current(found: Authority | None, now: float) -> Authority:
 def issued(before: Material | None, authority: Authority, subject: Subject, now: float) -> Material:
     """Return a certificate of the authority for the subject: the previous one if it is usable and not due."""
     if before is not None and _is_usable(before, authority, subject, now):
-        return Material(before.certificate, before.key, authority.bundle)
+        return replace(before, authority=authority.bundle)
     return certificate(authority, subject, now)
 
 
@@ -109,7 +109,7 @@ def contents(found: Material) -> dict[str, bytes]:
 
 def _stepped(found: Authority | None, step: Step, now: float) -> Authority:
     if step is Step.PREPARE and found is not None:
-        return Authority(found.active, _new(now), found.others)
+        return replace(found, successor=_new(now))
     others = (found.active.certificate, *found.others) if found else ()
     if step is Step.PROMOTE and found is not None and found.successor is not None:
         return Authority(found.successor, None, others)
@@ -118,7 +118,7 @@ def _stepped(found: Authority | None, step: Step, now: float) -> Authority:
 
 def _without_expired(found: Authority, now: float) -> Authority:
     others = tuple(one for one in found.others if x509.read(one).validity.until > now)
-    return found if others == found.others else Authority(found.active, found.successor, others)
+    return found if others == found.others else replace(found, others=others)
 
 
 def _new(now: float) -> Pair:
@@ -140,8 +140,8 @@ def _is_usable(found: Material, authority: Authority, subject: Subject, now: flo
 def _pair(data: Data, certificate: str, key: str) -> Pair | None:
     try:
         pair = Pair(x509.split(data[certificate])[0], data[key])
-        is_usable = _is_readable(pair.certificate) and x509.is_authority(pair.certificate)
-        is_pair = is_usable and x509.matches(pair.certificate, pair.key)
+        x509.read(pair.certificate)
+        is_pair = x509.is_authority(pair.certificate) and x509.matches(pair.certificate, pair.key)
     except (KeyError, IndexError, ValueError):
         return None
     return pair if is_pair else None

@@ -1,4 +1,4 @@
-"""A certificate, its key and the trusted authorities, as one end of a connection uses them."""
+"""A certificate, its key and the trusted authorities, as one end of a connection uses them, and gRPC credentials."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+import structlog
+
 from reconciler.core.access import Identity, NoIdentity, Role, identity
 from reconciler.server.credentials import x509
+
+log = structlog.get_logger()
 
 
 class NoCertificates(OSError):
@@ -69,3 +74,51 @@ def check(material: Material, where: str, *roles: Role) -> Identity:
             f"{where}: the certificate is that of {found.uri}, not of a {' or '.join(roles)} (docs/how-to/mtls.md)"
         )
     return found
+
+
+class LastUsable:
+    """The last usable certificates of a source. They stay in use while the source has none."""
+
+    def __init__(self, source: Source) -> None:
+        """Read the first certificates. Raises `NoCertificates`."""
+        self._source, self._trouble = source, ""
+        self.material = source()
+
+    def refresh(self) -> Material:
+        """Read the source again, and return the last usable certificates."""
+        try:
+            self.material, self._trouble = self._source(), ""
+        except NoCertificates as error:  # perhaps only one file is replaced so far; the old pair still matches
+            if self._trouble != str(error):
+                log.error("certificates cannot be used; the previous ones stay in use", error=str(error))
+            self._trouble = str(error)
+        return self.material
+
+
+class Server:
+    """Server credentials, which refuse clients without a certificate of a trusted authority."""
+
+    def __init__(self, source: Source) -> None:
+        """Read the first certificate. Raises `NoCertificates`."""
+        self._last = LastUsable(source)
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(self._last.material), self._newest, require_client_authentication=True
+        )
+
+    def _newest(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the new configuration if it changed since the last handshake, or None.
+
+        A new configuration also has new keys for session tickets: no client resumes a session with a certificate of an
+        authority that is no longer trusted.
+        """
+        present, found = self._last.material, self._last.refresh()
+        return None if found == present else _configuration(found)
+
+
+def channel(material: Material) -> grpc.ChannelCredentials:
+    """Return client credentials."""
+    return grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], material.authority)

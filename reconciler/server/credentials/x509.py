@@ -54,11 +54,10 @@ def new_authority(common_name: str, validity: Validity) -> Pair:
     """Return a self-signed authority that may sign end certificates only."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
-    usage = _usage(signs_certificates=True)
     builder = (
         _builder(name, name, key.public_key(), validity)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
     )
     return _pair(builder.sign(key, hashes.SHA256()), key)
 
@@ -87,7 +86,8 @@ def read(pem: bytes) -> Facts:
     """Return the facts of the first certificate. Raises `ValueError` with the reason if there is none."""
     found = _certificate(pem)
     try:
-        return Facts(validity(found), *_names(found), _serves(found))
+        period = Validity(found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp())
+        return Facts(period, *_names(found), _serves(found))
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise ValueError(f"this certificate cannot be read: {error}") from None
 
@@ -98,9 +98,8 @@ def _names(found: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return (), ()
-    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier)), tuple(
-        names.get_values_for_type(x509.DNSName)
-    )
+    uris, dns = (names.get_values_for_type(kind) for kind in (x509.UniformResourceIdentifier, x509.DNSName))
+    return tuple(uris), tuple(dns)
 
 
 def _serves(found: x509.Certificate) -> bool:
@@ -137,14 +136,7 @@ def split(bundle: bytes) -> Sequence[bytes]:
     """Return each certificate of a bundle as PEM, without duplicates. Raises `ValueError` if one cannot be read."""
     if not bundle.strip():
         return ()
-    found = [one.public_bytes(serialization.Encoding.PEM) for one in _certificates(bundle)]
-    return tuple(dict.fromkeys(found))
-
-
-def validity(certificate: x509.Certificate) -> Validity:
-    """Return the period in which a certificate is valid."""
-    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return Validity(since.timestamp(), until.timestamp())
+    return tuple(dict.fromkeys(one.public_bytes(serialization.Encoding.PEM) for one in _certificates(bundle)))
 
 
 def _builder(
