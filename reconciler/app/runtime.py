@@ -18,13 +18,14 @@ import grpc
 import structlog
 
 from reconciler.alarm import SchedulerAlarm
-from reconciler.app.notifier import TransitionNotifier
 from reconciler.core.busy import BusyAnswer
+from reconciler.core.record import Transition
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import HoldRange
 from reconciler.engine.lifecycles import Lifecycles, Programs
+from reconciler.engine.wake import TransitionListener, Wake
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import DEFAULT_PROXY, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
@@ -67,6 +68,48 @@ def stream_server(router: XdsRouter, holders: HolderStreams, admission: Admissio
     server = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(admission,))
     server.add_generic_rpc_handlers((router.server.handler(), holders.handler()))
     return server
+
+
+class TransitionNotifier:
+    """Reports each transition and wake once: as log line, as metric, and to further listeners.
+
+    Nothing here decides anything, and no client waits for it: it reports after the effects of a transition.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._listeners: list[TransitionListener] = []
+        self._log = structlog.get_logger().bind()  # bound once: a wake writes four lines, and binding costs as much
+
+    def add(self, listener: TransitionListener) -> None:
+        """Notify this listener, too."""
+        self._listeners.append(listener)
+
+    def saw(self, transition: Transition) -> None:
+        """Report a transition in the next turn of the loop, after its effects."""
+        asyncio.get_running_loop().call_soon(self._notify, transition)
+
+    def woke(self, service: str, wake: Wake) -> None:
+        """Report a wake that is over."""
+        total, parts = wake.total(), wake.parts()
+        self._metrics.woke(service, total, parts)
+        self._log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
+        for listener in self._listeners:
+            listener.woke(service, wake)
+
+    def _notify(self, transition: Transition) -> None:
+        self._metrics.saw(transition)
+        self._log.info(
+            "transition",
+            service=transition.service,
+            source=transition.source.value,
+            target=transition.target.value,
+            reason=transition.reason,
+            cause=transition.event,
+            **({"reference": transition.reference} if transition.reference else {}),
+        )
+        for listener in self._listeners:
+            listener.saw(transition)
 
 
 class Runtime:

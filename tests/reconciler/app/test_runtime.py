@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from reconciler.app.notifier import TransitionNotifier
+from reconciler.app.runtime import TransitionNotifier
 from reconciler.core.record import State, Transition
 from reconciler.engine.wake import Wake
 from tests.reconciler.metrics.scene import Scene
