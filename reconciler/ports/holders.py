@@ -74,6 +74,12 @@ def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     return total
 
 
+def wait_order(held: int | None, held_since: float | None) -> tuple[bool, float]:
+    """Return a sort key: first the oldest wait that continues, then the latest wait that has ended."""
+    since = held_since or 0.0
+    return (False, since) if held else (True, -since)
+
+
 Report = Callable[[HoldStatus], None]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.core.record import Record
-from reconciler.ports.holders import Holders, HoldOrder, HoldStatus, added
+from reconciler.ports.holders import Holders, HoldOrder, HoldStatus, added, wait_order
 from reconciler.ports.holders import Report as HeldReport
 from reconciler.ports.router import Report as RouteReport
 from reconciler.ports.router import Router, RouteState
@@ -203,7 +203,8 @@ def total_held(mine: HoldStatus, reports: Sequence[Report | None], complete: boo
     complete = complete and all(report.held is not None and report.relayed is not None for report in known)
     parts: list[HoldStatus | Report] = [mine, *known]
     held = sum(part.held or 0 for part in parts)
-    first = min((part for part in parts if part.held_since), key=_wait_order, default=None)
+    began = [part for part in parts if part.held_since]
+    first = min(began, key=lambda part: wait_order(part.held, part.held_since), default=None)
     return replace(
         mine,
         held=held if complete or held else None,
@@ -217,12 +218,6 @@ def total_held(mine: HoldStatus, reports: Sequence[Report | None], complete: boo
         first_byte_at=max((part.first_byte_at for part in parts if part.first_byte_at), default=None),
         refused_by=added(part.refused_by for part in parts),
     )
-
-
-def _wait_order(part: HoldStatus | Report) -> tuple[bool, float]:
-    """Return a sort key: first the oldest wait that continues, then the latest wait that has ended."""
-    since = part.held_since or 0.0
-    return (False, since) if part.held else (True, -since)
 
 
 def slowest_route(mine: RouteState, reports: Mapping[str, tuple[Report | None, float]], version: int) -> RouteState:

@@ -17,7 +17,7 @@ import structlog
 from reconciler.core.access import StreamKind
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
-from reconciler.ports.holders import HoldOrder, HoldStatus, Report, added
+from reconciler.ports.holders import HoldOrder, HoldStatus, Report, added, wait_order
 from tproxy import wire
 
 log = structlog.get_logger(__name__)
@@ -286,13 +286,7 @@ class HolderStreams:
         """Return the holder of the oldest held connection, or else of the latest one, and its count."""
         known = ((name, holder.counts.get(address)) for name, holder in self._holders.items())
         began = [(name, count) for name, count in known if count and count.held_since]
-        return min(began, key=lambda pair: _sort_key(pair[1]), default=(None, None))
-
-
-def _sort_key(count: wire.Count) -> tuple[bool, float]:
-    """Return the sort key: held connections first, oldest first; then past ones, latest first."""
-    since = count.held_since or 0.0
-    return (False, since) if count.held else (True, -since)
+        return min(began, key=lambda pair: wait_order(pair[1].held, pair[1].held_since), default=(None, None))
 
 
 def _plausible(count: wire.Count, now: float) -> wire.Count:
