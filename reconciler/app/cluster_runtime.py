@@ -35,8 +35,7 @@ from reconciler.engine.engine import Adapters
 from reconciler.engine.explain import unknown_fields
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.view import moment
-from reconciler.envoy.admin_stats import AdminStats
-from reconciler.envoy.xds_router import XdsRouter, service_of_stat
+from reconciler.envoy.xds_router import XdsRouter
 from reconciler.kubernetes.capture.controller import CaptureController
 from reconciler.kubernetes.capture.observer import CaptureSources
 from reconciler.kubernetes.client.api import Api, connect
@@ -186,9 +185,7 @@ class ClusterRuntime:
 
     def _make_sampler(self) -> Sampler:
         settings, members = self._settings, self._peers.members
-        timeout, ports = sample_source.ADMIN_TIMEOUT_SECONDS, settings.stats_ports
-        admin = AdminStats(members.stats, time.time, timeout, service_of_stat, ports)
-        prometheus = settings.prometheus
+        admin, prometheus = sample_source.admin(members.stats, settings.stats_ports), settings.prometheus
         self._source = sample_source.prometheus(prometheus, members.envoys) if prometheus else admin
         spacing = sample_source.spacing(prometheus)
         return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._sampled)
@@ -202,8 +199,6 @@ class ClusterRuntime:
             all_holders=lambda: self._peers.members.ledger.holders.connected,
             ready=self.opened,
             leads=self._leads,
-            now=time.time,
-            ticks=time.monotonic,
             refused_streams=lambda: self._admission.refused,
             plaintext=lambda: self._certificates is None,
             expiries=self._expiries,

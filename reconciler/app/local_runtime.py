@@ -113,7 +113,7 @@ class LocalRuntime:
         self._listening = ListenAddresses(directory.path)
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
         self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
-        self._admin = sample_source.admin(NODE, Path(ADMIN_SOCKET))
+        self._admin = sample_source.admin(lambda: {NODE: Path(ADMIN_SOCKET)})
         self._source = sample_source.prometheus(prometheus, self._router.envoys) if prometheus else self._admin
         spacing = sample_source.spacing(prometheus)
         self._sampler = Sampler(self, file.sample_interval, spacing, Clock(), self._sampled)
@@ -138,8 +138,6 @@ class LocalRuntime:
             all_holders=lambda: self._holders.connected,
             ready=self.opened,
             leads=lambda: True,
-            now=time.time,
-            ticks=time.monotonic,
             records_failing=lambda: self._store.failing is not None,
             refused_streams=lambda: self._admission.refused,
         )

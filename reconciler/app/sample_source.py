@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from reconciler.core.traffic import Pace
-from reconciler.envoy.admin_stats import AdminStats
+from reconciler.envoy.admin_stats import STATS_PORTS, Admin, AdminStats
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import service_of_stat
 
@@ -19,9 +18,9 @@ ADMIN_TIMEOUT_SECONDS = 2.0
 ADMIN_SPACING_SECONDS = 0.02
 
 
-def admin(node: str, socket: Path) -> AdminStats:
-    """Return the statistics of the one Envoy on this machine."""
-    return AdminStats(lambda: {node: socket}, time.time, ADMIN_TIMEOUT_SECONDS, service_of_stat)
+def admin(admins: Callable[[], Mapping[str, Admin]], ports: range = STATS_PORTS) -> AdminStats:
+    """Return the statistics of Envoys by their admin ports, see `AdminStats`."""
+    return AdminStats(admins, time.time, ADMIN_TIMEOUT_SECONDS, service_of_stat, ports)
 
 
 def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]]) -> PrometheusStats:

@@ -5,6 +5,7 @@ Adapters do not import the engine, so its services are described by their struct
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -66,9 +67,9 @@ class Sources:
     ready: Callable[[], bool]
     leads: Callable[[], bool]
     """True if this replica may put services to sleep."""
-    now: Callable[[], float]
+    now: Callable[[], float] = time.time
     """Seconds since the epoch."""
-    ticks: Callable[[], float]
+    ticks: Callable[[], float] = time.monotonic
     """Seconds of a monotonic clock."""
     refused_streams: Callable[[], Mapping[tuple[str, ...], int]] = dict
     """Streams on the gRPC port that were refused, by kind and gRPC status."""
