@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from reconciler.core.address import join_address, split_address
 from reconciler.engine.hold_addresses import AnyIp, Tproxy
 from reconciler.envoy.admin_stats import STATS_PORTS
 from reconciler.envoy.prometheus.settings import PrometheusSettings
@@ -20,9 +21,6 @@ class SelfIssue:
     """The Secret of the authority."""
     proxy_secret: str = ""
     """The Secret that the proxy's pods mount; empty: the chart has no proxy."""
-
-
-ANY_IPV4, ANY_IPV6 = "0.0.0.0", "[::]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +69,9 @@ class ReplicaSettings:
     @property
     def peer_address(self) -> str:
         """The address of this replica for other replicas."""
-        host = f"[{self.pod_ip}]" if ":" in self.pod_ip else self.pod_ip
-        return f"{host}:{self.grpc.rpartition(':')[2]}"
+        return join_address(self.pod_ip, split_address(self.grpc)[1])
 
     @property
     def listen_host(self) -> str:
         """The IP address of Envoy's listeners, of the same family as that of the gRPC port; IPv6 in brackets."""
-        return ANY_IPV6 if self.grpc.startswith("[") else ANY_IPV4
+        return "[::]" if self.grpc.startswith("[") else "0.0.0.0"

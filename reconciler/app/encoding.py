@@ -10,7 +10,8 @@ import locale
 import os
 import sys
 
-HANDLER = "zenvoy.ascii"
+ERRORS = "zenvoy.ascii"
+"""The handler of errors that replaces what cannot be encoded, and never fails."""
 _ASCII = {
     "→": "->",
     "…": "...",
@@ -27,7 +28,7 @@ def _look_alike(error: UnicodeError) -> tuple[str | bytes, int]:
     return "".join(_ASCII.get(one) or one.encode("ascii", "backslashreplace").decode() for one in text), error.end
 
 
-codecs.register_error(HANDLER, _look_alike)
+codecs.register_error(ERRORS, _look_alike)
 
 
 def open_missing_streams() -> None:
@@ -58,9 +59,4 @@ def degrade_output() -> None:
     encoding = locale.getencoding() if is_restarted else None
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding=encoding, errors=HANDLER)
-
-
-def encode(text: str, encoding: str) -> bytes:
-    """Encode a text; never raises for a known encoding."""
-    return text.encode(encoding, HANDLER)
+            stream.reconfigure(encoding=encoding, errors=ERRORS)

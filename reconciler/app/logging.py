@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from reconciler.app.encoding import encode
+from reconciler.app.encoding import ERRORS
 from reconciler.core.text import printable, printable_json
 from tproxy.io.log_output import LogOutput, replace_streams
 
@@ -48,7 +48,7 @@ def configure(style: str) -> None:
 
 
 def _output(descriptor: int, encoding: str) -> LogOutput:
-    return LogOutput(descriptor, partial(encode, encoding=encoding), _report_lost)
+    return LogOutput(descriptor, partial(str.encode, encoding=encoding, errors=ERRORS), _report_lost)
 
 
 def _report_lost(count: int, reason: str) -> None:
@@ -106,13 +106,10 @@ def _plain(_: object, __: str, entry: Entry, *, is_coloured: bool) -> str:
 def _transition(entry: Entry, is_coloured: bool) -> str:
     source, target = entry["source"], entry["target"]
     if source == target:
-        return f"{entry['service']:<16} {_state(target, is_coloured)} stalled: {entry['reason']}{_reference(entry)}"
+        reference = f" (reference {entry['reference']})" if "reference" in entry else ""
+        return f"{entry['service']:<16} {_state(target, is_coloured)} stalled: {entry['reason']}{reference}"
     states = f"{_state(source, is_coloured)} → {_state(target, is_coloured)}"
     return f"{entry['service']:<16} {states}  {entry['reason']}"
-
-
-def _reference(entry: Entry) -> str:
-    return f" (reference {entry['reference']})" if "reference" in entry else ""
 
 
 def _woken(entry: Entry) -> str:

@@ -238,20 +238,14 @@ class PeerClient:
         while True:
             await self._pending.wakeup.wait()
             # A change during a write sets `wakeup` again, so everything is read before the first write.
-            fleet, services, own_faults = (
-                self._reported_fleet(),
-                self._pending.take(),
-                dict(self._replication.faults.own),
-            )
+            fleet, services = self._reported_fleet(), self._pending.take()
+            own_faults = dict(self._replication.faults.own)
             reports = tuple(report for service in services if (report := self._replication.report(service)))
             all_sent, stayed = not self._pending.wakeup.is_set(), messages.intersection(sent, fleet)
             if faults != own_faults:
                 faults = own_faults
-                await call.write(
-                    messages.FollowerMessage(
-                        faults={name: error[: messages.MAX_TEXT_LENGTH] for name, error in faults.items()}
-                    )
-                )
+                cut = {name: error[: messages.MAX_TEXT_LENGTH] for name, error in faults.items()}
+                await call.write(messages.FollowerMessage(faults=cut))
             if reports or stayed != sent:
                 await call.write(messages.FollowerMessage(None, stayed if stayed != sent else None, reports))
                 sent = stayed

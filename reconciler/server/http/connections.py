@@ -33,13 +33,10 @@ _OUT_OF_RESOURCE = "socket.accept() out of system resource"
 class Connections:
     """The connections to all HTTP ports of a process."""
 
-    def __init__(self, most: int | None = None) -> None:
-        self.most = most or min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+    def __init__(self) -> None:
+        self._most = min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
         self._open: set[Guarded] = set()
         self._report = Reporter("HTTP connections are at their limit; new ones replace idle ones")
-
-    def __len__(self) -> int:
-        return len(self._open)
 
     def guard(self, make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
         """Return a factory whose protocols are counted here."""
@@ -47,8 +44,8 @@ class Connections:
 
     def admit(self, connection: Guarded) -> bool:
         """Add a connection, replacing an idle one at the limit; return whether there is room."""
-        if len(self._open) >= self.most:
-            self._report(limit=self.most)
+        if len(self._open) >= self._most:
+            self._report(limit=self._most)
             idle = [one for one in self._open if one.waits_since is not None]
             if not idle:
                 return False

@@ -19,8 +19,6 @@ from reconciler.ports.operations import Command, Operations, View
 from reconciler.server.http.connections import BACKLOG, Connections, timed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
 Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
 """From an `Accept` header to a body and its content type."""
 
