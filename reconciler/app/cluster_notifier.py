@@ -21,6 +21,7 @@ from reconciler.kubernetes.client.lease_lock import LeaderElector
 from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.provider import KubernetesProvider, Problems
 from reconciler.kubernetes.config.service_config import rejected_by_envoy
+from reconciler.kubernetes.status.event_messages import transition_message, wake_message
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.status.finalizer import FinalizerController, NeededFor, Release
 from reconciler.kubernetes.status.status_writer import StatusWriter
@@ -77,10 +78,12 @@ class EventNotifier:
 
     def _write(self, transition: Transition) -> None:
         wake = self._wake(transition.service)
-        self._events.saw(transition, wake.peer if wake else None, wake.via if wake else None)
+        message = transition_message(transition, wake.peer if wake else None, wake.via if wake else None)
+        self._events.record(transition.service, message)
 
     def _write_wake(self, service: str, wake: Wake, total: float | None) -> None:
-        self._events.woke(service, total, wake.parts(), wake.peer, wake.early and wake.saved_seconds is None)
+        early = wake.early and wake.saved_seconds is None
+        self._events.record(service, wake_message(total, wake.parts(), wake.peer, early))
 
     def _wake(self, name: str) -> Wake | None:
         service = self._services.get(name)
@@ -148,7 +151,7 @@ class ObjectWriters:
         self.store = StatusWriter(api, items, leads, elector.next_index)
         self._events = EventRecorder(api, items, sources, leads, pod_name)
         self.finalizers = FinalizerController(
-            api, items, leads, self._events.left, needed_for=needed_for, release=release
+            api, items, leads, self._events.record, needed_for=needed_for, release=release
         )
         self.commands = CommandController(items, leads, self._obey, self.store.set_command)
         self.transitions = EventNotifier(engine.services, self._events)

@@ -15,7 +15,7 @@ from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import State, Transition
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.config.service_config import SERVICE
-from reconciler.kubernetes.status.event_messages import EventMessage
+from reconciler.kubernetes.status.event_messages import EventMessage, transition_message, wake_message
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
@@ -45,6 +45,10 @@ class Scene(Written):
         return sorted(found, key=lambda one: str(one["eventTime"]))
 
 
+def saw(events: EventRecorder, moved: Transition, peer: str | None = None) -> None:
+    events.record(moved.service, transition_message(moved, peer))
+
+
 @pytest.fixture
 async def scene(api: Api, namespace: str) -> AsyncIterator[Scene]:
     await crd.install(api)
@@ -57,12 +61,15 @@ async def scene(api: Api, namespace: str) -> AsyncIterator[Scene]:
 
 async def test_events_tell_the_life_of_a_service(scene: Scene, control_plane: Cluster) -> None:
     events = scene.events()
-    events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
-    events.saw(scene.moved(State.Idle, "IdleElapsed", State.Draining, "idle for all of idleAfter"))
-    events.saw(scene.moved(State.Draining, "Drained", State.ScaledToZero, "idle for all of idleAfter"))
-    events.saw(scene.moved(State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting"), "10.1.2.3:4567")
-    events.saw(scene.moved(State.Waking, "WakeStalled", State.Waking, "ImagePullBackOff: image web:1 cannot be pulled"))
-    events.woke(scene.named(), 1.5, {"signal": 0.002, "scale": 0.011, "firstByte": 0.001}, "10.1.2.3:4567")
+    saw(events, scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
+    saw(events, scene.moved(State.Idle, "IdleElapsed", State.Draining, "idle for all of idleAfter"))
+    saw(events, scene.moved(State.Draining, "Drained", State.ScaledToZero, "idle for all of idleAfter"))
+    saw(events, scene.moved(State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting"), "10.1.2.3:4567")
+    saw(
+        events, scene.moved(State.Waking, "WakeStalled", State.Waking, "ImagePullBackOff: image web:1 cannot be pulled")
+    )
+    parts = {"signal": 0.002, "scale": 0.011, "firstByte": 0.001}
+    events.record(scene.named(), wake_message(1.5, parts, "10.1.2.3:4567"))
     assert await events.flush(GENEROUS_SECONDS)
     described = control_plane.kubectl("describe", "ssvc", "web", "-n", scene.namespace).partition("Events:")[2]
     rows = [line.split(None, 4) for line in described.splitlines()[3:]]
@@ -86,7 +93,7 @@ async def test_events_tell_the_life_of_a_service(scene: Scene, control_plane: Cl
 async def test_events_repeated_are_one_object(scene: Scene, control_plane: Cluster) -> None:
     events = scene.events()
     for number in range(4):
-        events.saw(scene.moved(State.Idle, "Traffic", State.Active, f"{number} requests moved"))
+        saw(events, scene.moved(State.Idle, "Traffic", State.Active, f"{number} requests moved"))
         assert await events.flush(GENEROUS_SECONDS)
     [event] = await scene.listed()
     assert (event["note"], event["series"]["count"]) == ("0 requests moved", 4)
@@ -97,7 +104,7 @@ async def test_events_repeated_are_one_object(scene: Scene, control_plane: Clust
 async def test_events_counted_before_the_first_write_are_kept(scene: Scene) -> None:
     events = scene.events()
     for _ in range(3):
-        events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
+        saw(events, scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
     assert await events.flush(GENEROUS_SECONDS)
     [event] = await scene.listed()
     assert event["series"]["count"] == 3
@@ -106,10 +113,10 @@ async def test_events_counted_before_the_first_write_are_kept(scene: Scene) -> N
 async def test_events_expired_are_written_again(scene: Scene) -> None:
     events = scene.events()
     quiet = scene.moved(State.Active, "Quiet", State.Idle, "no traffic")
-    events.saw(quiet)
+    saw(events, quiet)
     assert await events.flush(GENEROUS_SECONDS)
     await scene.api.call("DELETE", path("events.k8s.io/v1", "events", scene.namespace))
-    events.saw(quiet)
+    saw(events, quiet)
     assert await events.flush(GENEROUS_SECONDS)
     [event] = await scene.listed()
     assert "series" not in event
@@ -135,7 +142,7 @@ async def test_events_longest_texts_are_accepted(scene: Scene) -> None:
     events = scene.events()
     item = scene.items[scene.named()].metadata
     long = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", item.namespace, "a" * 253, item.uid)
-    events.record(long, EventMessage("WakeStalled", "é" * 5000, "Waking", warning=True))
+    events.record_about(long, EventMessage("WakeStalled", "é" * 5000, "Waking", warning=True))
     assert await events.flush(GENEROUS_SECONDS)
     assert events.failed == 0
     assert [event["note"][-2:] for event in await scene.listed()] == ["é…"]
@@ -146,8 +153,8 @@ async def test_events_of_a_deleted_namespace_are_dropped(scene: Scene) -> None:
     gone = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", "no-such-namespace", "web", "uid")
     with capture_logs() as logs:
         for number in range(3):
-            events.record(gone, EventMessage("Idle", f"{number}", "Idle"))
-        events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
+            events.record_about(gone, EventMessage("Idle", f"{number}", "Idle"))
+        saw(events, scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
         assert await events.flush(GENEROUS_SECONDS)
     assert events.failed == 3
     [told] = logs
@@ -164,7 +171,7 @@ async def test_events_in_a_terminating_namespace_are_dropped(scene: Scene) -> No
     events = scene.events()
     with capture_logs() as logs:
         going = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", scene.namespace, "web", regarding.uid)
-        events.record(going, EventMessage("Restored", "Deployment shop/web has 2 replicas", "Restoring"))
+        events.record_about(going, EventMessage("Restored", "Deployment shop/web has 2 replicas", "Restoring"))
         assert await events.flush(GENEROUS_SECONDS)
     await scene.api.patch(f"{configmaps}/stays", {"metadata": {"finalizers": None}}, MERGE_PATCH)
     assert events.failed == 1
@@ -188,9 +195,9 @@ async def test_events_need_create_and_patch_only(scene: Scene, control_plane: Cl
     quiet = scene.moved(State.Active, "Quiet", State.Idle, "no traffic")
     async with asyncio.timeout(GENEROUS_SECONDS):
         while not (found := await scene.listed()):  # the authorizer hears of the binding in a moment
-            events.saw(quiet)
+            saw(events, quiet)
             assert await events.flush(GENEROUS_SECONDS)
-    events.saw(quiet)
+    saw(events, quiet)
     assert await events.flush(GENEROUS_SECONDS)
     await teller.close()
     assert (await scene.listed())[0]["series"]["count"] == 2

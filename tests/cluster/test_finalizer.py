@@ -37,7 +37,7 @@ class Scene(Written):
             api or self.api,
             self.items,
             lambda: self.leads,
-            lambda *words: self.told.append(words),
+            lambda service, note: self.told.append((service, note.text, note.warning)),
             lambda _: None,
             release_nothing,
         )

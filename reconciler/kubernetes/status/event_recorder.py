@@ -18,7 +18,6 @@ import stamina
 import structlog
 
 from reconciler.core.reasons import Problem
-from reconciler.core.record import Transition
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import (
     CONFLICT,
@@ -30,15 +29,7 @@ from reconciler.kubernetes.client.errors import (
     is_transient,
 )
 from reconciler.kubernetes.config.service_config import SCALED_SERVICE, SERVICE
-from reconciler.kubernetes.status.event_messages import (
-    EVENTS,
-    EventMessage,
-    deletion_message,
-    event_body,
-    event_name,
-    transition_message,
-    wake_message,
-)
+from reconciler.kubernetes.status.event_messages import EVENTS, EventMessage, event_body, event_name
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectRef, micro_time, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, ScaledService
@@ -130,24 +121,10 @@ class EventRecorder:
             wait_jitter=pace.first_wait,
         ).on(is_transient)
 
-    def saw(self, transition: Transition, peer: str | None = None, envoy: str | None = None) -> None:
-        """Record a transition or a stalled wake; `peer` and `envoy` are the waiting client and its Envoy."""
-        self.record(self._regarding(transition.service), transition_message(transition, peer, envoy))
-
-    def woke(
-        self,
-        service: str,
-        total: float | None,
-        parts: Mapping[str, float],
-        peer: str | None = None,
-        early: bool = False,
-    ) -> None:
-        """Record a finished wake; `total` and `parts` are seconds, and `early` is as for `wake_message`."""
-        self.record(self._regarding(service), wake_message(total, parts, peer, early))
-
-    def left(self, service: str, done: str, failed: bool) -> None:
-        """Record a deletion; `done` describes the result for the replicas."""
-        self.record(self._regarding(service), deletion_message(done, failed))
+    def record(self, service: str, note: EventMessage) -> None:
+        """Record an Event of a service."""
+        if regarding := self._regarding(service):
+            self.record_about(regarding, note)
 
     def problems(self, name: str, problems: Sequence[Problem]) -> None:
         """Set the problems of the ScaledService and the Service of a name, and record the new ones."""
@@ -168,13 +145,13 @@ class EventRecorder:
             return
         about = [(problem, self._regarding(name, problem.on)) for problem in known.problems]
         for problem, regarding in about:
-            if problem not in known.recorded:
-                self.record(regarding, EventMessage(problem.reason, str(problem), "Configuring", warning=True))
+            if regarding and problem not in known.recorded:
+                self.record_about(regarding, EventMessage(problem.reason, str(problem), "Configuring", warning=True))
         known.recorded = frozenset(problem for problem, regarding in about if regarding)
 
-    def record(self, regarding: ObjectRef | None, note: EventMessage) -> None:
-        """Queue an Event; do nothing without an object, or unless this replica leads."""
-        if regarding is None or not self._leads():
+    def record_about(self, regarding: ObjectRef, note: EventMessage) -> None:
+        """Queue an Event; do nothing unless this replica leads."""
+        if not self._leads():
             return
         key = (regarding.uid or regarding.name, note.reason, note.action, "" if note.like_others else note.text)
         again = self._waiting.get(key)

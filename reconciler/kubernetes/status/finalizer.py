@@ -20,6 +20,7 @@ from reconciler.kubernetes.client.discovery import Discovery
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable, is_transient
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.resolve import target_of, wake_timeout
+from reconciler.kubernetes.status.event_messages import EventMessage, deletion_message
 from reconciler.kubernetes.status.restore import LANDING_SECONDS, remove_finalizer, restore
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
@@ -51,9 +52,9 @@ class _Deletion:
 class FinalizerController:
     """Adds and removes the finalizers of ScaledServices.
 
-    `items` are the objects of an informer. `on_restored` is called with the service, a description of the result, and
-    whether it failed, before the object is gone. `needed_for` is called for services whose replicas are restored, and
-    `release` before their finalizer is removed.
+    `items` are the objects of an informer. `on_restored` is called with the service and the result, before the object
+    is gone. `needed_for` is called for services whose replicas are restored, and `release` before their finalizer is
+    removed.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class FinalizerController:
         api: Api,
         items: Mapping[str, ScaledService],
         leads: Callable[[], bool],
-        on_restored: Callable[[str, str, bool], None],
+        on_restored: Callable[[str, EventMessage], None],
         needed_for: NeededFor,
         release: Release,
         timing: WorkQueueTiming = DEFAULT_TIMING,
@@ -137,7 +138,7 @@ class FinalizerController:
             text, deletion.may_go = await self._restore(item, deletion.since)
             deletion.restored_at = time.monotonic()
             log.info("restored the replicas of a deleted service", service=service, result=text, failed=deletion.may_go)
-            self._on_restored(service, text, deletion.may_go)
+            self._on_restored(service, deletion_message(text, deletion.may_go))
         if not deletion.may_go and (reason := self._needed_for(service)):
             if time.monotonic() - deletion.restored_at < wake_timeout(item):
                 self._queue.add_after(service, CHECK_AGAIN_SECONDS)
@@ -145,7 +146,7 @@ class FinalizerController:
             deletion.may_go = True
             text = f"still needed after its wakeTimeout, deleting anyway: {reason}"
             log.warning("deletion timed out, continuing", service=service, reason=reason)
-            self._on_restored(service, text, True)
+            self._on_restored(service, deletion_message(text, failed=True))
         await self._release_service(service, item)
         await remove_finalizer(self._api, item)
         del self._deletions[uid]
@@ -157,7 +158,8 @@ class FinalizerController:
         except ApiError as error:
             if is_transient(error):
                 raise
-            self._on_restored(service, f"failed to release its Service: {error.message}; {release_command(item)}", True)
+            text = f"failed to release its Service: {error.message}; {release_command(item)}"
+            self._on_restored(service, deletion_message(text, failed=True))
 
     async def _restore(self, item: ScaledService, since: float) -> tuple[str, bool]:
         """Return a description of the result and whether it failed. Raises transient errors until the retry timeout."""

@@ -11,6 +11,7 @@ import pytest
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import State, Transition
 from reconciler.engine.explain import moves
+from reconciler.kubernetes.status.event_messages import transition_message, wake_message
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
@@ -44,7 +45,7 @@ class Told:
         """Record an Event, a minute after the one before."""
         for one in moved:
             self.now += timedelta(seconds=60)
-            self.events.saw(self.move(*one))
+            self.events.record(self.name, transition_message(self.move(*one)))
             assert await self.events.flush(GENEROUS_SECONDS)
 
 
@@ -63,7 +64,7 @@ TO_WAKING = (State.ScaledToZero, "DemandSeen", State.Waking, "a client is waitin
 
 async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: Told) -> None:
     await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE, TO_IDLE)
-    told.events.woke(told.name, 1.5, {"signal": 0.002})
+    told.events.record(told.name, wake_message(1.5, {"signal": 0.002}))
     told.events.problems(told.name, [Problem(Reason.HOST_TAKEN, "spec.hosts", "it is taken", "take another")])
     assert await told.events.flush(GENEROUS_SECONDS)
     done = await cli("explain", "web", "-n", cli.namespace, "--system-namespace", cli.namespace, "-o", "json")

@@ -57,6 +57,9 @@ class Scene:
             self.server, self.items, self.services, lambda: self.leads, "zenvoy-0", lambda: self.now, self.pace
         )
 
+    def saw(self, moved: Transition, peer: str | None = None) -> None:
+        self.events.record(moved.service, event_messages.transition_message(moved, peer))
+
     def written(self) -> list[tuple[str, str, str, int]]:
         """Type, reason, note and how often, in the order of their writing."""
         kept = [kept for path, kept in self.server.kept.items() if path.startswith(EVENTS)]
@@ -156,7 +159,7 @@ def test_shorten_long_note_fits_the_limit() -> None:
 async def test_event_regards_the_object() -> None:
     scene = Scene()
     async with writing(scene):
-        scene.events.saw(TO_WAKING, "10.1.2.3:4567")
+        scene.saw(TO_WAKING, "10.1.2.3:4567")
     [(method, path, body)] = scene.server.writes()
     assert (method, path) == ("POST", EVENTS)
     assert body == {
@@ -185,7 +188,7 @@ async def test_event_repetition_is_counted_in_series() -> None:
     async with writing(scene):
         for _ in range(3):
             for told in (TO_IDLE, TO_ACTIVE):
-                scene.events.saw(told)
+                scene.saw(told)
             assert await scene.events.flush(PATIENT)
             scene.now += 30
     assert scene.written() == [
@@ -198,7 +201,7 @@ async def test_event_repetition_is_counted_in_series() -> None:
 async def test_event_queued_repetitions_are_written_once() -> None:
     scene = Scene()
     for _ in range(5):
-        scene.events.saw(TO_IDLE)
+        scene.saw(TO_IDLE)
     async with writing(scene):
         pass
     assert scene.written() == [("Normal", "Idle", "no traffic", 5)]
@@ -208,8 +211,8 @@ async def test_event_queued_repetitions_are_written_once() -> None:
 async def test_event_with_other_text_is_new() -> None:
     scene = Scene()
     async with writing(scene):
-        scene.events.saw(TO_WAKING, "10.1.2.3:4567")
-        scene.events.saw(TO_WAKING, "10.1.2.4:4567")
+        scene.saw(TO_WAKING, "10.1.2.3:4567")
+        scene.saw(TO_WAKING, "10.1.2.4:4567")
     assert [note for _, _, note, _ in scene.written()] == [
         "a client is waiting, first client 10.1.2.3:4567",
         "a client is waiting, first client 10.1.2.4:4567",
@@ -219,14 +222,14 @@ async def test_event_with_other_text_is_new() -> None:
 async def test_event_after_pause_or_expiry_is_new() -> None:
     scene = Scene()
     async with writing(scene):
-        scene.events.saw(TO_IDLE)
+        scene.saw(TO_IDLE)
         assert await scene.events.flush(PATIENT)
         scene.now += 601
-        scene.events.saw(TO_IDLE)
+        scene.saw(TO_IDLE)
         assert await scene.events.flush(PATIENT)
         for path in [path for path in scene.server.kept if path.startswith(EVENTS)]:
             del scene.server.kept[path]
-        scene.events.saw(TO_IDLE)
+        scene.saw(TO_IDLE)
     assert [method for method, _, _ in scene.server.writes()] == ["POST", "POST", "PATCH", "POST"]
     assert scene.written() == [("Normal", "Idle", "no traffic", 1)]
 
@@ -234,9 +237,9 @@ async def test_event_after_pause_or_expiry_is_new() -> None:
 async def test_event_follower_records_nothing() -> None:
     scene = Scene(leads=False)
     async with writing(scene):
-        scene.events.saw(TO_IDLE)
+        scene.saw(TO_IDLE)
         scene.leads = True
-        scene.events.saw(TO_ACTIVE)
+        scene.saw(TO_ACTIVE)
         scene.leads = False
     assert scene.server.calls == []
 
@@ -245,7 +248,7 @@ async def test_event_overflow_drops_and_counts_oldest() -> None:
     scene = Scene(pace=EventLimits(waiting=3, gather=0.001, each_second=100_000))
     with capture_logs() as logs:
         for peer in range(6):
-            scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
+            scene.saw(TO_WAKING, f"10.0.0.{peer}:1")
     async with writing(scene):
         pass
     assert [note[-10:] for _, _, note, _ in scene.written()] == ["10.0.0.3:1", "10.0.0.4:1", "10.0.0.5:1"]
@@ -256,7 +259,7 @@ async def test_event_overflow_drops_and_counts_oldest() -> None:
 async def test_event_warnings_are_written_first() -> None:
     scene = Scene()
     for told in (TO_IDLE, TO_ACTIVE, STALLED):
-        scene.events.saw(told)
+        scene.saw(told)
     async with writing(scene):
         pass
     assert [reason for _, reason, _, _ in scene.written()] == ["WakeStalled", "Idle", "Active"]
@@ -271,9 +274,9 @@ def noisy(number: int) -> tuple[ObjectRef, EventMessage]:
 async def test_event_of_another_namespace_is_not_delayed_by_many() -> None:
     scene = Scene()
     for number in range(5):
-        scene.events.record(*noisy(number))
-    scene.events.saw(TO_IDLE)
-    scene.events.saw(TO_ACTIVE)
+        scene.events.record_about(*noisy(number))
+    scene.saw(TO_IDLE)
+    scene.saw(TO_ACTIVE)
     async with writing(scene):
         pass
     reasons = [body["reason"] for _, _, body in scene.server.writes()]
@@ -282,9 +285,9 @@ async def test_event_of_another_namespace_is_not_delayed_by_many() -> None:
 
 async def test_event_overflow_drops_those_of_the_namespace_with_most() -> None:
     scene = Scene(pace=EventLimits(waiting=3, gather=0.001, each_second=100_000))
-    scene.events.saw(TO_IDLE)
+    scene.saw(TO_IDLE)
     for number in range(9):
-        scene.events.record(*noisy(number))
+        scene.events.record_about(*noisy(number))
     async with writing(scene):
         pass
     assert sorted(body["note"] for _, _, body in scene.server.writes()) == ["mistake 7", "mistake 8", "no traffic"]
@@ -293,7 +296,7 @@ async def test_event_overflow_drops_those_of_the_namespace_with_most() -> None:
 async def test_event_rate_is_limited() -> None:
     scene = Scene(pace=EventLimits(at_once=10, gather=0.001, each_second=50))
     for peer in range(20):
-        scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
+        scene.saw(TO_WAKING, f"10.0.0.{peer}:1")
     begin = time.monotonic()
     async with writing(scene):
         pass
@@ -309,7 +312,7 @@ async def test_event_transient_error_is_retried(fault: Exception) -> None:
     scene.server.faults.extend([fault, fault])
     with capture_logs() as logs:
         async with writing(scene):
-            scene.events.saw(TO_IDLE)
+            scene.saw(TO_IDLE)
     assert scene.written() == [("Normal", "Idle", "no traffic", 1)]
     assert len({body["metadata"]["name"] for _, _, body in scene.server.writes()}) == 1
     assert logs == []
@@ -319,7 +322,7 @@ async def test_event_without_answer_is_written_once() -> None:
     scene = Scene()
     scene.server.faults.append(ApiError(409, "AlreadyExists", "it exists"))
     async with writing(scene):
-        scene.events.saw(TO_IDLE)
+        scene.saw(TO_IDLE)
     assert len(scene.server.calls) == 1
     assert scene.events.failed == 0
 
@@ -330,7 +333,7 @@ async def test_event_rejected_is_dropped_and_logged_once() -> None:
     with capture_logs() as logs:
         async with writing(scene):
             for told in (TO_IDLE, TO_ACTIVE, STALLED):
-                scene.events.saw(told)
+                scene.saw(told)
     assert scene.events.failed == 3
     [told] = logs
     assert told["event"] == "failed to write an Event"
@@ -341,7 +344,7 @@ async def test_event_of_deleted_service_is_not_recorded() -> None:
     scene = Scene()
     scene.items.clear()
     async with writing(scene):
-        scene.events.saw(TO_IDLE)
+        scene.saw(TO_IDLE)
     assert scene.server.calls == []
 
 
@@ -394,7 +397,7 @@ async def test_event_names_are_unique_and_valid() -> None:
     scene = Scene()
     async with writing(scene):
         for _ in range(3):
-            scene.events.record(
+            scene.events.record_about(
                 ObjectRef("v1", "Service", "shop", "a" * 199 + "-b", "uid-8"), EventMessage("A", f"{_}", "B")
             )
     names = [body["metadata"]["name"] for _, _, body in scene.server.writes()]

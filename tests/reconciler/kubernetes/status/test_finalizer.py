@@ -40,7 +40,7 @@ class Scene:
             self.server,
             self.heard,
             lambda: self.leads,
-            lambda *words: self.told.append(words),
+            lambda service, note: self.told.append((service, note.text, note.warning)),
             self._needed,
             self._release,
             FAST,
