@@ -16,7 +16,7 @@ import pytest
 from tests.ports import free_port
 from tests.xds.parts import envoy, plane, until, until_async, upstream
 from xds import ir
-from xds.bootstrap.connection_limits import most_connections
+from xds.bootstrap.document import most_connections
 
 pytestmark = pytest.mark.envoy
 

@@ -11,13 +11,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from xds.resources.proto import (
-    DeltaDiscoveryRequest,
-    DeltaDiscoveryResponse,
-    DiscoveryRequest,
-    DiscoveryResponse,
-    encode,
-)
+from xds.resources import proto
 from xds.resources.snapshot import Resource
 from xds.types import ORDER
 
@@ -76,17 +70,17 @@ class SotwRequest:
 
 def delta_node_id(data: bytes) -> str:
     """Return the node id in an encoded DeltaDiscoveryRequest; empty if there is none. Raises `MalformedError`."""
-    return _word(_decode(DeltaDiscoveryRequest, data).node.id)
+    return _word(_decode(proto.DeltaDiscoveryRequest, data).node.id)
 
 
 def sotw_node_id(data: bytes) -> str:
     """Return the node id in an encoded DiscoveryRequest; empty if there is none. Raises `MalformedError`."""
-    return _word(_decode(DiscoveryRequest, data).node.id)
+    return _word(_decode(proto.DiscoveryRequest, data).node.id)
 
 
 def delta_request(data: bytes) -> DeltaRequest:
     """Decode a DeltaDiscoveryRequest. Raises `MalformedError`."""
-    message = _decode(DeltaDiscoveryRequest, data)
+    message = _decode(proto.DeltaDiscoveryRequest, data)
     versions: Mapping[str, str] = message.initial_resource_versions
     return DeltaRequest(
         type_url=_word(message.type_url),
@@ -112,7 +106,7 @@ class SotwDecoder:
 
     def decode(self, data: bytes) -> SotwRequest:
         """Decode a DiscoveryRequest. Raises `MalformedError`."""
-        message = _decode(DiscoveryRequest, data)
+        message = _decode(proto.DiscoveryRequest, data)
         request = SotwRequest(
             type_url=_word(message.type_url),
             nonce=_word(message.response_nonce),
@@ -134,21 +128,21 @@ def delta_response(
     type_url: str, version: str, nonce: str, resources: Iterable[Resource], removed: Iterable[str]
 ) -> bytes:
     """Encode a DeltaDiscoveryResponse; `version` is for people, each resource has its own."""
-    response = DeltaDiscoveryResponse(
+    response = proto.DeltaDiscoveryResponse(
         type_url=type_url, system_version_info=version, nonce=nonce, removed_resources=removed
     )
     for resource in resources:
         added = response.resources.add(name=resource.name, version=resource.version)
         added.resource.type_url, added.resource.value = type_url, resource.body
-    return encode(response)
+    return proto.encode(response)
 
 
 def sotw_response(type_url: str, version: str, nonce: str, resources: Iterable[Resource]) -> bytes:
     """Encode a DiscoveryResponse."""
-    response = DiscoveryResponse(type_url=type_url, version_info=version, nonce=nonce)
+    response = proto.DiscoveryResponse(type_url=type_url, version_info=version, nonce=nonce)
     for resource in resources:
         response.resources.add(type_url=type_url, value=resource.body)
-    return encode(response)
+    return proto.encode(response)
 
 
 def _decode(kind: Any, data: bytes) -> Any:

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
-from xds.bootstrap import connection_limits, stats_listener, tls
+from xds.bootstrap import stats_listener, tls
 from xds.bootstrap.tls import Tls as Tls
+from xds.names import HTTP_LISTENER, TLS_LISTENER
 
 ADS_CLUSTER = "zenvoy_ads"
 """The reconciler's cluster, which is not a service."""
@@ -40,6 +41,15 @@ _FEATURES = {"envoy.reloadable_features.http_pause_generic_upgrade_request_body"
 _INTERNAL = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
 OPEN_FILES = "open-files"
 """The file with the limit of open files that the bootstrap assumes; the program that starts Envoy sets it."""
+LEAST_OPEN_FILES = 256
+"""The minimum with which Envoy starts reliably."""
+LEAST_RESERVE = 128
+MAX_CONNECTIONS = 1_000_000
+MAX_SCRAPES = 512
+"""Connections to the statistics listener: Prometheus, reconcilers and probes need a few."""
+_MONITOR = (
+    "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+)
 USUAL_OPEN_FILES = 1024
 """The default soft limit of most systems."""
 
@@ -86,14 +96,44 @@ def bootstrap(join: Join) -> dict[str, Any]:
         # For the listener that answers ignored requests to services that are not running (`resources/ignore_rules.py`).
         "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _INTERNAL}}],
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
-        "overload_manager": connection_limits.overload_manager(join.open_files),
-        "layered_runtime": _runtime(join.open_files),
+        "overload_manager": _overload_manager(join.open_files),
+        "layered_runtime": {
+            "layers": [
+                {"name": "zenvoy", "static_layer": {**_listener_limits(join.open_files), **_FEATURES}},
+                {"name": "admin", "admin_layer": {}},
+            ]
+        },
     }
 
 
-def _runtime(open_files: int) -> dict[str, Any]:
-    static = {**connection_limits.listener_limits(open_files), **_FEATURES}
-    return {"layers": [{"name": "zenvoy", "static_layer": static}, {"name": "admin", "admin_layer": {}}]}
+def most_connections(open_files: int) -> int:
+    """Return the number of clients that an Envoy with this limit of open files accepts. Raises `ValueError`.
+
+    An Envoy without a free descriptor aborts, and closes all connections. So it refuses connections before that: a
+    quarter of the descriptors is reserved for listeners, admin, discovery and closing connections, and each client
+    needs two, one of them for the connection to its service or holder.
+    """
+    if open_files < LEAST_OPEN_FILES:
+        raise ValueError(f"open files {open_files}: Envoy requires at least {LEAST_OPEN_FILES}; raise `ulimit -n`")
+    return min(MAX_CONNECTIONS, (open_files - max(LEAST_RESERVE, open_files // 4)) // 2)
+
+
+def _overload_manager(open_files: int) -> dict[str, Any]:
+    """Return the limit on the clients of all listeners; further connections are closed at once.
+
+    https://www.envoyproxy.io/docs/envoy/latest/configuration/operations/overload_manager/overload_manager
+    """
+    monitor = {"@type": _MONITOR, "max_active_downstream_connections": most_connections(open_files)}
+    name = "envoy.resource_monitors.global_downstream_max_connections"
+    return {"resource_monitors": [{"name": name, "typed_config": monitor}]}
+
+
+def _listener_limits(open_files: int) -> dict[str, Any]:
+    """Return the limits of single listeners as runtime keys: clients of a shared one leave room for others."""
+    shared, scrapes = most_connections(open_files) * 3 // 4, min(MAX_SCRAPES, open_files // 16)
+    limits = {HTTP_LISTENER: shared, TLS_LISTENER: shared, stats_listener.LISTENER: scrapes}
+    listeners = {name: {"connection_limit": limit} for name, limit in limits.items()}
+    return {"envoy": {"resource_limits": {"listener": listeners}}}
 
 
 def files(join: Join) -> dict[str, str]:

@@ -13,18 +13,9 @@ from typing import Any
 
 from xds import ir
 from xds.names import HELD, IGNORED_STAT, ignored, stat_name
+from xds.resources import proto
 from xds.resources.http_options import http1_options, http2_options
-from xds.resources.proto import (
-    Cluster,
-    ClusterLoadAssignment,
-    Metadata,
-    ProxyProtocolTransport,
-    RawBuffer,
-    Struct,
-    UpstreamHttpOptions,
-    encode,
-    packed,
-)
+from xds.resources.proto import encode, extension, packed
 
 _UNLIMITED = {"value": 1_000_000_000}
 _CONNECT_TIMEOUT = timedelta(seconds=5)
@@ -37,19 +28,19 @@ _H2C_UPSTREAM_IDLE = timedelta(seconds=60)
 """HTTP/2 servers announce with GOAWAY that they close a connection."""
 _MOST_HEADERS, _MOST_KIB = {"value": 100_000}, {"value": 8192}
 """The limits of a response. Envoy's defaults, 100 and 60 KiB, would cut the answers of some services."""
-_IS_HELD = Struct(fields={HELD: {"bool_value": True}})
-_HELD_METADATA = Metadata(filter_metadata={"envoy.transport_socket_match": _IS_HELD})
+_IS_HELD = proto.Struct(fields={HELD: {"bool_value": True}})
+_HELD_METADATA = proto.Metadata(filter_metadata={"envoy.transport_socket_match": _IS_HELD})
 
 
 def cluster(name: str, protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
     """Encode a service's cluster."""
-    own = Cluster(name=name, alt_stat_name=stat_name(name)) if "." in name else Cluster(name=name)
+    own = proto.Cluster(name=name, alt_stat_name=stat_name(name)) if "." in name else proto.Cluster(name=name)
     return encode(own) + _common(protocol, keepalive_seconds)
 
 
 def ignored_cluster(name: str, protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
     """Encode the cluster for ignored traffic to a service. All such clusters share their statistics."""
-    return encode(Cluster(name=ignored(name), alt_stat_name=IGNORED_STAT)) + _common(protocol, keepalive_seconds)
+    return encode(proto.Cluster(name=ignored(name), alt_stat_name=IGNORED_STAT)) + _common(protocol, keepalive_seconds)
 
 
 def ads(initial_fetch_timeout: timedelta | dict[str, int]) -> dict[str, Any]:
@@ -63,7 +54,7 @@ def _common(protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
     limits = {"max_connections", "max_pending_requests", "max_requests", "max_retries"}
     thresholds = [{"priority": one, **dict.fromkeys(limits, _UNLIMITED)} for one in ("DEFAULT", "HIGH")]
     return encode(
-        Cluster(
+        proto.Cluster(
             type="EDS",
             eds_cluster_config={"eds_config": ads(_FIRST_FETCH_TIMEOUT)},
             connect_timeout=_CONNECT_TIMEOUT,
@@ -85,7 +76,7 @@ def _upstream_protocol(protocol: ir.ServiceProtocol) -> dict[str, Any]:
     elif protocol is ir.ServiceProtocol.AUTO:
         config = {"use_downstream_protocol_config": {**http1, **http2}}
     common = {"idle_timeout": idle_timeout, "max_headers_count": _MOST_HEADERS, "max_response_headers_kb": _MOST_KIB}
-    options = UpstreamHttpOptions(common_http_protocol_options=common, **config)
+    options = proto.UpstreamHttpOptions(common_http_protocol_options=common, **config)
     return {options.DESCRIPTOR.full_name: packed(options)}
 
 
@@ -93,11 +84,9 @@ def _transport_sockets(protocol: ir.ServiceProtocol) -> list[dict[str, Any]]:
     """Return the transport sockets that report the client to a holder, where the connection itself does not."""
     if protocol.is_http:
         return []
-    transport = ProxyProtocolTransport(
-        config={"version": "V2"},
-        transport_socket={"name": "envoy.transport_sockets.raw_buffer", "typed_config": packed(RawBuffer())},
-    )
-    socket = {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": packed(transport)}
+    raw = extension("envoy.transport_sockets.raw_buffer", proto.RawBuffer())
+    transport = proto.ProxyProtocolTransport(config={"version": "V2"}, transport_socket=raw)
+    socket = extension("envoy.transport_sockets.upstream_proxy_protocol", transport)
     return [{"name": HELD, "match": _IS_HELD, "transport_socket": socket}]
 
 
@@ -116,7 +105,7 @@ def socket_address(address: ir.SocketAddress) -> dict[str, Any]:
 
 def load_assignment(name: str, endpoints: Iterable[ir.SocketAddress], held: bool = False) -> bytes:
     """Encode a service's endpoints, sorted and without duplicates; `held` if they are its hold address."""
-    assignment = ClusterLoadAssignment(cluster_name=name)
+    assignment = proto.ClusterLoadAssignment(cluster_name=name)
     if distinct := sorted(set(endpoints), key=lambda address: (address.host, address.port)):
         lb_endpoints = assignment.endpoints.add().lb_endpoints
         metadata = _HELD_METADATA if held else None
@@ -131,4 +120,4 @@ def answers_assignment(name: str, listener: str) -> bytes:
     """Encode the endpoint for ignored traffic to a service that is not running: Envoy's own listener with answers."""
     internal = {"envoy_internal_address": {"server_listener_name": listener}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": internal}}]}]
-    return encode(ClusterLoadAssignment(cluster_name=ignored(name), endpoints=endpoints))
+    return encode(proto.ClusterLoadAssignment(cluster_name=ignored(name), endpoints=endpoints))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from xds.resources.proto import PreserveCase, packed
+from xds.resources.proto import PreserveCase, extension
 
 PASSED_UPGRADES = ("websocket", "tcp", "spdy/3.1")
 """The upgrades that are passed to services, in lower case: `tcp` is that of container engines, SPDY that of Kubernetes.
@@ -15,10 +15,7 @@ Envoy can only pass upgrades that it is configured for. Their first letters diff
 def http1_options() -> dict[str, Any]:
     """Return the HTTP/1.1 options of both sides. Names of headers keep their case, and trailers are passed."""
     formatter = PreserveCase(forward_reason_phrase=True, formatter_type_on_envoy_headers="PROPER_CASE")
-    preserve_case = {
-        "name": "envoy.http.stateful_header_formatters.preserve_case",
-        "typed_config": packed(formatter),
-    }
+    preserve_case = extension("envoy.http.stateful_header_formatters.preserve_case", formatter)
     return {"header_key_format": {"stateful_formatter": preserve_case}, "enable_trailers": True}
 
 

@@ -13,36 +13,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from xds import ir
-from xds.names import (
-    ANSWERS,
-    CLIENT,
-    HTTP_LISTENER,
-    ROUTES,
-    SOURCE,
-    TLS_LISTENER,
-    TRIAL,
-    ignored,
-    own_listener_name,
-    own_routes_name,
-)
+from xds import ir, names
 from xds.resources.clusters import ads, socket_address, tcp_keepalive
 from xds.resources.http_options import PASSED_UPGRADES, http1_options, http2_options, ignored_upgrades
 from xds.resources.ignore_rules import source_ranges
-from xds.resources.local_replies import local_replies
-from xds.resources.proto import (
-    HealthCheck,
-    HttpConnectionManager,
-    Listener,
-    ProxyProtocol,
-    Router,
-    SetFilterState,
-    SetFilterStateOfRequest,
-    TcpProxy,
-    TlsInspector,
-    encode,
-    packed,
-)
+from xds.resources.proto import HttpConnectionManager, Listener, TcpProxy, encode, extension, message_class, packed
 from xds.resources.routes import BACKOFF, MAX_RETRIES, UNLIMITED
 
 _REQUEST_HEADERS_TIMEOUT = timedelta(seconds=10)
@@ -61,22 +36,30 @@ _ANSWER_OPTIONS = ir.ListenerOptions(max_headers_kib=8192, max_headers=100_000)
 """The options of the listener `answers`, which only receives requests that the HTTP listener has accepted."""
 NO_HOST = "no-host.invalid"
 """The host of an HTTP/1.0 request that names none."""
-_ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(suppress_envoy_headers=True))}
+_REASON = "%RESPONSE_CODE_DETAILS%"
+"""Envoy's own name of the reason for an answer, such as `http1.invalid_characters`."""
+_PATH_IS_RELATIVE = {
+    "header_filter": {"header": {"name": ":path", "string_match": {"prefix": "/"}, "invert_match": True}}
+}
+_NO_ROUTE = ["NR"]
+_INVALID_ANSWER = ["UPE"]
+_NO_ANSWER = ["UH", "UF", "UC", "UR", "LR", "UO", "URX", "UT"]
+"""Response flags: no endpoint, and a connection to it that failed, ended, or was reset."""
 
 
 def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all HTTP services share."""
-    chains = [_http_chain(_connection_manager(HTTP_LISTENER, ROUTES, options), options.trusted_hops)]
+    chains = [_http_chain(names.ROUTES, options)]
     filters = _proxy_protocol(options.http_proxy_protocol)
     return encode(
-        Listener(name=HTTP_LISTENER, listener_filters=filters, filter_chains=chains, **_sockets(address, options))
+        Listener(name=names.HTTP_LISTENER, listener_filters=filters, filter_chains=chains, **_sockets(address, options))
     )
 
 
 def tls_listener(address: ir.SocketAddress, chains: Iterable[bytes], options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all TLS services share. Envoy rejects one without chains."""
     before = _proxy_protocol(options.tls_proxy_protocol)
-    return b"".join((_tls_listener(before, name=TLS_LISTENER, **_sockets(address, options)), *chains))
+    return b"".join((_tls_listener(before, name=names.TLS_LISTENER, **_sockets(address, options)), *chains))
 
 
 def tls_filter_chains(service: ir.Upstream) -> bytes:
@@ -87,46 +70,44 @@ def tls_filter_chains(service: ir.Upstream) -> bytes:
     chains = [_tls_filter_chain(name, {"server_names": server_names})]
     if ranges := source_ranges(service.ignore):
         match = {"server_names": server_names, "source_prefix_ranges": ranges}
-        chains.append(_tls_filter_chain(ignored(name), match))
+        chains.append(_tls_filter_chain(names.ignored(name), match))
     return encode(Listener(filter_chains=chains))
 
 
 def own_listener(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
-    """Encode the listener that one TCP or HTTP service has for itself."""
-    chains = [_own_http_chain(service, options)] if service.protocol.is_http else _tcp_chains(service)
-    name = own_listener_name(address)
+    """Encode the listener that one TCP or HTTP service has for itself.
+
+    Its HTTP routes are a resource of their own: Envoy's rejection names one service, and a change closes no connection.
+    """
+    if service.protocol.is_http:
+        own = replace(options, trusted_hops=service.trusted_hops)
+        chains = [_http_chain(names.own_routes_name(service.name), own)]
+    else:
+        chains = _tcp_chains(service)
+    name = names.own_listener_name(address)
     filters = _proxy_protocol(address.port in options.tcp_proxy_protocol)
     return encode(Listener(name=name, listener_filters=filters, filter_chains=chains, **_sockets(address, options)))
 
 
 def answers_listener(name: str) -> bytes:
     """Encode Envoy's own listener of this name, which answers ignored requests to services that are not running."""
-    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, name, _ANSWER_OPTIONS))]}
+    chain = {"filters": [_http_filter(_connection_manager(names.ANSWERS, name, _ANSWER_OPTIONS))]}
     return encode(Listener(name=name, internal_listener={}, filter_chains=[chain]))
 
 
 def trial_of_routes(route_configuration: bytes) -> bytes:
     """Encode the listener in which routes are tried: they are part of it, so that Envoy rejects it with them."""
-    manager = HttpConnectionManager(stat_prefix=TRIAL, http_filters=[_ROUTER])
+    manager = HttpConnectionManager(stat_prefix=names.TRIAL, http_filters=[_ROUTER])
     manager.route_config.MergeFromString(route_configuration)
     # As with routes that are discovered, which may arrive before their clusters.
     manager.route_config.validate_clusters.value = False
     chain = {"filters": [_http_filter(manager)]}
-    return encode(Listener(name=TRIAL, internal_listener={}, filter_chains=[chain]))
+    return encode(Listener(name=names.TRIAL, internal_listener={}, filter_chains=[chain]))
 
 
 def trial_of_chains(chains: Iterable[bytes]) -> bytes:
     """Encode the listener in which filter chains are tried."""
-    return b"".join((_tls_listener([], name=TRIAL, internal_listener={}), *chains))
-
-
-def _own_http_chain(service: ir.Upstream, options: ir.ListenerOptions) -> dict[str, Any]:
-    """Return the filter chain that leads all requests to one service.
-
-    Its routes are a resource of their own: Envoy's rejection names one service, and a change closes no connection.
-    """
-    own = replace(options, trusted_hops=service.trusted_hops)
-    return _http_chain(_connection_manager(HTTP_LISTENER, own_routes_name(service.name), own), own.trusted_hops)
+    return b"".join((_tls_listener([], name=names.TRIAL, internal_listener={}), *chains))
 
 
 def _tcp_chains(service: ir.Upstream) -> list[dict[str, Any]]:
@@ -134,7 +115,7 @@ def _tcp_chains(service: ir.Upstream) -> list[dict[str, Any]]:
     chains: list[dict[str, Any]] = [{"filters": [_tcp_proxy(service.name)]}]
     if ranges := source_ranges(service.ignore):
         match = {"source_prefix_ranges": ranges}
-        chains.append({"filter_chain_match": match, "filters": [_tcp_proxy(ignored(service.name))]})
+        chains.append({"filter_chain_match": match, "filters": [_tcp_proxy(names.ignored(service.name))]})
     return chains
 
 
@@ -147,12 +128,11 @@ def _proxy_protocol(expected: bool) -> list[dict[str, Any]]:
     """Return the listener filter that takes the client's address from a PROXY protocol header, which is required."""
     if not expected:
         return []
-    return [{"name": "envoy.filters.listener.proxy_protocol", "typed_config": packed(ProxyProtocol())}]
+    return [_filter("listener.proxy_protocol", "ProxyProtocol")]
 
 
 def _tls_listener(before: list[dict[str, Any]], **fields: Any) -> bytes:
-    inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config": packed(TlsInspector())}
-    return encode(Listener(listener_filters=[*before, inspector], **fields))
+    return encode(Listener(listener_filters=[*before, _filter("listener.tls_inspector", "TlsInspector")], **fields))
 
 
 def _tls_filter_chain(cluster: str, match: dict[str, Any]) -> dict[str, Any]:
@@ -165,29 +145,28 @@ def _tcp_proxy(cluster: str) -> dict[str, Any]:
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 
 
-def _http_chain(manager: Any, trusted_hops: int) -> dict[str, Any]:
-    return {"filters": [_address_filter(trusted_hops), _http_filter(manager)]}
+def _http_chain(routes: str, options: ir.ListenerOptions) -> dict[str, Any]:
+    manager = _connection_manager(names.HTTP_LISTENER, routes, options)
+    return {"filters": [_address_filter(options.trusted_hops), _http_filter(manager)]}
 
 
 def _http_filter(manager: Any) -> dict[str, Any]:
-    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": packed(manager)}
+    return extension("envoy.filters.network.http_connection_manager", manager)
 
 
 def _address_filter(trusted_hops: int) -> dict[str, Any]:
     """Return the filter that keeps the address of the peer, which is the client unless proxies in front are trusted."""
-    source = [] if trusted_hops else [_address_as(SOURCE, "envoy.network.ip")]
-    config = SetFilterState(on_new_connection=[*source, _address_as(CLIENT, "envoy.string")])
-    return {"name": "envoy.filters.network.set_filter_state", "typed_config": packed(config)}
+    source = [] if trusted_hops else [_address_as(names.SOURCE, "envoy.network.ip")]
+    addresses = [*source, _address_as(names.CLIENT, "envoy.string")]
+    return _filter("network.set_filter_state", "Config", on_new_connection=addresses)
 
 
 def _source_filters(trusted_hops: int) -> list[dict[str, Any]]:
     """Return the filter that keeps the client's address, as trusted proxies have reported it, for the routes."""
     if not trusted_hops:
         return []
-    config = SetFilterStateOfRequest(
-        on_request_headers=[_address_as(SOURCE, "envoy.network.ip")], clear_route_cache=True
-    )
-    return [{"name": "envoy.filters.http.set_filter_state", "typed_config": packed(config)}]
+    source = [_address_as(names.SOURCE, "envoy.network.ip")]
+    return [_filter("http.set_filter_state", "Config", on_request_headers=source, clear_route_cache=True)]
 
 
 def _address_as(key: str, factory: str) -> dict[str, Any]:
@@ -215,7 +194,7 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
         },
         max_request_headers_kb={"value": options.max_headers_kib},
         # The answers to ignored requests are texts of the services file.
-        local_reply_config={} if stat_prefix == ANSWERS else local_replies(options),
+        local_reply_config={} if stat_prefix == names.ANSWERS else _local_replies(options),
         http2_protocol_options={
             **http2_options(),
             "max_concurrent_streams": _MAX_STREAMS,
@@ -252,5 +231,46 @@ def _health_check(path: str) -> list[dict[str, Any]]:
         return []
     query = "" if "?" in path else r"(?:\?.*)?"
     match = {"name": ":path", "string_match": {"safe_regex": {"regex": re.escape(path) + query}}}
-    config = HealthCheck(pass_through_mode={"value": False}, headers=[match])
-    return [{"name": "envoy.filters.http.health_check", "typed_config": packed(config)}]
+    return [_filter("http.health_check", "HealthCheck", pass_through_mode={"value": False}, headers=[match])]
+
+
+def _local_replies(options: ir.ListenerOptions) -> dict[str, Any]:
+    """Return the texts of the answers that Envoy itself gives: who refused a request, and why.
+
+    The answer for an unknown host has the status 404 and its own text.
+    """
+    limits = f"{options.max_headers_kib} KiB (maxHeadersKiB) or {options.max_headers} headers (maxHeaders)"
+    no_path = {"and_filter": {"filters": [_status(404), _PATH_IS_RELATIVE]}}
+    texts = [
+        (_status(431), f"the headers of the request exceed {limits}"),
+        (_any(_status(400), _status(501)), f"Envoy does not accept the request: {_REASON}"),
+        (_any(_flags(_NO_ROUTE), no_path), f"the request does not have the path of a service: {_REASON}"),
+        (_flags(_INVALID_ANSWER), f"the answer of the service is invalid, or has another protocol: {_REASON}"),
+        (_flags(_NO_ANSWER), f"the service did not answer: {_REASON}"),
+    ]
+    return {"mappers": [_mapper(condition, f"zenvoy: {text}\n") for condition, text in texts]}
+
+
+def _mapper(condition: dict[str, Any], text: str) -> dict[str, Any]:
+    return {"filter": condition, "body_format_override": {"text_format_source": {"inline_string": text}}}
+
+
+def _status(code: int) -> dict[str, Any]:
+    value = {"default_value": code, "runtime_key": f"zenvoy.status_{code}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _flags(flags: list[str]) -> dict[str, Any]:
+    return {"response_flag_filter": {"flags": flags}}
+
+
+def _any(*conditions: dict[str, Any]) -> dict[str, Any]:
+    return {"or_filter": {"filters": list(conditions)}}
+
+
+def _filter(name: str, message: str, **fields: Any) -> dict[str, Any]:
+    """Return one of Envoy's filters, by the end of its name and the name of its message."""
+    return extension(f"envoy.filters.{name}", message_class(f"envoy.extensions.filters.{name}.v3.{message}")(**fields))
+
+
+_ROUTER = _filter("http.router", "Router", suppress_envoy_headers=True)

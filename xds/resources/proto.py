@@ -9,6 +9,7 @@ append. So what many services share is encoded once, and a resource with 10,000 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any as AnyMessage
 
@@ -21,6 +22,7 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(_DESCRIPTORS.read_bytes
     POOL.AddSerializedFile(_file.SerializeToString())
 
 
+@cache
 def message_class(name: str) -> AnyMessage:
     """Return the class of the message with this full name."""
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))
@@ -41,16 +43,10 @@ PreserveCase = message_class("envoy.extensions.http.header_formatters.preserve_c
 RawBuffer = message_class("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")
 
 Listener = message_class("envoy.config.listener.v3.Listener")
-HealthCheck = message_class("envoy.extensions.filters.http.health_check.v3.HealthCheck")
 HttpConnectionManager = message_class(
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
-ProxyProtocol = message_class("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol")
-Router = message_class("envoy.extensions.filters.http.router.v3.Router")
-SetFilterState = message_class("envoy.extensions.filters.network.set_filter_state.v3.Config")
-SetFilterStateOfRequest = message_class("envoy.extensions.filters.http.set_filter_state.v3.Config")
 TcpProxy = message_class("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")
-TlsInspector = message_class("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector")
 
 RouteConfiguration = message_class("envoy.config.route.v3.RouteConfiguration")
 Route = message_class("envoy.config.route.v3.Route")
@@ -70,3 +66,8 @@ def encode(message: AnyMessage) -> bytes:
 def packed(message: AnyMessage) -> AnyMessage:
     """Return a message as a `google.protobuf.Any`."""
     return Any(type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}", value=encode(message))
+
+
+def extension(name: str, message: AnyMessage) -> dict[str, AnyMessage]:
+    """Return the configuration of one of Envoy's extensions."""
+    return {"name": name, "typed_config": packed(message)}

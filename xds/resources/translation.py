@@ -8,17 +8,7 @@ from enum import Enum
 from operator import attrgetter
 from types import MappingProxyType
 
-from xds import ir
-from xds.names import (
-    ANSWERS,
-    HTTP_LISTENER,
-    ROUTES,
-    TLS_LISTENER,
-    ignored,
-    own_answers_name,
-    own_listener_name,
-    own_routes_name,
-)
+from xds import ir, names
 from xds.resources import clusters, listeners, routes
 from xds.types import CDS, LDS, RDS
 
@@ -45,22 +35,22 @@ class Parts:
     def clusters(self) -> dict[str, bytes]:
         """The clusters by name."""
         named = {self.service.name: self.cluster}
-        return {**named, ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else named
+        return {**named, names.ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else named
 
     @property
     def answers(self) -> str:
         """The name of the listener inside Envoy that answers ignored requests while it is held; empty if none does."""
-        if (name := own_answers_name(self.service.name)) in self.own.get(LDS, ()):
+        if (name := names.own_answers_name(self.service.name)) in self.own.get(LDS, ()):
             return name
-        return ANSWERS if self.answering_host else ""
+        return names.ANSWERS if self.answering_host else ""
 
 
 class SharedResource(Enum):
     """A resource that contains parts of many services, by its type and its name."""
 
-    HOSTS = RDS, ROUTES, attrgetter("virtual_host")
-    ANSWERS = RDS, ANSWERS, attrgetter("answering_host")
-    CHAINS = LDS, TLS_LISTENER, attrgetter("filter_chain")
+    HOSTS = RDS, names.ROUTES, attrgetter("virtual_host")
+    ANSWERS = RDS, names.ANSWERS, attrgetter("answering_host")
+    CHAINS = LDS, names.TLS_LISTENER, attrgetter("filter_chain")
 
     def __init__(self, type_url: str, resource: str, part: Callable[[Parts], bytes]) -> None:
         """`part` returns a service's part of this resource; empty if it has none."""
@@ -86,14 +76,14 @@ def parts(service: ir.Upstream, options: ir.ListenerOptions = _DEFAULTS) -> Part
 
 
 def _own(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> Resources:
-    own = {own_listener_name(address): listeners.own_listener(service, address, options)}
+    own = {names.own_listener_name(address): listeners.own_listener(service, address, options)}
     if not service.protocol.is_http:
         return {LDS: own}
-    name = own_routes_name(service.name)
+    name = names.own_routes_name(service.name)
     every_host = [routes.virtual_host(service, ["*"])]
     all_routes = {name: routes.route_configuration(every_host, has_any_domain=True, name=name)}
     if service.ignore:
-        name = own_answers_name(service.name)
+        name = names.own_answers_name(service.name)
         own[name] = listeners.answers_listener(name)
         all_routes[name] = routes.answering_configuration([routes.answering_host(service, ["*"])], name)
     return {LDS: own, RDS: all_routes}
@@ -108,14 +98,14 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> dict[str, dict[
     all_routes = {name: encoded for part in alone for name, encoded in part.own.get(RDS, {}).items()}
     if listen.http:
         hosts = [part for part in everything if part.virtual_host]
-        all_listeners[HTTP_LISTENER] = listeners.http_listener(listen.http, listen.options)
-        all_routes[ROUTES] = _routes(hosts, listen.options)
+        all_listeners[names.HTTP_LISTENER] = listeners.http_listener(listen.http, listen.options)
+        all_routes[names.ROUTES] = _routes(hosts, listen.options)
         if answers := [part.answering_host for part in hosts if part.answering_host]:
-            all_listeners[ANSWERS] = listeners.answers_listener(ANSWERS)
-            all_routes[ANSWERS] = routes.answering_configuration(answers)
+            all_listeners[names.ANSWERS] = listeners.answers_listener(names.ANSWERS)
+            all_routes[names.ANSWERS] = routes.answering_configuration(answers)
     chains = [part.filter_chain for part in everything if part.filter_chain]
     if listen.tls and chains:
-        all_listeners[TLS_LISTENER] = listeners.tls_listener(listen.tls, chains, listen.options)
+        all_listeners[names.TLS_LISTENER] = listeners.tls_listener(listen.tls, chains, listen.options)
     return {CDS: all_clusters, LDS: all_listeners, RDS: all_routes}
 
 
