@@ -69,7 +69,7 @@ def _round_ms(ever_used: int) -> float:
 
 async def _rounds(url: str, page: Path, ever_used: int) -> float:
     settings = PrometheusSettings(url, SCRAPE_SECONDS, timeout=10.0)
-    source = PrometheusStats(settings, time.time, lambda: frozenset({NODE}), lambda cluster: cluster)
+    source = PrometheusStats(settings, time.time, lambda: frozenset({NODE}))
     engine = _engine()
     costs: list[float] = []
     began = time.monotonic()

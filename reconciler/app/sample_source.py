@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from reconciler.core.traffic import Pace
 from reconciler.envoy.admin_stats import STATS_PORTS, Admin, AdminStats
 from reconciler.envoy.prometheus.settings import PrometheusSettings
-from reconciler.envoy.xds_router import service_of_stat
 
 if TYPE_CHECKING:
     from reconciler.envoy.prometheus.stats import PrometheusStats
@@ -20,14 +19,14 @@ ADMIN_SPACING_SECONDS = 0.02
 
 def admin(admins: Callable[[], Mapping[str, Admin]], ports: range = STATS_PORTS) -> AdminStats:
     """Return the statistics of Envoys by their admin ports, see `AdminStats`."""
-    return AdminStats(admins, time.time, ADMIN_TIMEOUT_SECONDS, service_of_stat, ports)
+    return AdminStats(admins, time.time, ADMIN_TIMEOUT_SECONDS, ports)
 
 
 def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]]) -> PrometheusStats:
     """Return the statistics of all Envoys that Prometheus scrapes."""
     from reconciler.envoy.prometheus.stats import PrometheusStats
 
-    return PrometheusStats(settings, time.time, envoys, service_of_stat)
+    return PrometheusStats(settings, time.time, envoys)
 
 
 def spacing(settings: PrometheusSettings | None) -> float:

@@ -22,6 +22,8 @@ import aiohttp
 
 from reconciler.core.address import split_address
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from xds.bootstrap.stats_listener import READY, SCRAPE, STATS_PATH
+from xds.names import service_name
 
 FIELDS = {
     "upstream_rq_total": "requests",
@@ -31,9 +33,6 @@ FIELDS = {
     "upstream_cx_rx_bytes_total": "bytes",
     "upstream_cx_tx_bytes_total": "bytes",
 }
-PATH = "/stats"
-SCRAPE = "/stats/prometheus"
-READY = "/ready"
 STOP_LISTENING = ("/healthcheck/fail", "/drain_listeners")
 QUERY = {
     "usedonly": "",
@@ -55,7 +54,7 @@ Admin = Path | str
 
 
 class UnusableStatsError(Exception):
-    """An answer or an address that cannot be used. Its message contains no bytes of the answer."""
+    """An answer or an address that cannot be used, or no answer. Its message contains no bytes of the answer."""
 
 
 class AdminStats:
@@ -69,11 +68,9 @@ class AdminStats:
         admins: Callable[[], Mapping[str, Admin]],
         now: Callable[[], float],
         timeout: float,
-        service_of: Callable[[str], str],
         ports: range = STATS_PORTS,
     ) -> None:
-        self._admins, self._now, self._timeout, self._service_of = admins, now, timeout, service_of
-        self._ports = ports
+        self._admins, self._now, self._timeout, self._ports = admins, now, timeout, ports
         self._sessions: dict[Admin, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -117,32 +114,27 @@ class AdminStats:
     async def sample(self) -> Sample:
         taken_at = self._now()
         admins = dict(self._admins())
-        await self._forget(frozenset(self._sessions) - frozenset(admins.values()))
+        for gone in self._sessions.keys() - set(admins.values()):
+            await self._sessions.pop(gone).close()
         answers = await asyncio.gather(*(self._read(admin) for admin in admins.values()))
-        readings: dict[str, EnvoyReading] = {}
-        missing: dict[str, str] = {}
-        for envoy, answer in zip(admins, answers, strict=True):
-            if isinstance(answer, str):
-                missing[envoy] = answer
-            else:
-                readings[envoy] = answer
+        by_envoy = dict(zip(admins, answers, strict=True))
+        readings = {envoy: answer for envoy, answer in by_envoy.items() if not isinstance(answer, str)}
+        missing = {envoy: answer for envoy, answer in by_envoy.items() if isinstance(answer, str)}
         return Sample(taken_at, readings, missing)
 
     async def _read(self, admin: Admin) -> EnvoyReading | str:
+        """Return the reading of an Envoy, or the reason why there is none."""
         if not admin:
             return "it did not report the address of its statistics; generate its bootstrap with --stats-address"
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._reading(admin)
+                parser = Parser()
+                process = await self._fetch(admin, STATS_PATH, QUERY, MAX_BYTES, parser.feed)
+                return replace(parser.reading(), process=process)
         except TimeoutError:
             return f"its admin port did not answer within {self._timeout:g} s"
         except (UnusableStatsError, aiohttp.ClientError, OSError, ValueError) as error:
             return f"its admin port: {_describe(error)}"
-
-    async def _reading(self, admin: Admin) -> EnvoyReading:
-        parser = Parser(self._service_of)
-        process = await self._fetch(admin, PATH, QUERY, MAX_BYTES, parser.feed)
-        return replace(parser.reading(), process=process)
 
     async def _fetch(
         self, admin: Admin, path: str, query: Mapping[str, str], most_bytes: int, take: Callable[[bytes], None]
@@ -193,16 +185,11 @@ class AdminStats:
             raise UnusableStatsError(f"port {number} is not allowed; allowed by --stats-ports: {allowed}")
         return admin
 
-    async def _forget(self, admins: frozenset[Admin]) -> None:
-        for admin in admins:
-            await self._sessions.pop(admin).close()
-
 
 class Parser:
     """An incremental parser of Envoy's plain text: `name: value` on each line."""
 
-    def __init__(self, service_of: Callable[[str], str]) -> None:
-        self._service_of = service_of
+    def __init__(self) -> None:
         self._counted: dict[str, dict[str, int]] = {}
         self._uptime: float | None = None
         self._lines, self._rest = 0, b""
@@ -235,7 +222,7 @@ class Parser:
             self._uptime = float(value)
             return
         field = FIELDS[figure.decode()]
-        counters = self._counted.setdefault(self._service_of(cluster.decode(errors="replace")), {})
+        counters = self._counted.setdefault(service_name(cluster.decode(errors="replace")), {})
         counters[field] = counters.get(field, 0) + int(value)
 
 

@@ -16,12 +16,8 @@ from reconciler.core.spec import Spec
 from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.router import Report, RouteState
 from xds import ir
-from xds.names import service_name
 from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Node, NodeEvent, XdsServer
 from xds.types import LDS
-
-__all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "grpc_options", "service_of_stat"]
-
 
 MAX_CONNECTIONS = 10_240
 """The limit on connections of a gRPC port: two for each of 5,000 nodes, and a few more.
@@ -42,8 +38,6 @@ FORGET_SECONDS = 300.0
 DEFAULT_PROXY = ProxySettings()
 CLAIMS = {method: (StreamKind.XDS, claimed) for method, claimed in CLAIMED_NODE.items()}
 """By method, the kind of stream, and how to read the node id from its first message."""
-service_of_stat = service_name
-"""Returns the service that a name in Envoy's statistics belongs to."""
 
 
 def address(text: str) -> ir.SocketAddress:

@@ -29,7 +29,7 @@ from reconciler.core.traffic import Sample
 from reconciler.envoy.admin_stats import Parser, UnusableStatsError
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
-from reconciler.envoy.xds_router import service, service_of_stat
+from reconciler.envoy.xds_router import service
 from reconciler.http_get import parse_status
 from reconciler.kubernetes.config import annotations
 from reconciler.kubernetes.config.busy import busy_until
@@ -170,7 +170,7 @@ def _translate(specs: list[Spec]) -> None:
 
 def admin_stats(data: bytes) -> None:
     """Read the statistics that an Envoy's admin port answers with."""
-    parser = Parser(service_of_stat)
+    parser = Parser()
     with suppress(UnusableStatsError, ValueError):
         parser.feed(data)
         parser.reading()
@@ -286,7 +286,7 @@ def prometheus_answer(data: bytes) -> None:
     settings = PrometheusSettings(server.url, scrape_interval=1.0)
 
     async def sample() -> Sample:
-        stats = PrometheusStats(settings, lambda: NOW, lambda: frozenset({"envoy-1"}), service_of_stat)
+        stats = PrometheusStats(settings, lambda: NOW, lambda: frozenset({"envoy-1"}))
         try:
             return await stats.sample()
         finally:

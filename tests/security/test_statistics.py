@@ -64,7 +64,7 @@ async def server(write: Write) -> AsyncIterator[tuple[int, list[bytes]]]:
 async def sampled(port: int, good: int) -> Sample:
     """Take one sample of a hostile Envoy and of a good one."""
     admins = {"evil": f"127.0.0.1:{port}", "good": f"127.0.0.1:{good}"}
-    stats = AdminStats(lambda: admins, time.time, 30.0, str, range(1024, 65536))
+    stats = AdminStats(lambda: admins, time.time, 30.0, range(1024, 65536))
     try:
         return await stats.sample()
     finally:
@@ -106,7 +106,7 @@ async def test_statistics_redirect_is_not_followed() -> None:
 
 async def test_statistics_port_not_allowed_is_not_asked() -> None:
     async with server(answer(GOOD)) as (port, asked):
-        stats = AdminStats(lambda: {"evil": f"127.0.0.1:{port}"}, time.time, 2.0, str)
+        stats = AdminStats(lambda: {"evil": f"127.0.0.1:{port}"}, time.time, 2.0)
         sample = await stats.sample()
         await stats.close()
     assert asked == []
@@ -154,7 +154,7 @@ PROMETHEUS = {
 async def test_prometheus_hostile_answer_makes_sample_unknown(write: Write, why: str) -> None:
     async with server(write) as (port, _):
         settings = PrometheusSettings(f"http://127.0.0.1:{port}", 1.0, timeout=60.0)
-        stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}), str)
+        stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}))
         sample = await stats.sample()
         await stats.close()
     assert sample.source_failed
@@ -180,7 +180,7 @@ async def test_prometheus_answer_that_never_ends_is_cut() -> None:
 
     async with server(drip) as (port, _):
         settings = Cut(f"http://127.0.0.1:{port}", 1.0, timeout=60.0)
-        stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}), str)
+        stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}))
         sample = await stats.sample()
         await stats.close()
     assert "not complete after 1.5 s" in sample.missing["one"]

@@ -7,12 +7,13 @@ import grpc
 import pytest
 import yaml
 
-from reconciler.envoy.admin_stats import PATH, QUERY, SCRAPE
+from reconciler.envoy.admin_stats import QUERY
 from tests.ports import free_port
 from tests.xds.certificates import Mounted, authority
 from tests.xds.parts import Plane, envoy, plane, until, until_async
 from xds import ir
 from xds.bootstrap.document import Tls
+from xds.bootstrap.stats_listener import SCRAPE, STATS_PATH
 from xds.bootstrap.tls import secrets
 
 pytestmark = pytest.mark.envoy
@@ -50,7 +51,7 @@ async def test_stats_listener_other_admin_paths_are_refused(tmp_path) -> None:
         status, text = await asked(stats, SCRAPE, params={"usedonly": ""})
         assert status == 200
         assert 'envoy_server_uptime{zenvoy_node="envoy-1"}' in text
-        status, text = await asked(stats, PATH, params=QUERY)
+        status, text = await asked(stats, STATS_PATH, params=QUERY)
         assert status == 200
         assert "server.uptime: " in text
 

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import create_urllib3_context
 
-from reconciler.envoy.prometheus.rows import UnusableAnswerError
+from reconciler.envoy.admin_stats import UnusableStatsError
 from reconciler.envoy.prometheus.settings import PrometheusSettings, read_headers, read_secret
 from reconciler.proxy_environment import proxy_for
 
@@ -54,24 +54,24 @@ class Client:
         """Return the result of a query: the rows of a vector, or a scalar. Its shape is not checked.
 
         `envoys` is the number of Envoys that the result may describe; it bounds the size.
-        Raises `UnusableAnswerError`, and `ValueError` for an answer that is not JSON.
+        Raises `UnusableStatsError`, and `ValueError` for an answer that is not JSON.
         """
         self._transport.bytes_max = min(BYTES_MAX, BYTES_PER_ENVOY_MAX * max(1, envoys))
         try:
             self._prometheus.headers = self._headers()
             return self._prometheus.custom_query(text)
         except requests.Timeout:
-            raise UnusableAnswerError("it did not answer in time") from None
+            raise UnusableStatsError("it did not answer in time") from None
         except requests.ConnectionError:
-            raise UnusableAnswerError("it cannot be reached") from None
+            raise UnusableStatsError("it cannot be reached") from None
         except RecursionError:
-            raise UnusableAnswerError("its answer is nested too deeply") from None
+            raise UnusableStatsError("its answer is nested too deeply") from None
         except OSError as error:
             if isinstance(error, requests.RequestException):
-                raise UnusableAnswerError(f"its answer is not valid HTTP ({type(error).__name__})") from None
-            raise UnusableAnswerError(f"its file of headers or its token cannot be read: {error.strerror}") from error
+                raise UnusableStatsError(f"its answer is not valid HTTP ({type(error).__name__})") from None
+            raise UnusableStatsError(f"its file of headers or its token cannot be read: {error.strerror}") from error
         except PrometheusApiClientException:
-            raise UnusableAnswerError("it answered with an error") from None
+            raise UnusableStatsError("it answered with an error") from None
 
     def _headers(self) -> dict[str, str]:
         settings = self._settings
@@ -80,7 +80,7 @@ class Client:
             if settings.bearer_token_file:
                 headers["Authorization"] = f"Bearer {read_secret(settings.bearer_token_file)}"
         except ValueError as error:
-            raise UnusableAnswerError(str(error)[:200]) from None
+            raise UnusableStatsError(str(error)[:200]) from None
         return {**headers, "Accept-Encoding": "identity"}
 
 
@@ -117,11 +117,11 @@ class _Transport(HTTPAdapter):
         response = super().send(request, *args, **{**options, "stream": True})
         try:
             if response.is_redirect:
-                raise UnusableAnswerError(f"HTTP status {response.status_code}: redirects are not followed")
+                raise UnusableStatsError(f"HTTP status {response.status_code}: redirects are not followed")
             if response.status_code != 200:
-                raise UnusableAnswerError(f"HTTP status {response.status_code}")
+                raise UnusableStatsError(f"HTTP status {response.status_code}")
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise UnusableAnswerError("its answer is compressed, although plain text was requested")
+                raise UnusableStatsError("its answer is compressed, although plain text was requested")
             body = self._read(response, deadline)
         finally:
             response.close()
@@ -136,19 +136,19 @@ class _Transport(HTTPAdapter):
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
                 body += chunk
                 if len(body) > self.bytes_max:
-                    raise UnusableAnswerError(f"its answer exceeds {self.bytes_max} bytes")
+                    raise UnusableStatsError(f"its answer exceeds {self.bytes_max} bytes")
                 if time.monotonic() > deadline:
-                    raise UnusableAnswerError(f"its answer is not complete after {self._seconds_max:g} s")
+                    raise UnusableStatsError(f"its answer is not complete after {self._seconds_max:g} s")
         except ReadTimeoutError:
-            raise UnusableAnswerError("it did not answer in time") from None
+            raise UnusableStatsError("it did not answer in time") from None
         except HTTPError:
-            raise UnusableAnswerError("its answer is cut short") from None
+            raise UnusableStatsError("its answer is cut short") from None
         return bytes(body)
 
 
 def _check_complete(body: bytes) -> None:
     envelope = msgspec.json.decode(body, type=_Envelope)
     if envelope.warnings:
-        raise UnusableAnswerError("it has warnings, so its answer may be partial")
+        raise UnusableStatsError("it has warnings, so its answer may be partial")
     if envelope.is_partial:
-        raise UnusableAnswerError("its answer is partial")
+        raise UnusableStatsError("its answer is partial")

@@ -9,21 +9,16 @@ each figure must be present for the ADS cluster, which every connected Envoy use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.traffic import Counters
+from reconciler.envoy import admin_stats
 from xds.bootstrap.document import ADS_CLUSTER, NODE_TAG
+from xds.names import service_name
 
-FIELDS = {
-    "envoy_cluster_upstream_rq_total": "requests",
-    "envoy_cluster_upstream_rq_active": "active_requests",
-    "envoy_cluster_upstream_cx_total": "connections",
-    "envoy_cluster_upstream_cx_active": "active_connections",
-    "envoy_cluster_upstream_cx_rx_bytes_total": "bytes",
-    "envoy_cluster_upstream_cx_tx_bytes_total": "bytes",
-}
+FIELDS = {f"envoy_cluster_{name}": field for name, field in admin_stats.FIELDS.items()}
 UPTIME = "envoy_server_uptime"
 CLUSTER_TAG = "envoy_cluster_name"
 FIGURE_LIMIT = 2.0**63
@@ -34,10 +29,6 @@ QUERY = (
     '{__name__=~"envoy_cluster_upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|envoy_server_uptime",'
     f'{NODE_TAG}!=""}} or label_replace(timestamp({UPTIME}{{{NODE_TAG}!=""}}), "{SCRAPED}", "at", "", "")'
 )
-
-
-class UnusableAnswerError(Exception):
-    """An answer from which usage cannot be determined, or no answer; the message is for display."""
 
 
 @dataclass(slots=True)
@@ -66,9 +57,7 @@ class Scraped:
         return f"Prometheus lacks {', '.join(absent)} of it" if absent else None
 
 
-def read(
-    rows: Iterable[Mapping[str, Any]], expected: Collection[str], service_of: Callable[[str], str]
-) -> dict[str, Scraped]:
+def read(rows: Iterable[Mapping[str, Any]], expected: Collection[str]) -> dict[str, Scraped]:
     """Return the scrape of each expected Envoy. Raises Python's own errors for malformed rows.
 
     Rows of other Envoys are ignored: any target may have this label. If two jobs scrape one Envoy, the older scrape
@@ -93,16 +82,16 @@ def read(
         if name == UPTIME:
             envoy.uptime = value if envoy.uptime is None else min(envoy.uptime, value)
         else:
-            _count(envoy, name, labels.get(CLUSTER_TAG), int(value), service_of)
+            _count(envoy, name, labels.get(CLUSTER_TAG), int(value))
     return envoys
 
 
-def _count(envoy: Scraped, name: str, cluster: str | None, value: int, service_of: Callable[[str], str]) -> None:
+def _count(envoy: Scraped, name: str, cluster: str | None, value: int) -> None:
     figure = FIELDS[name]
     if not cluster:
         envoy.unlabeled = name
     elif cluster == ADS_CLUSTER:
         envoy.ads_figures.add(name)
     else:
-        counted = envoy.services.setdefault(service_of(cluster), {})
+        counted = envoy.services.setdefault(service_name(cluster), {})
         counted[figure] = counted.get(figure, 0) + value

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 
 from reconciler.core.traffic import EnvoyReading, Sample
+from reconciler.envoy.admin_stats import UnusableStatsError
 from reconciler.envoy.prometheus.client import Client
-from reconciler.envoy.prometheus.rows import QUERY, UPTIME, Scraped, UnusableAnswerError, read
+from reconciler.envoy.prometheus.rows import QUERY, UPTIME, Scraped, read
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.threads import in_thread
 
@@ -28,9 +29,8 @@ class PrometheusStats:
         settings: PrometheusSettings,
         now: Callable[[], float],
         expected: Callable[[], frozenset[str]],
-        service_of: Callable[[str], str],
     ) -> None:
-        self._settings, self._now, self._expected, self._service_of = settings, now, expected, service_of
+        self._settings, self._now, self._expected = settings, now, expected
         self._scrapes: dict[str, tuple[float, float]] = {}
         """By Envoy, the time of its latest scrape by Prometheus' clock, and by ours."""
         self._client = Client(settings)
@@ -58,22 +58,22 @@ class PrometheusStats:
             ahead = self._clock_ahead()
             known_at = self._now()  # the transfer of a large answer must not make its scrapes look old
             rows = self._client.query(QUERY, len(expected))
-            return self._made(expected, known_at, ahead, read(rows, expected, self._service_of))
-        except UnusableAnswerError as error:
+            return self._made(expected, known_at, ahead, read(rows, expected))
+        except UnusableStatsError as error:
             return _failed(asked_at, expected, str(error))
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             return _failed(asked_at, expected, f"its answer cannot be parsed ({type(error).__name__})")
 
     def _clock_ahead(self) -> float:
-        """Return the lead of Prometheus' clock in seconds. Raises `UnusableAnswerError` beyond the tolerance."""
+        """Return the lead of Prometheus' clock in seconds. Raises `UnusableStatsError` beyond the tolerance."""
         before = self._now()
         moment = float(self._client.query("time()")[1])
         after = self._now()
         if not isfinite(moment):
-            raise UnusableAnswerError("its time is not a number")
+            raise UnusableStatsError("its time is not a number")
         ahead = moment - (before + after) / 2
         if abs(ahead) > CLOCK_TOLERANCE_SECONDS + (after - before) / 2:
-            raise UnusableAnswerError(f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours")
+            raise UnusableStatsError(f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours")
         return ahead
 
     def _made(self, expected: frozenset[str], known_at: float, ahead: float, envoys: Mapping[str, Scraped]) -> Sample:

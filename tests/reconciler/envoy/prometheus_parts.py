@@ -107,9 +107,7 @@ async def prometheus(directory: Path, target: str, rules: Mapping[str, Sequence[
 
 def source(url: str, nodes: set[str], ahead: float = 0.0, timeout: float = 10.0) -> PrometheusStats:
     settings = PrometheusSettings(url, SCRAPE_SECONDS, timeout=timeout)
-    return PrometheusStats(
-        settings, lambda: time.time() + ahead, lambda: frozenset(nodes), lambda name: name.replace("~", ".")
-    )
+    return PrometheusStats(settings, lambda: time.time() + ahead, lambda: frozenset(nodes))
 
 
 async def sampled(stats: PrometheusStats, wanted: Callable[[Sample], bool]) -> Sample:

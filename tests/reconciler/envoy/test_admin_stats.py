@@ -24,12 +24,8 @@ server.uptime: 99
 """
 
 
-def service_of(cluster: str) -> str:
-    return cluster.replace("~", ".")
-
-
 def reading(text: str) -> EnvoyReading:
-    parser = Parser(service_of)
+    parser = Parser()
     for at in range(0, len(text), 7):
         parser.feed(text[at : at + 7].encode())
     return parser.reading()
@@ -67,7 +63,7 @@ async def serve(path: Path, answer: web.StreamResponse | None) -> web.AppRunner:
 
 
 async def sampled(admins: Mapping[str, Admin]) -> tuple[set[str], dict[str, str], float]:
-    source = AdminStats(lambda: admins, lambda: 1000.0, 1.0, service_of, range(1, 65536))
+    source = AdminStats(lambda: admins, lambda: 1000.0, 1.0, range(1, 65536))
     try:
         sample = await source.sample()
     finally:

@@ -117,7 +117,7 @@ async def test_prometheus_expected_is_called_on_the_event_loop() -> None:
         threads.add(threading.get_ident())
         return frozenset({"one"})
 
-    stats = PrometheusStats(PrometheusSettings("http://127.0.0.1:9", 1.0), time.time, expected, str)
+    stats = PrometheusStats(PrometheusSettings("http://127.0.0.1:9", 1.0), time.time, expected)
     await stats.sample()
     assert threads == {threading.get_ident()}
     await stats.close()
@@ -164,7 +164,7 @@ async def test_prometheus_slow_large_answer_keeps_scrapes_fresh() -> None:
 
     async with served(evaluates(lambda: now, slowly, [])) as port:
         settings = PrometheusSettings(f"http://127.0.0.1:{port}", SCRAPE_SECONDS)
-        stats = PrometheusStats(settings, lambda: now, lambda: frozenset({"one"}), str)
+        stats = PrometheusStats(settings, lambda: now, lambda: frozenset({"one"}))
         sample = await stats.sample()
         await stats.close()
     assert sample.missing == {}
@@ -183,7 +183,7 @@ async def test_prometheus_scrape_between_queries_is_not_a_restart() -> None:
 
     async with served(evaluates(lambda: now, scraped, [])) as port:
         settings = PrometheusSettings(f"http://127.0.0.1:{port}", SCRAPE_SECONDS)
-        stats = PrometheusStats(settings, lambda: now, lambda: frozenset({"one"}), str)
+        stats = PrometheusStats(settings, lambda: now, lambda: frozenset({"one"}))
         readings = [(await stats.sample()).envoys["one"] for _ in range(3)]
         await stats.close()
     assert [reading.uptime for reading in readings] == [SCRAPE_SECONDS * number for number in (1, 2, 3)]
@@ -244,7 +244,7 @@ async def test_prometheus_headers_and_rotated_token_are_sent(tmp_path: Path) -> 
         settings = PrometheusSettings(
             f"http://127.0.0.1:{port}", 1.0, headers_file=str(headers), bearer_token_file=str(token)
         )
-        stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}), str)
+        stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}))
         for secret in ("first", "second"):
             token.write_text(secret + "\n")
             await stats.sample()

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from urllib3.util.ssl_ import create_urllib3_context
 
+from reconciler.envoy.admin_stats import UnusableStatsError
 from reconciler.envoy.prometheus import client
-from reconciler.envoy.prometheus.rows import UnusableAnswerError
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from tests.certificates import without_key_identifiers
 from tests.ports import free_port
@@ -83,5 +83,5 @@ async def test_prometheus_authority_without_key_identifier_is_accepted(
     own.load_cert_chain(pair)
     async for port in listening(own):
         assert await asked(f"https://127.0.0.1:{port}", str(authority)) == RESULT
-        with pytest.raises(UnusableAnswerError, match="cannot be reached"):
+        with pytest.raises(UnusableStatsError, match="cannot be reached"):
             await asked(f"https://127.0.0.1:{port}")

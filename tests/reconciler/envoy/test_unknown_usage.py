@@ -37,7 +37,7 @@ def of_replicas(*listed: str, settle: float = 0.0) -> Unknown | None:
 
 async def of_prometheus() -> Unknown | None:
     nowhere = PrometheusSettings("http://127.0.0.1:1", 1.0, timeout=5.0)
-    source = PrometheusStats(nowhere, lambda: 2.0, lambda: EDGE, str)
+    source = PrometheusStats(nowhere, lambda: 2.0, lambda: EDGE)
     return Window(sample(1.0), await source.sample(), EDGE).unknown()
 
 

@@ -10,10 +10,11 @@ import grpc
 import pytest
 
 from reconciler.core.spec import Spec
-from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter, options, service
+from reconciler.envoy.xds_router import XdsRouter, options, service
 from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.router import RouteState
 from tests.reconciler.replication.test_peers import POD, WEB, Envoy, until
+from xds.server import GRPC_OPTIONS
 
 SHORT_SECONDS = 0.3
 

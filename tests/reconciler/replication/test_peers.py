@@ -21,7 +21,7 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import AnyIp
-from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.envoy.xds_router import XdsRouter
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
@@ -32,6 +32,7 @@ from tests.fakes.member_list import MemberList
 from tests.ports import free_port
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
 from tproxy import wire
+from xds.server import GRPC_OPTIONS
 from xds.types import CDS, EDS
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
