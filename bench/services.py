@@ -27,7 +27,7 @@ from bench.processes import cpu_seconds, free_port, go_ahead, resident_bytes, ru
 from bench.table import Row
 from reconciler.cli.control_client import ask
 from reconciler.local.open_files import limit
-from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
 from reconciler.plan import AtLeast, Scale
 from reconciler.ports.backend import Report, WorkloadStatus

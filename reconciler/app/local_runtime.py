@@ -43,7 +43,7 @@ from reconciler.envoy.xds_router import XdsRouter
 from reconciler.local.file_watch import load, log_problems, watch
 from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
-from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.services_file import FileProblem, ServicesFile
 from reconciler.local.sockets import listening_sockets
 from reconciler.local.sqlite_store import SqliteStore

@@ -18,7 +18,7 @@ from reconciler.core.text import format_duration, join_words, pluralize
 from reconciler.core.traffic import Sample, in_flight
 from reconciler.engine.service import ManagedService
 from reconciler.envoy.admin_stats import AdminStats
-from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.state_dir import NODE
 
 log = structlog.get_logger(__name__)

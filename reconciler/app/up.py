@@ -29,7 +29,8 @@ from reconciler.local import bundled_prometheus, private_files
 from reconciler.local.open_files import limit
 from reconciler.local.process_health import unready
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
-from reconciler.local.processes import ProcessBackend, read_notes
+from reconciler.local.processes.backend import ProcessBackend
+from reconciler.local.processes.notes import read_notes
 from reconciler.local.processes.ports import free_port
 from reconciler.local.service_manager import READY, STOPPING, ServiceManager, status
 from reconciler.local.services_file import ServicesFile

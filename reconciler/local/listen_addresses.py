@@ -32,7 +32,6 @@ class BusyAddress:
     """An address that another program uses."""
 
     owner: str
-    wanted: str
     reason: str
     """The address, the error, and the program that uses it, if known."""
     instead: str | None
@@ -43,14 +42,6 @@ class BusyAddress:
         return f"{self.owner} cannot listen on {self.reason}; {kept}; retrying every second"
 
 
-@dataclass(frozen=True, slots=True)
-class AddressChoice:
-    """The addresses to listen on, and the busy ones, by owner."""
-
-    served: Mapping[str, str]
-    busy: Mapping[str, BusyAddress]
-
-
 def configured_addresses(file: ServicesFile) -> dict[str, str]:
     """Return the addresses of the file, by owner."""
     shared = {HTTP: file.listen_http, TLS: file.listen_tls}
@@ -58,18 +49,21 @@ def configured_addresses(file: ServicesFile) -> dict[str, str]:
     return {owner: address for owner, address in {**shared, **own}.items() if address}
 
 
-def choose(asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str, str]) -> AddressChoice:
+def choose(
+    asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, BusyAddress]]:
     """Choose an address for each owner: the configured one, or the previous one while that is `taken`.
 
-    `kept` are the previous addresses by owner, `taken` the reasons why addresses are in use.
+    `kept` are the previous addresses by owner, `taken` the reasons why addresses are in use. Returns the addresses to
+    listen on, and the busy ones, by owner.
     """
     served = {owner: address for owner, address in asked.items() if address not in taken}
     busy = {}
     for owner in asked.keys() - served.keys():
         old = kept.get(owner)
         is_usable = old is not None and old not in taken and old not in served.values()
-        busy[owner] = BusyAddress(owner, asked[owner], taken[asked[owner]], old if is_usable else None)
-    return AddressChoice({**served, **{one.owner: one.instead for one in busy.values() if one.instead}}, busy)
+        busy[owner] = BusyAddress(owner, taken[asked[owner]], old if is_usable else None)
+    return {**served, **{one.owner: one.instead for one in busy.values() if one.instead}}, busy
 
 
 async def when_free(option: str, address: str, serve: Callable[[], Awaitable[None]]) -> None:
@@ -96,7 +90,9 @@ class ListenAddresses:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._choice = AddressChoice({}, {})
+        self.served: Mapping[str, str] = {}
+        """The addresses that Envoy is to listen on, by owner."""
+        self._busy: Mapping[str, BusyAddress] = {}
         self._before: Mapping[str, str] = {}
         """The addresses before the latest change, which Envoy may reject."""
         self._taken: Mapping[str, str] = {}
@@ -105,14 +101,9 @@ class ListenAddresses:
         self.lock = asyncio.Lock()
 
     @property
-    def served(self) -> Mapping[str, str]:
-        """The addresses that Envoy is to listen on, by owner."""
-        return self._choice.served
-
-    @property
     def busy(self) -> list[BusyAddress]:
         """The addresses that another program uses."""
-        return [busy for _, busy in sorted(self._choice.busy.items())]
+        return [busy for _, busy in sorted(self._busy.items())]
 
     def distrust(self) -> None:
         """Probe again: Envoy rejected an update, and may have found an address in use."""
@@ -132,23 +123,23 @@ class ListenAddresses:
 
     def choose(self, file: ServicesFile) -> bool:
         """Choose by the latest probe; return whether the addresses have changed."""
-        before, asked = self._choice, configured_addresses(file)
-        kept = {owner: address for owner, address in before.served.items() if address not in self._taken}
-        self._choice = choose(asked, {**self._before, **kept}, self._taken)
-        if self._choice.served != before.served:
-            self._before = before.served
+        before, busy_before = self.served, self._busy
+        kept = {owner: address for owner, address in before.items() if address not in self._taken}
+        self.served, self._busy = choose(configured_addresses(file), {**self._before, **kept}, self._taken)
+        if self.served != before:
+            self._before = before
         for busy in self.busy:
-            if before.busy.get(busy.owner) != busy:
+            if busy_before.get(busy.owner) != busy:
                 log.error("cannot listen", owner=busy.owner, reason=str(busy))
-        for owner in before.busy.keys() & self._choice.served.keys() - self._choice.busy.keys():
-            log.info("listening", owner=owner, address=self._choice.served[owner])
-        return self._choice.served != before.served
+        for owner in busy_before.keys() & self.served.keys() - self._busy.keys():
+            log.info("listening", owner=owner, address=self.served[owner])
+        return self.served != before
 
     async def run(self, file: Callable[[], ServicesFile], changed: Callable[[], None]) -> None:
         """Retry busy addresses until cancelled; call `changed` when the addresses have changed."""
         while True:
             try:
-                async with asyncio.timeout(RETRY_SECONDS if self._choice.busy else None):
+                async with asyncio.timeout(RETRY_SECONDS if self._busy else None):
                     await self._wakeup.wait()
             except TimeoutError:
                 pass

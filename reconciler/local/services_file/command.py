@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from signal import Signals
 
 from reconciler.core.spec import Protocol
 from reconciler.core.text import closest_match
-from reconciler.local.account import Account
 from reconciler.local.processes.program import PLACEHOLDER, Program
 from reconciler.local.services_file.availability import check_command, check_folder, read_directory, read_user
 from reconciler.local.services_file.shell_syntax import is_script, joined_lines, shell_syntax
@@ -30,7 +29,11 @@ _SHELL_PORT = re.compile(r"\$(?:\{(?:PORT|port)(?:[^\w}][^}]*)?\}|(?:PORT|port)\
 def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
     """Return the program of a service; `folder` is the folder of the services file."""
     environment = _environment(fields["env"]) if "env" in fields else {}
-    command = _command(fields["command"], environment) if "command" in fields else []
+    ready = fields["ready"].fields(("http", "command"), READY_EXAMPLE) if "ready" in fields else {}
+    busy = _busy_check(fields["busy"]) if "busy" in fields else {}
+    command, ready_command, busy_command = (
+        _command(places["command"], environment) if "command" in places else [] for places in (fields, ready, busy)
+    )
     if "command" not in fields:
         service.lacks("command", f"command: {EXAMPLE}")
     variables = {name: value.as_written() or "" for name, value in environment.items()}
@@ -38,26 +41,21 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     user, account = read_user(fields["user"]) if "user" in fields else (None, None)
     if account and there:
         check_folder(fields.get("workingDirectory", fields["user"]), account, directory)
-    if command and there:
-        check_command(fields["command"], command[0], directory, variables.get("PATH"), account)
+    for places, words in ((fields, command), (ready, ready_command), (busy, busy_command)):
+        if words and there:
+            check_command(places["command"], words[0], directory, variables.get("PATH"), account)
     port = fields["port"].whole(1, 65535) if "port" in fields else None
     if command:
         _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
-    ready = fields["ready"].fields(("http", "command"), READY_EXAMPLE) if "ready" in fields else {}
-    busy = _busy_check(fields["busy"]) if "busy" in fields else {}
-    ready_command, busy_command = (
-        _probe_command(probe.get("command"), environment, directory if there else None, variables.get("PATH"), account)
-        for probe in (ready, busy)
-    )
     return Program(
         command=tuple(sys.intern(word) for word in command),  # many services have the same words
         working_directory=directory,
         environment=tuple(sorted(variables.items())),
         port=port,
         ready_path=_probe_path(fields["ready"], ready["http"], protocol) if "http" in ready else None,
-        ready_command=ready_command,
+        ready_command=tuple(ready_command),
         busy_path=_probe_path(fields["busy"], busy["http"], protocol) if "http" in busy else None,
-        busy_command=busy_command,
+        busy_command=tuple(busy_command),
         user=user,
         stop_signal=_signal(fields["stopSignal"]) if "stopSignal" in fields else Signals.SIGTERM,
         drain_timeout=drain,
@@ -85,7 +83,8 @@ def _command(value: Value, variables: Collection[str]) -> list[str]:
     """Return the words of a command; empty if it has a problem. `variables` are the names in `env`."""
     written = None
     if value.is_list():
-        words = [item.as_written() for item in value.items(EXAMPLE)]
+        places = value.items(EXAMPLE)
+        words = [place.as_written() for place in places]
     else:
         written = value.text(EXAMPLE)
         if written is None:
@@ -96,6 +95,7 @@ def _command(value: Value, variables: Collection[str]) -> list[str]:
         except ValueError as error:
             value.wrong(f"cannot be split into words: {str(error).lower()}; use a list, for example {EXAMPLE}")
             return []
+        places = [value] * len(words)
     if not words or words[0] == "":
         value.wrong(f"empty; for example {EXAMPLE}")
         return []
@@ -105,45 +105,24 @@ def _command(value: Value, variables: Collection[str]) -> list[str]:
     if problem := shell_syntax(known, written, variables):
         value.wrong(problem)
         return []
+    _check_texts(zip(places, known, strict=True))
     return known
 
 
-def _probe_command(
-    value: Value | None,
-    environment: dict[str, Value],
-    directory: Path | None,
-    path: str | None,
-    account: Account | None,
-) -> tuple[str, ...]:
-    """Return the words of the command of a probe; `directory` is None if it does not exist."""
-    words = _command(value, environment) if value is not None else []
-    if value is not None and words:
-        if directory is not None:
-            check_command(value, words[0], directory, path, account)
-        _check_texts(_places(value, words))
-    return tuple(words)
-
-
 def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:
-    texts = _places(value, command)
     values = [(place, place.as_written() or "") for place in environment.values()]
     for place, text in [] if is_script(command) else values:
         if found := _SHELL_PORT.search(text):
             place.wrong(f'{found[0]!r} is not replaced; use "{{port}}"')
-    texts += values
-    _check_texts(texts)
+    _check_texts(values)
+    texts = [*command, *(text for _, text in values)]
     variable = "PORT" not in environment  # its own value replaces zenvoy's
-    used = any(PLACEHOLDER.search(text) or (variable and _PORT_VARIABLE.search(text)) for _, text in texts)
+    used = any(PLACEHOLDER.search(text) or (variable and _PORT_VARIABLE.search(text)) for text in texts)
     if not (used or fixed):
         value.wrong('the port is not used; put "{port}" in command or env, or set a fixed one, for example port: 8080')
 
 
-def _places(value: Value, command: list[str]) -> list[tuple[Value, str]]:
-    """Return each word of a command with its place in the file."""
-    return list(zip(value.items(EXAMPLE) if value.is_list() else [value] * len(command), command, strict=True))
-
-
-def _check_texts(texts: list[tuple[Value, str]]) -> None:
+def _check_texts(texts: Iterable[tuple[Value, str]]) -> None:
     for place, text in texts:
         if "\0" in text:
             place.wrong("no program can receive the character '\\x00'; remove it")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.spec import Spec
-from reconciler.local.processes import Program
+from reconciler.local.processes.program import Program
 from reconciler.ports.proxy import ProxySettings
 
 MAX_WORDS = 600

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.app.local_runtime import LocalRuntime
 from reconciler.cli.control_client import RequestRejected, ask
-from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.state_dir import GRPC_SOCKET
 from tests.reconciler.app.test_local_runtime import PATIENCE_SECONDS, Stage, eventually
 from tproxy import wire

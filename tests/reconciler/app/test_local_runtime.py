@@ -18,7 +18,7 @@ from reconciler.core.events import WakeCommanded
 from reconciler.core.record import State
 from reconciler.core.traffic import Sample
 from reconciler.local.file_watch import load
-from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.state_dir import StateDir
 from tests.ports import free_port

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.processes import Program
+from reconciler.local.processes.program import Program
 from tests.reconciler.local.processes.scene import Scene
 
 Stage = Callable[..., Scene]

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from reconciler.local.processes import ProcessBackend, Program
+from reconciler.local.processes.backend import ProcessBackend
+from reconciler.local.processes.program import Program
 from reconciler.local.state_dir import StateDir
 from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus

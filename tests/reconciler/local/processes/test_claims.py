@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from reconciler.local.processes import Program
+from reconciler.local.processes.program import Program
 from reconciler.local.processes.succession import ANYTHING, Succession, claims
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.processes import ProcessBackend, Program, StateDirInUse
+from reconciler.local.processes.backend import ProcessBackend
+from reconciler.local.processes.notes import StateDirInUse
+from reconciler.local.processes.program import Program
 from tests.reconciler.local.processes.conftest import Stage
 from tests.reconciler.local.processes.scene import (
     CHILDREN,
@@ -31,7 +33,7 @@ from tests.reconciler.local.processes.scene import (
 PREDECESSOR = """
 import asyncio, os, pickle, sys
 from pathlib import Path
-from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.backend import ProcessBackend
 from reconciler.plan import AtLeast
 
 async def run():

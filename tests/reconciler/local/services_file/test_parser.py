@@ -10,7 +10,7 @@ from signal import Signals
 import pytest
 
 from reconciler.core.spec import IdleBy, Ignore, Protocol, Spec
-from reconciler.local.processes import Program
+from reconciler.local.processes.program import Program
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.ports.proxy import ProxySettings
 
