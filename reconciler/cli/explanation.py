@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.cli import output
 from reconciler.cli.options import OutputFormat
-from reconciler.cli.tables import EVENTS, duration, last_wake
+from reconciler.cli.tables import age, duration, last_wake, next_event
 from reconciler.core.text import paused_effect
 
 View = Mapping[str, Any]
@@ -16,7 +16,7 @@ View = Mapping[str, Any]
 
 def write(answer: View, output_format: OutputFormat) -> None:
     """Write an answer to standard output."""
-    if output_format is not OutputFormat.table:
+    if output_format != "table":
         output.data(answer, output_format)
         return
     for line in lines(answer, datetime.now(UTC)):
@@ -26,7 +26,9 @@ def write(answer: View, output_format: OutputFormat) -> None:
 def lines(answer: View, now: datetime) -> Iterator[str]:
     """Yield the lines of all paragraphs; parts that are not known are omitted."""
     service = answer["service"]
-    yield f"{service['name']} is {service['state']}{_for(service['since'], now)}: {service['reason']}"
+    since = service["since"]
+    lasting = f" since {since} ({age(since, now)})" if since else ""
+    yield f"{service['name']} is {service['state']}{lasting}: {service['reason']}"
     yield from output.columns([*_facts(answer, now)], "  ")
     for paragraph in (_sample, _route, _holders, _conditions, _transitions):
         if found := [*paragraph(answer, now)]:
@@ -50,7 +52,7 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
         yield "flapping", f"{unserved['reason']}: {unserved['message']}"
     if target := service.get("target"):
         yield "target", target
-    yield "replicas", _or_unknown(service["replicas"])
+    yield "replicas", "unknown" if service["replicas"] is None else str(service["replicas"])
     if "endpoints" in service:
         yield "endpoints", ", ".join(service["endpoints"]) or "none reachable"
     if (diagnosis := service.get("diagnosis")) and diagnosis != service["stalled"]:
@@ -82,12 +84,9 @@ def _replica(standing: View) -> str:
 
 def _next(answer: View, now: datetime) -> str:
     """Return the next deadline, and the drain blocker if there is one."""
-    service = answer["service"]
-    deadline = service["deadline"]
-    if deadline is None:
+    if (deadline := answer["service"]["deadline"]) is None:
         return "no deadline"
-    left = (datetime.fromisoformat(deadline["at"]) - now).total_seconds()
-    text = f"{EVENTS.get(deadline['event'], deadline['event'])} in {duration(max(0.0, left))}"
+    text = next_event(deadline, now)
     if (blocker := answer["drainBlocker"]) is None:
         return text
     code = answer.get("drainBlockerReason")
@@ -151,14 +150,12 @@ def _conditions(answer: View, now: datetime) -> Iterator[str]:
     if not (conditions := answer["service"].get("conditions")):
         return
     yield "Conditions"
-    yield from output.columns(
-        [(one["type"], one["status"], _condition_text(one["reason"], one["message"])) for one in conditions],
-        "  ",
-    )
+    yield from output.columns([(one["type"], one["status"], _condition_text(one)) for one in conditions], "  ")
 
 
-def _condition_text(reason: str, message: str) -> str:
+def _condition_text(condition: View) -> str:
     """Return reason and message; many messages already begin with the reason, for places that show only them."""
+    reason, message = condition["reason"], str(condition["message"])
     return message if message.startswith(f"{reason}: ") else f"{reason}: {message}".removesuffix(": ")
 
 
@@ -182,13 +179,3 @@ def _reference(known: View) -> str:
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return the lines of a table; a row without data states that."""
     return output.columns(rows, "  ") if len(rows) > 1 else ["  none connected"]
-
-
-def _for(since: str | None, now: datetime) -> str:
-    if since is None:
-        return ""
-    return f" since {since} ({duration(max(0.0, (now - datetime.fromisoformat(since)).total_seconds()))})"
-
-
-def _or_unknown(value: Any) -> str:
-    return "unknown" if value is None else str(value)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,14 +18,7 @@ CLUSTER, MACHINE, PROMETHEUS = "In a cluster", "On one machine", "Prometheus"
 SYSTEM_NAMESPACE = "zenvoy-system"
 READY = "ready"
 """The goal of `zenvoy wait` that is not a state."""
-
-
-class OutputFormat(StrEnum):
-    """The format of an answer."""
-
-    table = "table"
-    json = "json"
-    yaml = "yaml"
+OutputFormat = Literal["table", "json", "yaml"]
 
 
 completions: list[Callable[[typer.Context, str], list[str]]] = []

@@ -26,7 +26,7 @@ WIDE = 200
 
 def data(answer: Any, output_format: OutputFormat, of_many: bool = False) -> None:
     """Write JSON or YAML, which escape control characters; `of_many` means that more documents follow."""
-    if output_format is OutputFormat.json:
+    if output_format == "json":
         typer.echo(json.dumps(answer, indent=2))
         return
     import yaml

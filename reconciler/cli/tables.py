@@ -36,8 +36,7 @@ def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None, wi
 
 def line(service: Mapping[str, Any]) -> str:
     """Return the line to write when a service changes: `echo  Idle  no traffic`."""
-    state = service["state"] + (" (paused)" if service["paused"] else "")
-    return f"{service['name']:<20}  {state:<21}  {_why(service)}"
+    return f"{service['name']:<20}  {_state(service):<21}  {_why(service)}"
 
 
 def complaints(envoys: Sequence[Mapping[str, Any]], holders: Sequence[object]) -> list[str]:
@@ -64,16 +63,15 @@ def file_complaints(file: Mapping[str, Any]) -> list[str]:
 
 
 def _row(service: Mapping[str, Any], now: datetime, parts: bool) -> list[str]:
-    state = service["state"]
     return [
         service["name"],
-        state + (" (paused)" if service["paused"] else ""),
-        duration((now - _moment(service["since"])).total_seconds()) if service["since"] else "",
+        _state(service),
+        age(service["since"], now) if service["since"] else "",
         _why(service),
         _count(service["held"]),
         _count(service["relayed"]),
         str(service["requests"]),
-        _next(service["deadline"], now),
+        next_event(service["deadline"], now) if service["deadline"] else "",
         last_wake(service, parts),
     ]
 
@@ -125,19 +123,23 @@ def duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-def _next(deadline: Mapping[str, Any] | None, now: datetime) -> str:
-    if deadline is None:
-        return ""
-    left = max(0.0, (_moment(deadline["at"]) - now).total_seconds())
-    return f"{EVENTS.get(deadline['event'], deadline['event'])} in {duration(left)}"
+def age(since: str, now: datetime) -> str:
+    """Return the time since a moment."""
+    return duration(max(0.0, (now - datetime.fromisoformat(since)).total_seconds()))
+
+
+def next_event(deadline: Mapping[str, Any], now: datetime) -> str:
+    """Return what happens at a deadline: `sleeps in 30 s`."""
+    left = (datetime.fromisoformat(deadline["at"]) - now).total_seconds()
+    return f"{EVENTS.get(deadline['event'], deadline['event'])} in {duration(max(0.0, left))}"
+
+
+def _state(service: Mapping[str, Any]) -> str:
+    return str(service["state"]) + (" (paused)" if service["paused"] else "")
 
 
 def _count(value: int | None) -> str:
     return "?" if value is None else str(value)
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
 
 
 CLUSTER_COLUMNS = ("NAME", "STATE", "TARGET", "READY", "SINCE", "WHY")
@@ -157,23 +159,14 @@ def cluster_table(services: Sequence[Mapping[str, Any]], namespaces: bool, now: 
     return drawn
 
 
-class Lines:
-    """Lines of ScaledServices that change, with a header before the first."""
-
-    def __init__(self, namespaces: bool) -> None:
-        self._namespaces, self._has_header = namespaces, False
-
-    def of(self, service: Mapping[str, Any], now: datetime) -> list[str]:
-        """Return the lines to write for a change."""
-        wanted = [_cells(service, self._namespaces, now)]
-        if not self._has_header:
-            wanted.insert(0, list(_columns(self._namespaces)))
-        self._has_header = True
-        return [self._line(cells) for cells in wanted]
-
-    def _line(self, cells: Sequence[str]) -> str:
-        widths = (20, *LINE_WIDTHS) if self._namespaces else LINE_WIDTHS
-        return "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[-1]]).rstrip()
+def cluster_lines(service: Mapping[str, Any], namespaces: bool, now: datetime, header: bool) -> list[str]:
+    """Return the line to write when a ScaledService changes, after a header if it is the first."""
+    rows = [*([_columns(namespaces)] if header else []), _cells(service, namespaces, now)]
+    widths = (20, *LINE_WIDTHS) if namespaces else LINE_WIDTHS
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[-1]]).rstrip()
+        for cells in rows
+    ]
 
 
 def _columns(namespaces: bool) -> tuple[str, ...]:
@@ -183,13 +176,12 @@ def _columns(namespaces: bool) -> tuple[str, ...]:
 def _cells(service: Mapping[str, Any], namespaces: bool, now: datetime) -> list[str]:
     from reconciler.cluster_client.status import shown_reason
 
-    since = service["since"]
     cells = [
         service["name"].rpartition("/")[2],
-        service["state"] + (" (paused)" if service["paused"] else ""),
+        _state(service),
         service["target"],
         service["ready"],
-        duration(max(0.0, (now - datetime.fromisoformat(since)).total_seconds())) if since else "",
+        age(service["since"], now) if service["since"] else "",
         shown_reason(service),
     ]
     return [service["namespace"], *cells] if namespaces else cells

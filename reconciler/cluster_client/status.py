@@ -1,4 +1,4 @@
-"""`zenvoy status` against a cluster: ScaledServices in the fields of `-o json`, now or as they change.
+"""`zenvoy status` against a cluster: ScaledServices in the fields of `-o json`, their selection, and their totals.
 
 Counterpart: `reconciler.engine.view`, which has the live figures too.
 """
@@ -6,13 +6,17 @@ Counterpart: `reconciler.engine.view`, which has the live figures too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.cluster_client.cluster import ClusterClient
 from reconciler.cluster_client.controllers import ControllerSilent, fetch_live
+from reconciler.core.record import State
+from reconciler.core.text import pluralize
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
@@ -20,7 +24,8 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, Scal
 UNKNOWN = "Unknown"
 READY = "Ready"
 AWAKE = ("Active", "Idle")
-STATES = ("ScaledToZero", "Waking", *AWAKE, "Draining")
+TOTALS_FROM = 20
+"""Number of services from which the totals are shown: fewer can be counted at a glance."""
 Say = Callable[[str], None]
 """Shows the user a message in addition to the answer."""
 Changes = asyncio.Queue[tuple[str, ScaledService | None]]
@@ -84,7 +89,7 @@ async def _with_all_figures(cluster: ClusterClient, found: list[dict[str, Any]],
 
 def view(item: ScaledService) -> dict[str, Any]:
     """Return the fields of `zenvoy status -o json` that the object has; the others are None."""
-    meta, status = item.metadata, item.status
+    meta, status, ref = item.metadata, item.status, item.spec.scale_target_ref
     ready = condition(item, READY)
     return {
         "name": meta.key,
@@ -94,7 +99,7 @@ def view(item: ScaledService) -> dict[str, Any]:
         "reason": status.reason or (ready.message if ready else "no controller has reported on it yet"),
         "stalled": status.stalled,
         "paused": item.spec.paused,
-        "target": target(item),
+        "target": f"{ref.kind or 'Deployment'}/{ref.name or item.spec.service or meta.name}",
         "ready": ready.status if ready else UNKNOWN,
         "replicas": status.replicas,
         "held": None,
@@ -114,12 +119,6 @@ def merged(shown: Mapping[str, Any], live: Mapping[str, Any] | None) -> dict[str
     return {**shown, **live, "live": True} if live else dict(shown)
 
 
-def target(item: ScaledService) -> str:
-    """Return the scale target as `Kind/name`."""
-    ref = item.spec.scale_target_ref
-    return f"{ref.kind or 'Deployment'}/{ref.name or item.spec.service or item.metadata.name}"
-
-
 def condition(item: ScaledService, kind: str) -> Condition | None:
     """Return the condition of a type, if the object has it."""
     return next((one for one in item.status.conditions if one.type == kind), None)
@@ -127,12 +126,46 @@ def condition(item: ScaledService, kind: str) -> Condition | None:
 
 def shown_reason(shown: Mapping[str, Any]) -> str:
     """Return the reason to show: a problem if there is one, otherwise the reason for the state."""
-    ready = next((one for one in shown["conditions"] if one["type"] == READY), None)
     if shown["stalled"]:
         return str(shown["stalled"])
-    if ready and ready["status"] == "False" and ready["reason"] not in STATES:
-        return str(ready["message"])
-    return str(shown["reason"])
+    mistake = _mistake(shown)
+    return str(mistake["message"] if mistake else shown["reason"])
+
+
+def has_problem(shown: Mapping[str, Any]) -> bool:
+    """Return whether its wake is stalled, or `Ready` is False for another reason than its state."""
+    return bool(shown["stalled"] or _mistake(shown))
+
+
+def _mistake(shown: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the condition Ready if it is False for another reason than the state."""
+    ready = next((one for one in shown["conditions"] if one["type"] == READY), None)
+    return ready if ready and ready["status"] == "False" and ready["reason"] not in State.__members__ else None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFilter:
+    """The services to show; without a restriction, all."""
+
+    states: tuple[str, ...] = ()
+    problems: bool = False
+    """True to show only services with a problem."""
+
+    def apply(self, services: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return the selected services."""
+        return [
+            one
+            for one in services
+            if (not self.states or one["state"] in self.states) and (not self.problems or has_problem(one))
+        ]
+
+
+def totals(services: Sequence[Mapping[str, Any]]) -> str:
+    """Return the number of services in each state, and with problems, for people."""
+    numbers = Counter(one["state"] for one in services)
+    parts = [f"{numbers[state]} {state}" for state in (*State, *sorted(numbers.keys() - set(State))) if numbers[state]]
+    problems = sum(map(has_problem, services))
+    return f"{pluralize(len(services), 'service')}: {', '.join(parts)}; {problems or 'none'} with a problem"
 
 
 def moment(at: datetime | None) -> str | None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from reconciler.cluster_client.cluster import ClusterClient
 from reconciler.cluster_client.controllers import ControllerSilent, fetch_live, proxy_pods
-from reconciler.cluster_client.status import READY, STATES, condition
+from reconciler.cluster_client.status import READY, condition
+from reconciler.core.record import State
 from reconciler.core.text import pluralize
 from reconciler.doctor import conflicts, connections, endpoints, installation, network_policies, permissions, routes
 from reconciler.doctor.connections import Overview
@@ -94,7 +95,7 @@ def _check_service(item: ScaledService) -> Iterator[Finding]:
     if stalled and stalled.status == "True":
         message, remedy = f"its wake is stalled: {stalled.message}", "docs/runbooks/ServiceStuckWaking.md"
         yield Finding(FindingCode.WAKE_STALLED, place, message, remedy, reason=stalled.reason)
-    elif ready and ready.status == "False" and ready.reason not in STATES:
+    elif ready and ready.status == "False" and ready.reason not in State.__members__:
         remedy = f"zenvoy explain {item.metadata.key}"
         yield Finding(FindingCode.SERVICE_NOT_READY, place, ready.message, remedy, reason=ready.reason)
     elif ready is None:

@@ -20,7 +20,6 @@ from reconciler.cli import explanation, output, tables
 from reconciler.cli.context import ContextOptions, kubeconfig_error
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
-from reconciler.cli.service_filter import TOTALS_FROM, ServiceFilter, totals
 from reconciler.cluster_client import commands
 from reconciler.cluster_client.cluster import (
     ClusterClient,
@@ -31,7 +30,16 @@ from reconciler.cluster_client.cluster import (
     open_cluster,
 )
 from reconciler.cluster_client.explain import explain_service
-from reconciler.cluster_client.status import AWAKE, service_status, view, watching, with_figures
+from reconciler.cluster_client.status import (
+    AWAKE,
+    TOTALS_FROM,
+    ServiceFilter,
+    service_status,
+    totals,
+    view,
+    watching,
+    with_figures,
+)
 from reconciler.kubernetes.config.commands import CommandVerb
 
 REFRESH_SECONDS = 1.0
@@ -47,11 +55,11 @@ def status(
         with suppress(KeyboardInterrupt):
             run(selection, lambda cluster: _watch(cluster, name, output_format, chosen))
         return
-    live = output_format is not OutputFormat.table
+    live = output_format != "table"
     answer = run(selection, lambda cluster: service_status(cluster, name, live, say))
     everything = [answer] if name is not None else answer["services"]
     found = chosen.apply(everything)
-    if output_format is not OutputFormat.table:
+    if output_format != "table":
         output.data(answer if name is not None else {**answer, "services": found}, output_format)
         return
     if not everything:
@@ -60,7 +68,7 @@ def status(
             "ScaledService; if you have, run `zenvoy doctor`"
         )
         return
-    if len(everything) >= TOTALS_FROM or not chosen.selects_all:
+    if len(everything) >= TOTALS_FROM or chosen != ServiceFilter():
         output.echo(totals(everything))
     if not found:
         return
@@ -147,18 +155,21 @@ def _place(selection: ContextOptions) -> str:
 
 async def _watch(cluster: ClusterClient, name: str | None, output_format: OutputFormat, chosen: ServiceFilter) -> None:
     everywhere = cluster.namespace is None
-    if output_format is OutputFormat.table and output.console().is_terminal:
+    if output_format == "table" and output.console().is_terminal:
         await _watch_table(cluster, name, everywhere, chosen)
         return
-    lines = tables.Lines(everywhere)
+    has_header = False
     async with watching(cluster, name) as changes:
         while True:
             key, item = await changes.get()
             if item and not chosen.apply([view(item)]):
                 continue
-            if output_format is OutputFormat.table:
-                for line in lines.of(view(item), datetime.now(UTC)) if item else [f"{key} is deleted"]:
+            if output_format == "table" and item:
+                for line in tables.cluster_lines(view(item), everywhere, datetime.now(UTC), header=not has_header):
                     output.echo(line)
+                has_header = True
+            elif output_format == "table":
+                output.echo(f"{key} is deleted")
             elif item:
                 shown = await with_figures(cluster, view(item), say)
                 output.data(shown, output_format, of_many=True)

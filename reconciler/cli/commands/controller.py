@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from reconciler.cli import output, validators
-from reconciler.cli.commands.up import Log, LogFormat
+from reconciler.cli.commands.up import Log
 from reconciler.cli.options import (
     PrometheusCa,
     PrometheusHeaders,
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
 LEASE_SECONDS_MIN = 1.0
 """The duration of a Lease is a whole number of seconds."""
 PLACE, ENVOY, TLS = "Identity and location", "Envoys and holders", "Mutual TLS on the gRPC port"
-
-
-class HoldMode(StrEnum):
-    """The way in which connections reach a holder."""
-
-    anyip = "anyip"
-    tproxy = "tproxy"
 
 
 def _identity(text: str, checked: Callable[[str], str | None], **more: Any) -> Any:
@@ -80,8 +72,9 @@ def controller(
     http_port: Annotated[int, _port("Envoy's port for HTTP services.")] = 10000,
     tls_port: Annotated[int, _port("Envoy's port for TLS services.")] = 10443,
     hold_mode: Annotated[
-        HoldMode, typer.Option(help="The way in which connections reach holders.", rich_help_panel=ENVOY)
-    ] = HoldMode.anyip,
+        Literal["anyip", "tproxy"],
+        typer.Option(help="The way in which connections reach holders.", rich_help_panel=ENVOY),
+    ] = "anyip",
     holder_port: Annotated[int, _port("Port of holders, in mode anyip.")] = 18001,
     hold_ports: Annotated[
         str, typer.Option(help="Ports of hold addresses, in mode tproxy.", metavar="FIRST-LAST", rich_help_panel=ENVOY)
@@ -174,7 +167,7 @@ def controller(
         Path | None, typer.Option(help="Outside a cluster: the kubeconfig.", rich_help_panel=PLACE)
     ] = None,
     context: Annotated[str | None, typer.Option(help="A context of the kubeconfig.", rich_help_panel=PLACE)] = None,
-    log_style: Log = LogFormat.plain,
+    log_style: Log = "plain",
 ) -> None:
     """Run one replica of a cluster's reconciler, in the foreground. The chart runs this command.
 
@@ -189,7 +182,7 @@ def controller(
     from reconciler.app.cluster_settings import ReplicaSettings
     from reconciler.core.address import split_address
 
-    logging.configure(log_style.value)
+    logging.configure(log_style)
     asked = prometheus and prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
@@ -243,10 +236,10 @@ def _seconds(text: str, flag: str, least: float = 0.0) -> float:
     return seconds
 
 
-def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
+def _hold(mode: str, port: int, ports: str) -> AnyIp | Tproxy:
     from reconciler.engine.hold_addresses import AnyIp, Tproxy
 
-    if mode is HoldMode.anyip:
+    if mode == "anyip":
         return AnyIp(port)
     found = _port_range(ports, "--hold-ports", "20000-32767")
     return Tproxy(found.start, found.stop - 1)

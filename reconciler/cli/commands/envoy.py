@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,20 +13,6 @@ from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import SYSTEM_NAMESPACE, Context, Kubeconfig, System
 
 TLS = "Mutual TLS"
-
-
-class Mode(StrEnum):
-    """The variant of xDS that Envoy uses."""
-
-    delta = "delta"
-    sotw = "sotw"
-
-
-class BootstrapFormat(StrEnum):
-    """The format of a bootstrap."""
-
-    yaml = "yaml"
-    json = "json"
 
 
 Admin = Annotated[
@@ -102,11 +87,10 @@ def bootstrap_command(
     admin: Admin = "127.0.0.1:9901",
     stats_address: StatsAddress = None,
     mode: Annotated[
-        Mode, typer.Option(help="Variant of xDS: delta (changes only), or sotw (state of the world).")
-    ] = Mode.delta,
-    output_format: Annotated[
-        BootstrapFormat, typer.Option("-o", "--output", help="Output format.")
-    ] = BootstrapFormat.yaml,
+        Literal["delta", "sotw"],
+        typer.Option(help="Variant of xDS: delta (changes only), or sotw (state of the world)."),
+    ] = "delta",
+    output_format: Annotated[Literal["yaml", "json"], typer.Option("-o", "--output", help="Output format.")] = "yaml",
     directory: Directory = None,
     open_files: OpenFiles = "soft",
     tls_cert: Certificate = None,
@@ -131,7 +115,7 @@ def bootstrap_command(
         reconciler,
         node,
         admin,
-        mode.value,
+        mode,
         stats_address,
         tls_cert,
         tls_key,
@@ -141,7 +125,7 @@ def bootstrap_command(
     )
     try:
         if directory is None:
-            output.document(envoy_bootstrap.text(asked, as_json_text=output_format is BootstrapFormat.json))
+            output.document(envoy_bootstrap.text(asked, as_json_text=output_format == "json"))
         else:
             for path in envoy_bootstrap.write(asked, directory):
                 output.echo(f"wrote {path}")

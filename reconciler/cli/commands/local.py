@@ -30,9 +30,9 @@ GOALS = {"wake": AWAKE, "sleep": ("ScaledToZero",)}
 def status(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
     """Show services; with `watch`, until Ctrl-C."""
     try:
-        if watch and output_format is OutputFormat.table:
+        if watch and output_format == "table":
             _watch_table(state, name)
-        elif output_format is OutputFormat.table:
+        elif output_format == "table":
             _write_table(*_services_and_complaints(state, name))
         else:
             _write_data(state, name, output_format, watch)

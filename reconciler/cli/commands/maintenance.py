@@ -38,7 +38,7 @@ def doctor(
         Path | None,
         typer.Argument(help="On one machine: the services file to check too.", metavar="[FILE]", exists=True),
     ] = None,
-    output_format: OutputOption = OutputFormat.table,
+    output_format: OutputOption = "table",
     namespace: Namespace = None,
     everywhere: Everywhere = False,
     context: Context = None,
@@ -154,7 +154,7 @@ def uninstall(
 
 def _write_results(results: list[CheckResult], output_format: OutputFormat) -> None:
     """Write the results; exit with `ExitCode.FAILED` if there is a problem."""
-    if output_format is OutputFormat.table:
+    if output_format == "table":
         for line in _result_lines(results):
             output.echo(line)
     else:

@@ -34,7 +34,6 @@ from reconciler.cli.options import (
     Wait,
     seconds,
 )
-from reconciler.cli.service_filter import ServiceFilter
 
 SLEEP_TIMEOUT = "3m"
 
@@ -62,7 +61,7 @@ def _commands(selection: ContextOptions, name: str | None) -> ServiceCommands:
 
 def status(
     name: MaybeName = None,
-    output_format: OutputOption = OutputFormat.table,
+    output_format: OutputOption = "table",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until Ctrl-C.")] = False,
     states: Annotated[
         list[str] | None,
@@ -109,6 +108,7 @@ def status(
         local.status(selection.state, name, output_format, watch)
         return
     from reconciler.cli.commands import cluster
+    from reconciler.cluster_client.status import ServiceFilter
 
     cluster.status(selection, name, output_format, watch, ServiceFilter(tuple(states or ()), problems))
 
@@ -234,7 +234,7 @@ def resume(
 
 def explain(
     name: Name,
-    output_format: OutputOption = OutputFormat.table,
+    output_format: OutputOption = "table",
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +19,6 @@ from reconciler.cli.context import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
     WAKE_TIMEOUT,
-    OutputFormat,
     OutputOption,
     PrometheusCa,
     PrometheusHeaders,
@@ -45,18 +43,11 @@ PRIVATE_UMASK = 0o077
 """The umask of zenvoy's own processes; services have that of the user."""
 
 
-class LogFormat(StrEnum):
-    """The format of log lines."""
-
-    plain = "plain"
-    json = "json"
-
-
 File = Annotated[Path, typer.Argument(help="The services file.", metavar="FILE")]
 LastingFile = Annotated[
     Path, typer.Argument(help="The services file.", metavar="FILE", callback=validators.lasting_file)
 ]
-Log = Annotated[LogFormat, typer.Option("--log", envvar="ZENVOY_LOG", help="Format of log lines.")]
+Log = Annotated[Literal["plain", "json"], typer.Option("--log", envvar="ZENVOY_LOG", help="Format of log lines.")]
 StateDirOption = Annotated[
     Path,
     typer.Option(
@@ -96,7 +87,7 @@ Authorities = Annotated[
 ]
 
 
-def check(file: File, output_format: OutputOption = OutputFormat.table) -> None:
+def check(file: File, output_format: OutputOption = "table") -> None:
     """Report all mistakes in a services file.
 
     Each mistake has its line, the problem, and the remedy. Addresses that another program uses are reported too, but
@@ -120,7 +111,7 @@ def check(file: File, output_format: OutputOption = OutputFormat.table) -> None:
         in_use = [] if mistakes else _in_use_by_others(file, found)
     else:
         mistakes = found
-    if output_format is not OutputFormat.table:
+    if output_format != "table":
         answer = {"file": str(file), "services": services, "mistakes": [*map(_as_data, mistakes)], "inUse": in_use}
         output.data(answer, output_format)
     elif mistakes:
@@ -146,7 +137,7 @@ def _as_data(problem: FileProblem) -> dict[str, str | int | bool]:
 def up_command(
     file: LastingFile,
     state_dir: StateDirOption = STATE_DIR,
-    log_style: Log = LogFormat.plain,
+    log_style: Log = "plain",
     metrics: Metrics = None,
     holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
@@ -203,14 +194,14 @@ def up_command(
             background.start(directory, most)
         return
     umask = os.umask(PRIVATE_UMASK)
-    logging.configure(log_style.value)
+    logging.configure(log_style)
     asked = prometheus and prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     options = Options(
         file.absolute(),
         directory,
-        log_style.value,
+        log_style,
         metrics=metrics,
         holder_metrics=holder_metrics,
         grpc=grpc,
@@ -242,7 +233,7 @@ def reconcile(
     file: File,
     holder_port: Annotated[int, typer.Option(help="The holder's port.", min=1, max=65535)],
     state_dir: StateDirOption = STATE_DIR,
-    log_style: Log = LogFormat.plain,
+    log_style: Log = "plain",
     metrics: Metrics = None,
     holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
@@ -263,7 +254,7 @@ def reconcile(
     from reconciler.local.file_watch import load_or_last_good, log_problems
     from reconciler.local.sockets import taken
 
-    logging.configure(log_style.value)
+    logging.configure(log_style)
     umask = os.umask(PRIVATE_UMASK)
     ours = taken(metrics, holder_metrics, grpc)
     good, problems = load_or_last_good(file, StateDir(state_dir).last_good_of(file), ours)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.cli.service_filter import ServiceFilter, has_problem, totals
+from reconciler.cluster_client.status import ServiceFilter, has_problem, totals
 
 
 def service(name: str, state: str, ready: str = "True", reason: str = "", stalled: str | None = None) -> dict[str, Any]:
