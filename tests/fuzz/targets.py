@@ -145,7 +145,7 @@ def service_annotations(data: bytes) -> None:
     assert until is None or until.at > 0 or until.blocker.code is Reason.BUSY_UNTIL
     said, problems = annotations.parse_annotations(labelled, ClusterConfig())
     if not problems:
-        _wanted(ScaledService(_WEB.metadata, annotations.spec_of(said)))
+        _wanted(annotations.item_of(_WEB, said))
 
 
 def scaled_service(data: bytes) -> None:

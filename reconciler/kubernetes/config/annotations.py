@@ -127,15 +127,10 @@ def _make_ignore_rules(fields: PartialSpec, problems: list[Problem]) -> None:
         )
 
 
-def spec_of(fields: PartialSpec) -> ScaledServiceSpec:
-    """Convert a partial spec; the API server adds the defaults."""
-    return msgspec.convert(fields, ScaledServiceSpec)
-
-
 def item_of(service: Service, fields: PartialSpec) -> ScaledService:
-    """Return the ScaledService that a Service asks for."""
+    """Return the ScaledService that a Service asks for; the API server adds the defaults."""
     meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
-    return ScaledService(meta, spec_of(fields))
+    return ScaledService(meta, msgspec.convert(fields, ScaledServiceSpec))
 
 
 def _spec_problems(service: Service, fields: PartialSpec, cluster: ClusterConfig, known: set[str]) -> list[Problem]:

@@ -163,7 +163,8 @@ class ServiceController:
         notes = item.metadata.annotations
         before = _read(notes.get(MADE_OF, "{}"))
         spec: dict[str, Any] = {**dict.fromkeys(before.keys() - fields.keys()), **fields}
-        if UNREAD not in notes and before == fields and _has(item, item_of(service, fields)):
+        wanted, has = msgspec.to_builtins(item_of(service, fields).spec), msgspec.to_builtins(item.spec)
+        if UNREAD not in notes and before == fields and wanted.items() <= has.items():
             return
         meta = {
             "resourceVersion": item.metadata.resource_version,
@@ -215,11 +216,6 @@ def _is_of(item: ScaledService, service: Service) -> bool:
     """Return whether it was created from this Service, and not from an earlier one with its name."""
     owner = _owner(item)
     return owner is not None and owner.uid == service.metadata.uid
-
-
-def _has(item: ScaledService, wanted: ScaledService) -> bool:
-    has = msgspec.to_builtins(item.spec)
-    return all(has.get(name) == value for name, value in msgspec.to_builtins(wanted.spec).items())
 
 
 def _written(fields: PartialSpec) -> str:

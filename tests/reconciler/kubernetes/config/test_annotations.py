@@ -375,4 +375,4 @@ def test_annotations_any_text_is_parsed_or_reported(said: dict[str, str]) -> Non
     found, problems = read(said)
     assert len(problems) >= len(said.keys() - annotations.FIELDS.keys())
     assert all(len(problem.splitlines()) == 1 for problem in problems)
-    annotations.spec_of(found)
+    annotations.item_of(service(), found)
