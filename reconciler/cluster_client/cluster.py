@@ -80,7 +80,7 @@ class ClusterClient:
     async def get(self, name: str) -> ScaledService:
         """Return one ScaledService. Raises `ClusterError`."""
         async with translated_errors(self.api.server):
-            if (found := await self.find(self.path(name))) is not None:
+            if (found := await self.api.find(self.path(name))) is not None:
                 return _SCALED_SERVICE(found)
         if not await self.is_installed():
             raise self._not_installed()
@@ -99,15 +99,6 @@ class ClusterClient:
                 raise
             raise self._not_installed() from None
         return sorted(found, key=lambda item: (item.metadata.namespace, item.metadata.name))
-
-    async def find(self, where: str) -> bytes | None:
-        """Return the object at a path; None if it does not exist. Raises `ApiError` and `Unreachable`."""
-        try:
-            return await self.api.get(where)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            return None
 
     async def list_served(self, where: str, decode: Callable[[msgspec.Raw], _T]) -> list[_T]:
         """Return all objects of a path; none if the cluster has no such kind. Raises `ApiError` and `Unreachable`."""
@@ -132,7 +123,7 @@ class ClusterClient:
     async def is_installed(self) -> bool:
         """Return whether the cluster serves ScaledServices. Raises `ClusterError`."""
         async with translated_errors(self.api.server):
-            return await self.find(api_path(API_VERSION)) is not None
+            return await self.api.find(api_path(API_VERSION)) is not None
 
     def _not_installed(self) -> ClusterUnreachable:
         return ClusterUnreachable(

@@ -132,7 +132,7 @@ def _fetch_from_url(url: str, asked: str) -> Any:
 
 async def read_lease(cluster: ClusterClient) -> Lease | None:
     """Return the leader's Lease, if it exists. Raises `ApiError` and `Unreachable`."""
-    found = await cluster.find(path(LEASE_API, "leases", cluster.options.system, LEASE))
+    found = await cluster.api.find(path(LEASE_API, "leases", cluster.options.system, LEASE))
     return None if found is None else _LEASE(found)
 
 

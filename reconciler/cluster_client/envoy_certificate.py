@@ -25,7 +25,7 @@ async def issue(cluster: ClusterClient, secret: str, node: str, days: int) -> Ma
     Raises `ClusterError` and `ApiError`.
     """
     subject, where = Subject(node, envoy(node).uri), f"{cluster.options.system}/{secret}"
-    answer = await cluster.find(path("v1", "secrets", cluster.options.system, secret))
+    answer = await cluster.api.find(path("v1", "secrets", cluster.options.system, secret))
     found = authority.stored(decoder(Secret)(answer).data) if answer else None
     if found is None:
         reason = "contains no authority" if answer else "does not exist"

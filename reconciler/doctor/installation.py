@@ -62,7 +62,7 @@ class Installation:
 async def check_definition(cluster: ClusterClient) -> CheckResult:
     """Check that the CustomResourceDefinition exists and has every field that is used. Raises `ApiError`."""
     name = f"{PLURAL}.{GROUP}"
-    found = await cluster.find(path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=name))
+    found = await cluster.api.find(path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=name))
     place = f"CustomResourceDefinition {name}"
     if found is None:
         finding = Finding(FindingCode.DEFINITION_MISSING, place, "it does not exist", APPLY)
@@ -181,7 +181,7 @@ async def _other_installations(cluster: ClusterClient, installed: Installation) 
 
 
 async def _is_terminating(cluster: ClusterClient, namespace: str) -> bool:
-    found = await cluster.find(path("v1", "namespaces", name=namespace))
+    found = await cluster.api.find(path("v1", "namespaces", name=namespace))
     return found is None or _DECODE_OBJECT(found).metadata.deletion_timestamp is not None
 
 

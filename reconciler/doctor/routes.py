@@ -167,7 +167,7 @@ async def _read_served(cluster: ClusterClient, kind: RouteKind) -> list[RouteObj
     """Return the objects of a kind of another project. Raises `ApiError`."""
     for api_version in kind.api_versions:
         # Everybody may ask for the kinds that there are, but not for objects.
-        served = await cluster.find(api_path(api_version))
+        served = await cluster.api.find(api_path(api_version))
         if served and any(one.name == kind.plural for one in _DECODE_KINDS(served).resources):
             return await _read(cluster, kind, api_version)
     return []

@@ -75,6 +75,14 @@ class Objects:
     async def get(self, path: str, query: Mapping[str, str] | None = None, timeout: float = 10.0) -> bytes:
         return await self.call("GET", path, query=query)
 
+    async def find(self, path: str, timeout: float = 10.0) -> bytes | None:
+        try:
+            return await self.get(path, timeout=timeout)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+
     async def patch(self, path: str, body: Any, content_type: str, timeout: float = 10.0) -> bytes:
         return await self.call("PATCH", path, body, content_type, timeout=timeout)
 

@@ -12,7 +12,6 @@ import msgspec
 
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError
 from reconciler.kubernetes.types.names import is_resource
 from reconciler.kubernetes.types.objects import api_path, path
 
@@ -96,11 +95,14 @@ class Discovery:
 
         Raises `NoSuchKind`, or `ApiError`, `Unreachable`, or `msgspec.DecodeError` if the lookup fails.
         """
-        cached = self._known.get(api_version)
-        if cached is not None and (found := _find_scalable(cached, api_version, kind)):
+        if found := _find_scalable(self._known.get(api_version, []), api_version, kind):
             return found
-        resources = self._known[api_version] = await self._resources(api_version)
+        answer = await self._api.find(api_path(api_version))
+        if answer is None:
+            raise NoSuchKind(await self._explain_missing_version(api_version))
+        resources = _RESOURCES.decode(answer).resources or []
         if found := _find_scalable(resources, api_version, kind):
+            self._known[api_version] = resources
             return found
         self.forget(api_version)
         raise NoSuchKind(_explain_missing(resources, api_version, kind))
@@ -108,15 +110,6 @@ class Discovery:
     def forget(self, api_version: str) -> None:
         """Remove an API version from the cache."""
         self._known.pop(api_version, None)
-
-    async def _resources(self, api_version: str) -> list[_Resource]:
-        try:
-            answer = await self._api.get(api_path(api_version))
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            raise NoSuchKind(await self._explain_missing_version(api_version)) from None
-        return _RESOURCES.decode(answer).resources or []
 
     async def _explain_missing_version(self, api_version: str) -> Diagnosis:
         group = api_version.rpartition("/")[0]

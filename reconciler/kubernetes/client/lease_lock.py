@@ -18,7 +18,7 @@ import structlog
 
 from reconciler.kubernetes.client import leader_election
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable
+from reconciler.kubernetes.client.errors import CONFLICT, ApiError, Unreachable
 from reconciler.kubernetes.client.leader_election import LeaderElection, LeaseRecord, LeaseTiming, ReadLease, WriteLease
 from reconciler.kubernetes.types.objects import micro_time, path
 from reconciler.ports.store import NoIndexLeft
@@ -133,8 +133,8 @@ class LeaderElector:
         began = ticks()
         try:
             if isinstance(action, ReadLease):
-                found = await self._get()
-                self._election.read(ticks(), found)
+                found = await self._api.find(self._one, self._timeout())
+                self._election.read(ticks(), _lease(found) if found else None)
             else:
                 stored = await self._put(action)
                 self._election.wrote(began, ticks(), action, stored)
@@ -148,14 +148,6 @@ class LeaderElector:
             self._election.failed(ticks())
         else:
             self._failing = False
-
-    async def _get(self) -> LeaseRecord | None:
-        try:
-            return _lease(await self._api.get(self._one, timeout=self._timeout()))
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            return None
 
     async def _put(self, write: WriteLease) -> LeaseRecord:
         body = lease_body(write, self._name, self._address, self._election.timing, self._wall())

@@ -155,12 +155,10 @@ async def take_lease(api: Api, namespace: str, name: str) -> None:
     where = path("coordination.k8s.io/v1", "leases", namespace, name)
     async for attempt in stamina.retry_context(on=is_transient_or_conflict, attempts=10):
         with attempt:
-            try:
-                found = _LEASE(await api.get(where))
-            except ApiError as error:
-                if error.status != NOT_FOUND:
-                    raise
+            lease = await api.find(where)
+            if lease is None:
                 return  # there was never a leader
+            found = _LEASE(lease)
             await api.patch(where, _fence(found), MERGE_PATCH)
     if found.spec.holder_identity not in (None, "", UNINSTALLER):
         await asyncio.sleep(found.spec.lease_duration_seconds or 0)
