@@ -6,17 +6,17 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
 
 from reconciler.app.encoding import ERRORS
 from reconciler.core.text import printable, printable_json
-from tproxy.io.log_output import LogOutput, replace_streams
+from tproxy.io.log_output import LogOutput, LogStream, replace_streams
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ def configure(style: str) -> None:
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda *_: _Lines(output.write),
+        logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, LogStream(output))),
         cache_logger_on_first_use=True,
     )
 
@@ -61,18 +61,6 @@ def _json(entry: Entry, **_: object) -> str:
         return printable_json(msgspec.json.encode(entry, enc_hook=repr).decode())
     except UnicodeEncodeError:  # a file name that is not UTF-8
         return json.dumps(entry, default=repr)
-
-
-class _Lines:
-    """A structlog logger with one write per line, since other processes write to the same file."""
-
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self._write = write
-
-    def msg(self, line: str) -> None:
-        self._write(f"{line}\n")
-
-    debug = info = warning = error = critical = exception = msg
 
 
 def printable_values(_: object, __: str, entry: Entry) -> Entry:
