@@ -17,11 +17,6 @@ from reconciler.ports.operations import Command
 from reconciler.ports.replicas import Connected
 from reconciler.server.holders import HolderStreams
 
-
-def _nothing() -> None:
-    return None
-
-
 Facts = Callable[[], Mapping[str, Any] | None]
 
 
@@ -37,15 +32,15 @@ class Deployment:
     """Return whether Envoys are answered."""
     unready: Callable[[], str | None]
     """Return why clients are not served yet, or None if they are."""
-    replicas: Facts = _nothing
+    replicas: Facts = lambda: None
     """Return the leader and the connected replicas."""
     connected: Callable[[], Connected] = Connected
     """Return the replica of each Envoy and holder."""
-    records: Facts = _nothing
+    records: Facts = lambda: None
     """Return the state of the file with the records."""
-    services_file: Facts = _nothing
+    services_file: Facts = lambda: None
     """Return the mistakes in the services file, and whether they keep it from being applied."""
-    listeners: Facts = _nothing
+    listeners: Facts = lambda: None
     """Return the listen addresses in use and the unavailable ones."""
 
 

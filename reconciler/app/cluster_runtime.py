@@ -30,7 +30,6 @@ from reconciler.app.runtime import (
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.access import Listed
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
 from reconciler.engine.explain import unknown_fields
 from reconciler.engine.sampling import Sampler
@@ -106,7 +105,7 @@ class ClusterRuntime:
         deployment = Deployment(
             prometheus=settings.prometheus,
             statistics="Envoys' statistics",
-            opened=self.opened,
+            opened=lambda: self._runtime.opened,
             unready=lambda: None if self._runtime.opened else UNKNOWN_SERVICES,
             replicas=self.replicas,
             connected=members.connected,
@@ -188,7 +187,7 @@ class ClusterRuntime:
         admin, prometheus = sample_source.admin(members.stats, settings.stats_ports), settings.prometheus
         self._source = sample_source.prometheus(prometheus, members.envoys) if prometheus else admin
         spacing = sample_source.spacing(prometheus)
-        return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._sampled)
+        return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._runtime.sampled)
 
     def _sources(self) -> Sources:
         """Return the sources of metrics. Only the leader counts services, or each would be counted by every replica."""
@@ -197,7 +196,7 @@ class ClusterRuntime:
             envoys=lambda: self._router.server.nodes(),
             holders=lambda: self._holders.connected,
             all_holders=lambda: self._peers.members.ledger.holders.connected,
-            ready=self.opened,
+            ready=lambda: self._runtime.opened,
             leads=self._leads,
             refused_streams=lambda: self._admission.refused,
             plaintext=lambda: self._certificates is None,
@@ -231,40 +230,35 @@ class ClusterRuntime:
         """Start the engine and answer Envoys and holders, once every service is known."""
         while not (self._configured and self._replicas.synced and (self._proxies is None or self._proxies.synced)):
             await asyncio.sleep(POLL_SECONDS)
-        self._runtime.start(self._adapters(), self._router)
+        shared, alarm, checks = self._peers.replication, self._runtime.alarm, self._busy_checks
+        store, ask = self._writers.store, self._sampler.ask
+        adapters = Adapters(self._backend, shared.router, shared.holders, alarm, store, ask, shared, checks)
+        self._runtime.start(adapters, self._router)
         self._peers.follow(None)
         self._started = True
         self._configure(*self._configured)
         self._grpc.add_generic_rpc_handlers((self._peers.handler(),))
         while not (self.engine.synced and self._peers.synced):
             await asyncio.sleep(POLL_SECONDS)
-        await self._until_certified()
         # Not before: a holder that knows half of the services refuses the clients of the other half.
-        self._listen()
-        await self._grpc.start()
+        await self._listen()
         self._runtime.open()
         log.info("serving", services=len(self.engine.services), leads=self._leads())
 
-    def _adapters(self) -> Adapters:
-        replicas, alarm, ask = self._peers.replication, self._runtime.alarm, self._sampler.ask
-        router, holders, checks = replicas.router, replicas.holders, self._busy_checks
-        return Adapters(self._backend, router, holders, alarm, self._writers.store, ask, replicas, checks)
-
-    def _listen(self) -> None:
-        if self._certificates:
-            self._grpc.add_secure_port(self._settings.grpc, credentials.Server(self._certificates.read).credentials)
-        else:
+    async def _listen(self) -> None:
+        """Open the gRPC port once there is a certificate to serve with; without mutual TLS at once."""
+        if not self._certificates:
             log.warning(PLAINTEXT, grpc=self._settings.grpc)
             self._grpc.add_insecure_port(self._settings.grpc)
-
-    async def _until_certified(self) -> None:
-        """Return once there is a certificate to serve with: the port is never open without one."""
         while self._certificates:
             try:
-                self._certificates.read()
-                return
+                server = credentials.Server(self._certificates.read)
             except credentials.NoCertificates:
                 await asyncio.sleep(POLL_SECONDS)
+            else:
+                self._grpc.add_secure_port(self._settings.grpc, server.credentials)
+                break
+        await self._grpc.start()
 
     async def _elect(self) -> None:
         """Stand for election once all workloads are observed: a new leader starts from what runs."""
@@ -375,14 +369,6 @@ class ClusterRuntime:
 
     def _joined(self) -> None:
         self._peers.members.came_or_went(self._router.stats(), self._holders.connected)
-
-    def _sampled(self, sample: Sample) -> None:
-        self._runtime.sampled(sample)
-
-    # Facts for the admin API
-
-    def opened(self) -> bool:
-        return self._runtime.opened
 
     def replicas(self) -> dict[str, Any]:
         return {

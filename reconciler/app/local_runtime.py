@@ -120,7 +120,7 @@ class LocalRuntime:
         deployment = Deployment(
             prometheus=prometheus,
             statistics="Envoy's admin port",
-            opened=self.opened,
+            opened=lambda: self._runtime.opened,
             unready=self.unready,
             records=self.records,
             services_file=self.services_file,
@@ -136,7 +136,7 @@ class LocalRuntime:
             envoys=lambda: self._router.server.nodes(),
             holders=lambda: self._holders.connected,
             all_holders=lambda: self._holders.connected,
-            ready=self.opened,
+            ready=lambda: self._runtime.opened,
             leads=lambda: True,
             records_failing=lambda: self._store.failing is not None,
             refused_streams=lambda: self._admission.refused,
@@ -320,7 +320,7 @@ class LocalRuntime:
 
     def _ran(self, running: WorkloadStatus) -> None:
         self._runtime.ran(running)
-        if not self.opened() and self.engine.synced and not self._runtime.closing:
+        if not self._runtime.opened and self.engine.synced and not self._runtime.closing:
             self._runtime.open()
             tune_gc()
 
@@ -360,9 +360,6 @@ class LocalRuntime:
         """Ignore a wake that is over."""
 
     # Facts for the admin API
-
-    def opened(self) -> bool:
-        return self._runtime.opened
 
     def unready(self) -> str | None:
         busy = self._listening.busy

@@ -22,7 +22,7 @@ class Sampler:
         interval: float,
         spacing: float,
         clock: Clock,
-        sampled: Callable[[Sample], None],
+        sampled: Callable[[Sample], object],
     ) -> None:
         self.interval, self._spacing = interval, spacing
         self._source, self._now, self._sampled, self._ticks = source, clock.now, sampled, clock.ticks
