@@ -73,19 +73,14 @@ def _tls(options: BootstrapOptions, host: str, directory: Path | None) -> Tls | 
         if not Path(path).is_absolute():
             raise ValueError(f"{path}: not an absolute path; write it as an absolute path, as Envoy sees it")
     if Path(certificate).exists():  # Envoy may run on another machine, or see another path
-        _check(Files(Path(certificate), Path(key), Path(authority)), options.node)
+        files = Files(Path(certificate), Path(key), Path(authority))
+        found = check(files.read(), str(files.certificate), Role.PROXY, Role.ENVOY)
+        if found.role is Role.ENVOY and found.node != options.node:
+            raise NoCertificates(
+                f"{files.certificate}: the certificate is for node id {found.node}, not {options.node}; "
+                f"use --node {found.node}, or a certificate with the URI SAN {envoy(options.node).uri}"
+            )
     return Tls(certificate, key, authority, options.server_name or host, str(directory))
-
-
-def _check(files: Files, node: str) -> None:
-    """Raise `NoCertificates` for a certificate with which the reconciler would refuse this Envoy."""
-    material = files.read()
-    found = check(material, str(files.certificate), Role.PROXY, Role.ENVOY)
-    if found.role is Role.ENVOY and found.node != node:
-        raise NoCertificates(
-            f"{files.certificate}: the certificate is for node id {found.node}, not {node}; "
-            f"use --node {found.node}, or a certificate with the URI SAN {envoy(node).uri}"
-        )
 
 
 def _target(text: str) -> tuple[str, int]:

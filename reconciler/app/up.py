@@ -231,7 +231,8 @@ async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: State
     await children.halt()
     ended = asyncio.create_task(children.stop("reconciler"))
     ticks = asyncio.get_running_loop().time
-    latest = ticks() + 2 * longest_drain(state_dir) + RECONCILER_SECONDS
+    longest_drain = max((note.drain_timeout for note in read_notes(state_dir.path).values()), default=0.0)
+    latest = ticks() + 2 * longest_drain + RECONCILER_SECONDS
     while not ended.done() and ticks() < latest:
         if await is_set(stops.again, latest - ticks(), ended):
             children.signal("reconciler", SHORTEN_STOP)
@@ -241,11 +242,6 @@ async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: State
     backend = ProcessBackend(state_dir.path, lambda _: None)
     backend.configure({})  # services of a reconciler that was killed, or had just started
     await stop_programs(backend, stops.again)
-
-
-def longest_drain(state_dir: StateDir) -> float:
-    """Return the longest drain timeout of a running service, in seconds."""
-    return max((note.drain_timeout for note in read_notes(state_dir.path).values()), default=0.0)
 
 
 class StopSignals:

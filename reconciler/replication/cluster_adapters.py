@@ -122,7 +122,10 @@ class ClusterRouter:
         update, followers = self._updates.latest.get(service), ledger.followers
         if not followers or update is None:
             return mine
-        reports = {name: follower.latest_report(service) for name, follower in followers.items()}
+        reports = {
+            name: (follower.reports.get(service), follower.in_force_since.get(service, 0.0))
+            for name, follower in followers.items()
+        }
         return slowest_route(mine, reports, update.version)
 
     def _own_state(self, service: str) -> RouteState:

@@ -113,6 +113,7 @@ class FollowerState:
     connected: bool = True
     reports: dict[str, Report] = field(default_factory=dict)
     in_force_since: dict[str, float] = field(default_factory=dict)
+    """By service, the time at which the version of the latest report took effect (seconds since the epoch)."""
     faults: dict[str, str] = field(default_factory=dict)
     """By service, the error with which the follower's Envoys reject it."""
 
@@ -122,10 +123,6 @@ class FollowerState:
         self.reports[report.service] = report
         if not before or before.version != report.version or not before.in_force:
             self.in_force_since[report.service] = now
-
-    def latest_report(self, service: str) -> tuple[Report | None, float]:
-        """Return the latest report, and since when (seconds since the epoch) its version is in force."""
-        return self.reports.get(service), self.in_force_since.get(service, 0.0)
 
 
 class FleetLedger:

@@ -155,7 +155,8 @@ class PeerClient:
         self._engine.detach()
 
     def _report(self, service: str) -> None:
-        (self._pending.with_clients if self._replication.has_clients(service) else self._pending.services).add(service)
+        is_awaited = self._replication.holders.own(service).held
+        (self._pending.with_clients if is_awaited else self._pending.services).add(service)
         self._pending.wakeup.set()
 
     async def _stay_connected(self, address: str) -> None:

@@ -137,10 +137,6 @@ class Replication:
 
     # As follower: reports to the leader
 
-    def has_clients(self, service: str) -> bool:
-        """Return True if a client is waiting for the service at this replica."""
-        return bool(self.holders.own(service).held)
-
     def report(self, service: str) -> Report | None:
         """Return the report on the last update of a service, or None if there is none."""
         update, progress = self.updates.latest.get(service), self._engine.record_progress(service)

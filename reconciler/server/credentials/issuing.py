@@ -61,14 +61,9 @@ def authority_step(active: Validity | None, successor: Validity | None, now: flo
     return Step.PROMOTE if left <= PROMOTE_SECONDS and is_known else Step.KEEP
 
 
-def renewal(validity: Validity) -> float:
-    """Return the time at which a certificate is to be replaced: after two thirds of its life."""
-    return validity.since + (validity.until - validity.since) * 2 / 3
-
-
 def is_due(validity: Validity, now: float) -> bool:
-    """Return whether a certificate is to be replaced: soon to expire, or made by a clock that is far ahead."""
-    return now >= renewal(validity) or now < validity.since
+    """Return whether a certificate is to be replaced: two thirds of its life are over, or its clock was far ahead."""
+    return now >= validity.since + (validity.until - validity.since) * 2 / 3 or now < validity.since
 
 
 def authority_validity(now: float) -> Validity:
