@@ -293,7 +293,7 @@ class ClusterRuntime:
         self._backend.lead(True)
         self._writers.lead()
         self._provider.lead()
-        self._capture.lead()
+        self._capture.look_at_all()
         self._runtime.metrics.lead()
         self._writers.transitions.repeat(self.engine.leadership.unreported())
 

@@ -50,8 +50,6 @@ IN_PROGRESS = "InProgress"
 """The reason of the condition while a Service is not captured yet."""
 _ADDS_PROXIES = (Action.WRITE_SLICES, Action.HIDE_PODS)
 """Steps after which more callers reach the proxies."""
-OnStatus = Callable[[str, CaptureStatus], None]
-OnBlocker = Callable[[str, Blocker | None], None]
 
 
 class CaptureController:
@@ -65,14 +63,14 @@ class CaptureController:
         api: Api,
         sources: CaptureSources,
         leads: Callable[[], bool],
-        on_status: OnStatus,
-        on_blocker: OnBlocker,
+        on_status: Callable[[str, CaptureStatus], None],
+        on_blocker: Callable[[str, Blocker | None], None],
         timing: WorkQueueTiming = DEFAULT_TIMING,
         settle: float = SETTLE_SECONDS,
     ) -> None:
         self._api, self._sources, self._leads = api, sources, leads
         self._on_status, self._on_blocker, self._settle = on_status, on_blocker, settle
-        self._observer = CaptureObserver(api, sources, self._look_at_all)
+        self._observer = CaptureObserver(api, sources, self.look_at_all)
         self._ports = PortAssignments(sources.ports)
         self._service_of: dict[str, str] = {}
         """The Service of each ScaledService that wants a capture, or did, by the key of the ScaledService."""
@@ -117,18 +115,21 @@ class CaptureController:
         for key in {self._service_of[name] for name in changed & self._service_of.keys()}:
             self.look(key)
 
-    def lead(self) -> None:
-        """Handle all Services, because this replica leads now."""
-        self._look_at_all()
-
     async def run(self) -> None:
         """Watch the proxies, and write, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._observer.run())
             while not self._is_synced():
                 await asyncio.sleep(POLL_SECONDS)
-            self._look_at_all()
+            self.look_at_all()
             await self._queue.run()
+
+    def look_at_all(self) -> None:
+        """Observe all Services that are captured, were, or are to be."""
+        services = self._sources.services.items()
+        captured = {service.captured or key for key, service in services if service.captured or service.is_captured}
+        for key in captured | set(self._service_of.values()):
+            self.look(key)
 
     def look(self, key: str) -> None:
         """Observe a Service, report, and queue its next step, if this replica leads."""
@@ -276,12 +277,6 @@ class CaptureController:
         silent = self._silent.get(key) if step in _ADDS_PROXIES else None
         text = silent or (step.reason if isinstance(step, Wait) else f"next: {step}")
         return CaptureStatus(False, IN_PROGRESS, text, port)
-
-    def _look_at_all(self) -> None:
-        services = self._sources.services.items()
-        captured = {service.captured or key for key, service in services if service.captured or service.is_captured}
-        for key in captured | set(self._service_of.values()):
-            self.look(key)
 
     # Writes
 

@@ -97,8 +97,8 @@ class KubernetesBackend:
         workload = self._workloads.get(service)
         if workload is None or workload.config.busy is None:
             return NO_POD
-        config = workload.config
-        return await self._busy_check.ask(config.target.namespace, workload.config.busy, self._endpoints(workload))
+        namespace = workload.config.target.namespace
+        return await self._busy_check.ask(namespace, workload.config.busy, self._endpoints(workload))
 
     def configure(self, configs: Mapping[str, ServiceConfig]) -> None:
         """Set the services. Unchanged ones are not touched; targets of removed ones stay as they are."""
@@ -107,7 +107,10 @@ class KubernetesBackend:
         changed = [config for name, config in configs.items() if not self._is_unchanged(name, config)]
         for config in changed:
             self._add(config)
-        self._index()
+        self._by_service = {}
+        for name, workload in self._workloads.items():
+            key = workload.config.service_key
+            self._by_service[key] = (*self._by_service.get(key, ()), name)
         self._target_informers.use(frozenset((target.api_version, target.kind) for target in self.targets))
         for target in {config.target for config in changed}:
             self._examine(self.targets[target])
@@ -218,12 +221,6 @@ class KubernetesBackend:
         if not workload.scaler.services:
             workload.scaler.close()
             self.targets.pop(workload.scaler.target, None)
-
-    def _index(self) -> None:
-        by_service: dict[str, tuple[str, ...]] = {}
-        for name, workload in self._workloads.items():
-            by_service[workload.config.service_key] = (*by_service.get(workload.config.service_key, ()), name)
-        self._by_service = by_service
 
     # Observations
 

@@ -18,8 +18,6 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.pod_list import endpoint_slices
 from reconciler.kubernetes.types.builtin import Endpoint, EndpointSlice
 
-FAMILIES = ("IPv4", "IPv6")
-
 
 @dataclass(frozen=True, slots=True)
 class PodEndpoint:
@@ -50,7 +48,7 @@ def pod_endpoints(slices: Iterable[EndpointSlice], port: str) -> tuple[PodEndpoi
     """
     found: dict[str, PodEndpoint] = {}
     for each in slices:
-        if each.address_type not in FAMILIES:
+        if each.address_type not in ("IPv4", "IPv6"):
             continue
         numbers = {one.port for one in each.ports or () if one.name == port and one.protocol == "TCP" and one.port}
         for endpoint in each.endpoints or ():

@@ -74,12 +74,10 @@ class EndpointProber:
         pods = {endpoint.address: endpoint.pod for endpoint in routable}
         best = {endpoint.address: endpoint.pod for endpoint in routable if endpoint.rank == routable[0].rank}
         if workload.reachable != best:
-            workload.reachable = {
-                address: pod for address, pod in workload.reachable.items() if pods.get(address) == pod
-            }
+            workload.reachable = dict(workload.reachable.items() & pods.items())
             self._dial_new(workload, best)
         if workload.dials:
-            for gone in [dialed for dialed in workload.dials if pods.get(dialed[0]) != dialed[1]]:
+            for gone in workload.dials.keys() - pods.items():
                 workload.dials.pop(gone).cancel()
         usable = [endpoint for endpoint in routable if endpoint.address in workload.reachable]
         return tuple(endpoint.address for endpoint in usable if endpoint.rank == usable[0].rank)

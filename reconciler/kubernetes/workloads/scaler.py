@@ -153,7 +153,7 @@ class TargetScaler:
             replicas, path = self.desired_replicas, self.observer.scale_path
             if replicas is None or path is None:
                 return
-            patches, timeout = wake_patches(replicas), wake_client.wake_timeout(unanswered)
+            patches, timeout = wake_patches(replicas), wake_client.WAKE_TIMEOUTS.delay(max(0, unanswered - 1))
             try:
                 sent = self._owner.urgent.patch(path, patches[len(rejected)], JSON_PATCH, timeout)
                 answer = parse_scale(await sent, self.target.key)
@@ -215,7 +215,7 @@ class TargetScaler:
                 return
             elif self._owner.may_sleep():
                 await self._scale_to_zero(path, current)
-                if observer.current is not None and not observer.has_replicas:
+                if observer.is_at_zero:
                     return
             await self._wait_for_news(pause)
 
@@ -231,7 +231,7 @@ class TargetScaler:
                 await self._read_after_rejection(current, error)
             else:
                 self.observer.fail(error)
-            if self.observer.current is None or self.observer.has_replicas:
+            if not self.observer.is_at_zero:
                 unmark()
         except (Unreachable, msgspec.DecodeError) as error:
             log.warning(

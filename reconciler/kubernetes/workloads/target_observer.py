@@ -103,6 +103,11 @@ class TargetObserver:
         return self.current is not None and self.current.replicas > 0
 
     @property
+    def is_at_zero(self) -> bool:
+        """True if the observed replicas are zero."""
+        return self.current is not None and not self.current.replicas
+
+    @property
     def scale_path(self) -> str | None:
         """Path of its scale; None unless the watch has the object, because nothing else may be scaled."""
         if self.resource is None or not self._is_watched:

@@ -71,11 +71,6 @@ class WarmConnections:
         return None
 
 
-def wake_timeout(unanswered: int) -> float:
-    """Return the timeout of a wake after a number of unanswered wakes in a row."""
-    return WAKE_TIMEOUTS.delay(max(0, unanswered - 1))
-
-
 def diagnose_scale_error(error: ApiError | Unreachable, target: str, resource: str, namespace: str) -> Diagnosis:
     """Return why a target cannot be scaled, with a remedy. `resource` is as in RBAC, such as `deployments`."""
     if isinstance(error, Unreachable):

@@ -104,10 +104,9 @@ class Workload:
 
     def routable(self, endpoints: Sequence[PodEndpoint]) -> list[PodEndpoint]:
         """Return the endpoints that may get connections, those that are starting last."""
-        current = self.scaler.observer.current
         if self.terminating:
             self.terminating &= {endpoint.pod for endpoint in endpoints}
-        if current is not None and not current.replicas:
+        if self.scaler.observer.is_at_zero:
             self.mark_terminating(endpoints)
             return []
         if isinstance(self.desired, Zero) or self.scaler.zero_pending:
@@ -116,13 +115,9 @@ class Workload:
 
     def unmark_later(self, endpoints: Sequence[PodEndpoint], then: Callable[[], None]) -> None:
         """Call `then` in some seconds if marked pods are still ready."""
-        current, uncertain = self.scaler.observer.current, self.scaler.zero_pending or isinstance(self.desired, Zero)
-        if (
-            not self.terminating
-            or self.unmark_timer is not None
-            or uncertain
-            or (current is not None and not current.replicas)
-        ):
+        scaler = self.scaler
+        is_ending = scaler.zero_pending or scaler.observer.is_at_zero or isinstance(self.desired, Zero)
+        if is_ending or not self.terminating or self.unmark_timer is not None:
             return
         if any(endpoint.pod in self.terminating and not endpoint.terminating for endpoint in endpoints):
             self.unmark_timer = asyncio.get_running_loop().call_later(UNMARK_AFTER_SECONDS, then)

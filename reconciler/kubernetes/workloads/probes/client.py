@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from functools import cached_property
 from urllib.parse import quote
 
 import grpc
@@ -42,9 +43,6 @@ _GRPC_OPTIONS = (
 class ProbeClient:
     """A client for one event loop."""
 
-    def __init__(self) -> None:
-        self._tls: ssl.SSLContext | None = None
-
     async def run(self, ip: str, check: Check) -> bool:
         """Run a check of the pod at `ip`, and return whether it passed."""
         seconds = min(check.timeout_seconds, MAX_TIMEOUT_SECONDS)
@@ -70,17 +68,17 @@ class ProbeClient:
             return False
         head = request_head(ip, check.port, target, USER_AGENT, check.headers)
         try:
-            status = await ask(ip, check.port, head, self._unverified() if check.tls else None, whole_head=True)
+            status = await ask(ip, check.port, head, self._unverified if check.tls else None, whole_head=True)
         except (NoStatus, OSError):
             return False
         return 200 <= status < 300
 
+    @cached_property
     def _unverified(self) -> ssl.SSLContext:
-        """Return a context that accepts any certificate, as the kubelet does: a pod is known by its address."""
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
-        return self._tls
+        """A context that accepts any certificate, as the kubelet does: a pod is known by its address."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
 
 async def _grpc(address: str, service: str, seconds: float) -> bool:
