@@ -1,14 +1,12 @@
 """Observation of the pods of waking workloads, and of warning Events about them.
 
-A namespace is watched only while something in it is waking, and a little longer, because one wake is often followed by
-another. Pods are matched to a workload once per change, not once per query. A warning about the workload itself counts
+Pods are matched to a workload once per change, not once per query. A warning about the workload itself counts
 if it is recent; one about a pod counts as long as the pod exists. A pod that has ended, such as one that was evicted,
 counts only if that is recent: Kubernetes keeps it, also while the workload is at zero.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +21,6 @@ from reconciler.kubernetes.types.selectors import Matcher, compile_selector
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.target_observer import Spawn
 
-LINGER_SECONDS = 15.0
 RECENT_SECONDS = 30.0
 """A warning about a workload, or the end of a pod, that is older than this at the start of a wake belongs to an earlier
 wake."""
@@ -45,8 +42,9 @@ class NamespacePods:
     """The pods and warning Events of one namespace."""
 
     def __init__(self, api: Api, namespace: str, changed: Callable[[str], None], spawn: Spawn) -> None:
-        self._changed = changed
-        self._followed: dict[str, _Followed] = {}
+        self._name, self._changed = namespace, changed
+        self.followed: dict[str, _Followed] = {}
+        """By service."""
         self._warnings: dict[str, dict[str, EventObject]] = {}
         """Warnings about pods, by the pod's name."""
         self._others: dict[str, EventObject] = {}
@@ -54,31 +52,38 @@ class NamespacePods:
         self._about: dict[str, str] = {}
         """Name of the pod of each warning about a pod."""
         # Succeeded pods, mostly those of Jobs, never become endpoints.
-        self.pods = Informer(
-            api, path("v1", "pods", namespace), _POD, self._pod, {"fieldSelector": "status.phase!=Succeeded"}
+        self._pods = Informer(
+            api, path("v1", "pods", namespace), _POD, self._saw_pod, {"fieldSelector": "status.phase!=Succeeded"}
         )
         self._events = Informer(
-            api, path("v1", "events", namespace), _EVENT, self._event, {"fieldSelector": "type=Warning"}
+            api, path("v1", "events", namespace), _EVENT, self._saw_event, {"fieldSelector": "type=Warning"}
         )
         self._tasks = [
-            spawn(self.pods.run(), f"pods of {namespace}"),
+            spawn(self._pods.run(), f"pods of {namespace}"),
             spawn(self._events.run(), f"events of {namespace}"),
         ]
 
-    def follow(self, service: str, target: Target, selector: str) -> None:
-        """Follow the pods of a service."""
+    def follow(self, service: str, target: Target, selector: str) -> bool:
+        """Follow the pods of a selector, and return whether the service was not followed before."""
+        if service in self.followed:
+            return False
         matches = compile_selector(selector)
-        pods = {key: pod for key, pod in self.pods.items.items() if matches(pod.metadata.labels)}
-        self._followed[service] = _Followed(target, matches, time.time(), pods)
+        pods = {key: pod for key, pod in self._pods.items.items() if matches(pod.metadata.labels)}
+        self.followed[service] = _Followed(target, matches, time.time(), pods)
+        return True
 
     def leave(self, service: str) -> bool:
         """Stop following a service, and return whether it was the last one."""
-        self._followed.pop(service, None)
-        return not self._followed
+        return self.followed.pop(service, None) is not None and not self.followed
 
-    def of(self, service: str) -> tuple[list[Pod], list[EventObject]]:
-        """Return the pods of a service, and warnings about them and their owners."""
-        followed = self._followed[service]
+    def of(self, service: str) -> tuple[list[Pod], list[EventObject]] | None:
+        """Return the pods of a service, and warnings about them and their owners.
+
+        Returns None if it is not followed or its pods are not listed yet.
+        """
+        followed = self.followed.get(service)
+        if followed is None or not self._pods.synced:
+            return None
         oldest = followed.since - RECENT_SECONDS
         present = [pod for pod in followed.pods.values() if pod.status.phase != "Failed" or _last_change(pod) > oldest]
         pods = sorted(present, key=lambda pod: pod.metadata.name)
@@ -89,20 +94,26 @@ class NamespacePods:
             if _makes(event.involved_object, followed.target) and _at(event) > oldest
         ]
 
+    def diagnosis(self, service: str) -> Diagnosis | None:
+        """Return a permanent error in watching the pods of a service."""
+        if service not in self.followed or self._pods.error_status != FORBIDDEN:
+            return None
+        return Diagnosis(Reason.FORBIDDEN, f"zenvoy may not watch pods in {self._name}, so the cause is not known")
+
     def close(self) -> None:
         """Stop watching."""
         for task in self._tasks:
             task.cancel()
 
-    def _pod(self, key: str, pod: Pod | None) -> None:
-        for service, followed in self._followed.items():
+    def _saw_pod(self, key: str, pod: Pod | None) -> None:
+        for service, followed in self.followed.items():
             if pod is not None and followed.matches(pod.metadata.labels):
                 followed.pods[key] = pod
                 self._changed(service)
             elif followed.pods.pop(key, None) is not None:
                 self._changed(service)
 
-    def _event(self, key: str, event: EventObject | None) -> None:
+    def _saw_event(self, key: str, event: EventObject | None) -> None:
         self._others.pop(key, None)
         if pod := self._about.pop(key, None):
             self._warnings[pod].pop(key)
@@ -116,73 +127,10 @@ class NamespacePods:
             self._warnings.setdefault(about.name, {})[key] = event
         else:
             self._others[key] = event
-        for service, followed in self._followed.items():
+        for service, followed in self.followed.items():
             pod_key = f"{followed.target.namespace}/{about.name}"
             if pod_key in followed.pods if about.kind == "Pod" else _makes(about, followed.target):
                 self._changed(service)
-
-
-class PodObserver:
-    """The pods of all waking workloads."""
-
-    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
-        """Create an observer; `changed` is called with a service whose pods or warnings changed."""
-        self._api, self._changed, self._spawn = api, changed, spawn
-        self._namespaces: dict[str, NamespacePods] = {}
-        self._where: dict[str, str] = {}
-        self._ends: dict[str, asyncio.TimerHandle] = {}
-
-    @property
-    def services(self) -> tuple[str, ...]:
-        """The followed services."""
-        return tuple(self._where)
-
-    def follow(self, service: str, target: Target, selector: str) -> bool:
-        """Follow the pods of a selector, and return whether the service was not followed before."""
-        if service in self._where:
-            return False
-        name = self._where[service] = target.namespace
-        if end := self._ends.pop(name, None):
-            end.cancel()
-        if name not in self._namespaces:
-            self._namespaces[name] = NamespacePods(self._api, name, self._changed, self._spawn)
-        self._namespaces[name].follow(service, target, selector)
-        return True
-
-    def leave(self, service: str) -> None:
-        """Stop following a service; its namespace stays watched for a moment."""
-        name = self._where.pop(service, None)
-        if name is None:
-            return
-        if self._namespaces[name].leave(service):
-            self._ends[name] = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, name)
-
-    def of(self, service: str) -> tuple[list[Pod], list[EventObject]] | None:
-        """Return the pods and warnings of a service; None if it is not followed or its pods are not listed yet."""
-        name = self._where.get(service)
-        if name is None or not self._namespaces[name].pods.synced:
-            return None
-        return self._namespaces[name].of(service)
-
-    def diagnosis(self, service: str) -> Diagnosis | None:
-        """Return a permanent error in watching the pods of a service."""
-        name = self._where.get(service)
-        if name is None or self._namespaces[name].pods.error_status != FORBIDDEN:
-            return None
-        return Diagnosis(Reason.FORBIDDEN, f"zenvoy may not watch pods in {name}, so the cause is not known")
-
-    def close(self) -> None:
-        """Stop watching all namespaces."""
-        for end in self._ends.values():
-            end.cancel()
-        for namespace in self._namespaces.values():
-            namespace.close()
-        self._where.clear()
-        self._namespaces.clear()
-
-    def _end(self, name: str) -> None:
-        self._ends.pop(name, None)
-        self._namespaces.pop(name).close()
 
 
 def _makes(about: ObjectRef, target: Target) -> bool:

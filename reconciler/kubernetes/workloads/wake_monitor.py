@@ -1,4 +1,8 @@
-"""Monitoring of wakes: the progress of pods, and the diagnosis of those that do not become ready."""
+"""Monitoring of wakes: the progress of pods, and the diagnosis of those that do not become ready.
+
+The pods of a namespace are watched only while something in it is waking, and a little longer, because one wake is often
+followed by another.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.informer import find_object
-from reconciler.kubernetes.types.builtin import Pod, Service
+from reconciler.kubernetes.types.builtin import EventObject, Pod, Service
 from reconciler.kubernetes.types.objects import Condition, decoder, path
 from reconciler.kubernetes.types.selectors import selector_of
 from reconciler.kubernetes.workloads import diagnosis
 from reconciler.kubernetes.workloads.diagnosis import Evidence
-from reconciler.kubernetes.workloads.pods import PodObserver
+from reconciler.kubernetes.workloads.pods import NamespacePods
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import UNMARK_AFTER_SECONDS, Workload
 from reconciler.plan import Zero
@@ -27,6 +31,7 @@ log = structlog.get_logger()
 
 DIAGNOSE_EVERY_SECONDS = 1.0
 """Interval at which a slow wake is diagnosed again, even if nothing but the time has changed."""
+LINGER_SECONDS = 15.0
 
 
 _SERVICE = decoder(Service)
@@ -38,18 +43,23 @@ class WakeMonitor:
     def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
         """Create a monitor; `changed` is called with a service that needs a new diagnosis."""
         self._api, self._changed, self._spawn = api, changed, spawn
-        self._pods = PodObserver(api, changed, spawn)
+        self._namespaces: dict[str, NamespacePods] = {}
+        """The watched namespaces."""
+        self._ends: dict[str, asyncio.TimerHandle] = {}
+        """Timers that end the watches of namespaces."""
 
     async def run(self) -> None:
         """Request a new diagnosis of all waking services regularly, until cancelled."""
         while True:
             await asyncio.sleep(DIAGNOSE_EVERY_SECONDS)
-            for service in self._pods.services:
-                self._changed(service)
+            for pods in self._namespaces.values():
+                for service in pods.followed:
+                    self._changed(service)
 
     def close(self) -> None:
-        """Stop watching pods."""
-        self._pods.close()
+        """Cancel timers."""
+        for end in self._ends.values():
+            end.cancel()
 
     def observe(self, workload: Workload) -> list[Pod] | None:
         """Record the progress of the workload, and return the pods of this wake, and those that are terminating.
@@ -62,9 +72,8 @@ class WakeMonitor:
                 workload.selector = ""
                 self._spawn(self._read_selector(workload), f"selector of {workload.name}")
             return None
-        if self._pods.follow(workload.name, workload.scaler.target, selector):
-            workload.awaited_since = time.monotonic()
-        if (seen := self._pods.of(workload.name)) is None:
+        self._follow(workload, selector)
+        if (seen := self._seen(workload)) is None:
             return None
         waited = time.monotonic() - workload.awaited_since
         ending = (
@@ -83,9 +92,10 @@ class WakeMonitor:
         `pods` are those that `observe` returned, and `failures` are failure conditions of the target.
         `has_ready_endpoint` is Kubernetes' readiness of an endpoint.
         """
-        seen = self._pods.of(workload.name)
+        seen = self._seen(workload)
         if pods is None or seen is None:
-            return self._pods.diagnosis(workload.name)
+            namespace = self._namespaces.get(workload.scaler.target.namespace)
+            return namespace.diagnosis(workload.name) if namespace else None
         now, reached, config = time.time(), workload.milestones, workload.config
         return diagnosis.diagnose(
             Evidence(
@@ -107,13 +117,34 @@ class WakeMonitor:
         if workload.is_waking:
             workload.record_ready(time.time())
             workload.previous_pods = frozenset()
-        elif isinstance(workload.desired, Zero) and (seen := self._pods.of(workload.name)):
+        elif isinstance(workload.desired, Zero) and (seen := self._seen(workload)):
             workload.previous_pods = frozenset(pod.metadata.uid for pod in seen[0])
-        self._pods.leave(workload.name)
+        self.leave(workload)
 
     def leave(self, workload: Workload) -> None:
         """Stop monitoring a workload that is gone, or whose pods are not expected yet."""
-        self._pods.leave(workload.name)
+        name = workload.scaler.target.namespace
+        namespace = self._namespaces.get(name)
+        if namespace and namespace.leave(workload.name):
+            self._ends[name] = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, name)
+
+    def _follow(self, workload: Workload, selector: str) -> None:
+        target = workload.scaler.target
+        if end := self._ends.pop(target.namespace, None):
+            end.cancel()
+        if target.namespace not in self._namespaces:
+            self._namespaces[target.namespace] = NamespacePods(self._api, target.namespace, self._changed, self._spawn)
+        if self._namespaces[target.namespace].follow(workload.name, target, selector):
+            workload.awaited_since = time.monotonic()
+
+    def _seen(self, workload: Workload) -> tuple[list[Pod], list[EventObject]] | None:
+        """Return the pods of a workload, and warnings; None if it is not followed or its pods are not listed yet."""
+        namespace = self._namespaces.get(workload.scaler.target.namespace)
+        return namespace.of(workload.name) if namespace else None
+
+    def _end(self, name: str) -> None:
+        self._ends.pop(name, None)
+        self._namespaces.pop(name).close()
 
     async def _read_selector(self, workload: Workload) -> None:
         """Read the selector of the Service, because the target has none."""
