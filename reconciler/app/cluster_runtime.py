@@ -349,8 +349,8 @@ class ClusterRuntime:
 
     def _needed_for(self, name: str) -> str | None:
         """Return why a service that is being deleted is still needed; None when it may go."""
-        is_missing = self._backend.is_missing(name)
-        blocker = self._runtime.lifecycles.deletion_blocker(name, self._peers.members, is_missing)
+        is_missing, members = self._backend.is_missing(name), self._peers.members
+        blocker = self._runtime.lifecycles.deletion_blocker(name, members.envoys(), members.unknown(), is_missing)
         return blocker or (None if is_missing else self._capture.blocker(name))
 
     def _listed(self) -> Listed:

@@ -79,7 +79,9 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
 def due(record: Record, spec: Spec, seen: Observed, event: type[Event], now: float) -> Event | None:
     """Return the event of a passed deadline, filled from the observation; None if a busy check decides instead."""
     if event is events.WakeTimedOut:
-        wanted = spec.departing or spec.paused or _works(record, spec, seen, now) or _wanted(record, spec, seen)
+        # A negative answer needs the evidence of a drain.
+        has_client = bool(seen.held or seen.relayed) or undrained(record, spec, seen) is not None
+        wanted = spec.departing or spec.paused or has_client or _works(record, spec, seen, now)
         return events.WakeTimedOut(str(seen.diagnosis or UNEXPLAINED), wanted=wanted)
     if event is events.DrainTimedOut:
         return events.DrainTimedOut(str(drain_blocker(record, spec, seen) or "the drain took too long"))
@@ -154,11 +156,6 @@ def _works(record: Record, spec: Spec, seen: Observed, now: float) -> bool:
     asked_from = record.since - busy.ask_again_after(spec) - busy.CHECK_SECONDS
     answer = None if seen.end else seen.busy  # the work has ended with the process
     return busy.blocker_of(spec, answer, seen.busy_until, now, asked_from) is not None
-
-
-def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:
-    """Return whether a client is waiting or connected; a negative answer needs the evidence of a drain."""
-    return bool(seen.held or seen.relayed) or undrained(record, spec, seen) is not None
 
 
 def _asleep(record: Record, spec: Spec, seen: Observed) -> Event | None:

@@ -368,7 +368,8 @@ class Engine:
         wanted, fence = plan(record, service.effective_spec, now, self.pace.lag), fenced(record, service.seen)
         if not self.leads:
             wanted = followed(wanted, record, service.fence)
-        order, route = _order(service, record, wanted), _route(service, record, wanted)
+        order, pods = _order(service, record, wanted), service.seen.endpoints
+        route = pods if pods and wanted.route is Route.PODS else (record.hold_address,)
         effects: list[Effect] = []
         if self.leads and (service.shared != record or service.shared_fence != fence):
             effects.append(partial(self._share, name, service, record, fence))
@@ -410,9 +411,3 @@ def _order(service: ManagedService, record: Record, wanted: Plan) -> HoldOrder:
     unseen = service.seen.diagnosis if service.seen.replicas is None else None
     reference = service.reference(release_to)
     return HoldOrder(service.spec, record.hold_address, release_to, record.diagnosis or unseen, reference)
-
-
-def _route(service: ManagedService, record: Record, wanted: Plan) -> tuple[str, ...]:
-    """Return the route for Envoys that follows from a plan."""
-    pods = service.seen.endpoints
-    return pods if pods and wanted.route is Route.PODS else (record.hold_address,)

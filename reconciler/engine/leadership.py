@@ -62,7 +62,23 @@ class Leadership:
         service = self._index.services.get(name)
         if self.leads or service is None or name not in self._updates:
             return False
-        self._replace_record(name, service)
+        after, fence, cause = self._updates[name]
+        before, service.record, service.adopted = service.record, after, after
+        service.fence, service.unreported = fence and not self.detached, ()
+        if after.state is State.ScaledToZero:
+            service.set_terminating(_scaled_down(after))
+        elif after.state is not State.Waking:
+            service.set_terminating(EndpointsRestored())
+        elif before is None:  # the earlier state is unknown and may have been asleep
+            service.set_terminating(EndpointsWithdrawn())
+        if before is None or before.state is not after.state:
+            self._index.note(name, after)
+        if before is None:
+            service.cause = cause
+        else:
+            if before.state is not after.state and (wake := service.stepped(before, after, cause)):
+                self._listener.woke(name, wake)
+            self._note_step(name, before, after, cause)
         return True
 
     def lead(self, since: float) -> Iterator[str]:
@@ -152,26 +168,6 @@ class Leadership:
         for service in services:
             service.unreported = ()
         return sorted(found, key=lambda move: move.at)
-
-    def _replace_record(self, name: str, service: ManagedService) -> None:
-        """Replace the record by the leader's."""
-        after, fence, cause = self._updates[name]
-        before, service.record, service.adopted = service.record, after, after
-        service.fence, service.unreported = fence and not self.detached, ()
-        if after.state is State.ScaledToZero:
-            service.set_terminating(_scaled_down(after))
-        elif after.state is not State.Waking:
-            service.set_terminating(EndpointsRestored())
-        elif before is None:  # the earlier state is unknown and may have been asleep
-            service.set_terminating(EndpointsWithdrawn())
-        if before is None or before.state is not after.state:
-            self._index.note(name, after)
-        if before is None:
-            service.cause = cause
-            return
-        if before.state is not after.state and (wake := service.stepped(before, after, cause)):
-            self._listener.woke(name, wake)
-        self._note_step(name, before, after, cause)
 
     def _note_step(self, name: str, before: Record, after: Record, cause: str) -> None:
         """Add the leader's transition to the history, which people query on the next leader."""

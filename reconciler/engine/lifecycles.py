@@ -5,7 +5,7 @@ A service without a lifecycle here is Current. The cost of a sample does not dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -43,14 +43,6 @@ class Programs(Protocol):
     def restart(self, service: str) -> None: ...
 
 
-class KnownMembers(Protocol):
-    """The Envoys and replicas of a cluster."""
-
-    def envoys(self) -> frozenset[str]: ...
-
-    def unknown(self) -> Unknown | None: ...
-
-
 class Lifecycles:
     """The lifecycles in progress. `expected` returns the Envoys that a sample must contain.
 
@@ -78,15 +70,17 @@ class Lifecycles:
         """Return the stage of a service."""
         return self._lifecycles[name].stage if name in self._lifecycles else Stage.Current
 
-    def deletion_blocker(self, name: str, members: KnownMembers, is_missing: bool) -> str | None:
+    def deletion_blocker(
+        self, name: str, envoys: Collection[str], unknown: Unknown | None, is_missing: bool
+    ) -> str | None:
         """Return why the object of a deleted service may not be removed yet, for people; None if it may.
 
-        `is_missing` means that its target does not exist.
+        `envoys` and `unknown` are those of the cluster. `is_missing` means that its target does not exist.
         """
-        service, unknown = self._engine.services.get(name), members.unknown()
+        service = self._engine.services.get(name)
         if service is None or service.record is None:
             return None  # no route ever led to its hold address
-        if not (service.seen.held or members.envoys() or unknown):
+        if not (service.seen.held or envoys or unknown):
             return None  # there is no Envoy
         if unknown and not is_missing:
             return unknown.message  # a replica that this leader does not know yet may hold a client

@@ -189,7 +189,9 @@ class Replica:
 
     def needs_object(self) -> bool:
         """Return whether the object of a deleted service is still needed."""
-        return self.lifecycles.deletion_blocker(NAME, self.replication.members, is_missing=False) is not None
+        members = self.replication.members
+        blocker = self.lifecycles.deletion_blocker(NAME, members.envoys(), members.unknown(), is_missing=False)
+        return blocker is not None
 
     # Ports of the engine
 
