@@ -154,15 +154,16 @@ class Informer(Generic[_T]):
             if fresh:
                 await self._list()
             await self._watch()
-        except ApiError as error:
-            if error.status == GONE:
+        except _ERRORS as error:
+            if isinstance(error, ApiError) and error.status == GONE:
                 self._version = None
                 if self._received or not fresh:
                     return
-            self._on_error(error)
-        except msgspec.DecodeError as error:
-            self._on_error(error)
-        except Unreachable as error:
+            if not isinstance(error, Unreachable):
+                self._errors_in_row += not self._received
+                # An API server restored from a backup, for example, has not reached our version.
+                if self._errors_in_row >= MAX_ERRORS_IN_ROW:
+                    self._version = None
             self._on_disconnected(error)
 
     async def _list(self) -> None:
@@ -256,13 +257,6 @@ class Informer(Generic[_T]):
         self.unreadable.pop(key, None)
         if self._items.pop(key, None) is not None:
             self._on_change(key, None)
-
-    def _on_error(self, error: Exception) -> None:
-        self._errors_in_row += not self._received
-        # An API server restored from a backup, for example, has not reached our version.
-        if self._errors_in_row >= MAX_ERRORS_IN_ROW:
-            self._version = None
-        self._on_disconnected(error)
 
     def _on_disconnected(self, error: Exception) -> None:
         if self._disconnected_since is None:
