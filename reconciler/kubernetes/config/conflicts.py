@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Protocol, Spec
@@ -38,7 +37,7 @@ def reserved_ports(
     }
 
 
-RESERVED_PORTS: Mapping[int, str] = MappingProxyType(dict(reserved_ports()))
+RESERVED_PORTS = reserved_ports()
 FIRST_COME = HostPolicy()
 """The default policy."""
 

@@ -15,13 +15,11 @@ from functools import cached_property
 import msgspec
 
 from reconciler.core.reasons import Problem, Reason
+from reconciler.core.validation import HOST_PATTERN
 
 CLUSTER_DOMAIN = "cluster.local"
 NO_NAMESPACE = ""
 """The owner of a cluster name that no namespace may claim, such as a bare name or `*.svc.cluster.local`."""
-_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_PATTERN = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 _NAMESPACES = re.compile(r"[-a-z0-9*?]{1,63}")
 _PORTS = re.compile(r"([0-9]{1,5})(-([0-9]{1,5}))?")
 _MAX_RULES = 1000
@@ -130,7 +128,7 @@ def owning_namespace(host: str, domain: str = CLUSTER_DOMAIN, namespaces: Contai
 
 def parse_policy(text: str, bare_names: bool = False, domain: str = CLUSTER_DOMAIN) -> HostPolicy:
     """Read a policy, a list in JSON. Raises `BadPolicy` with every mistake."""
-    if not _DOMAIN.fullmatch(domain):
+    if domain.startswith("*.") or not HOST_PATTERN.fullmatch(domain):
         raise BadPolicy(f"{domain!r} is not a domain; use for example {CLUSTER_DOMAIN}")
     try:
         rules = msgspec.json.decode(text, type=tuple[Rule, ...])
@@ -156,7 +154,7 @@ def _mistakes(rules: tuple[Rule, ...]) -> Iterator[str]:
             if not _NAMESPACES.fullmatch(glob):
                 yield f"{where}.namespaces: {glob!r} is not a namespace; use for example shop or team-*"
         for pattern in rule.hosts:
-            if not _PATTERN.fullmatch(pattern):
+            if pattern != "*" and not HOST_PATTERN.fullmatch(pattern):
                 yield f"{where}.hosts: {pattern!r} is not a host; use for example www.example.com or *.shop.example.com"
         for text in rule.ports:
             if not _is_port_range(text):
