@@ -31,7 +31,7 @@ from reconciler.envoy.xds_router import XdsRouter
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.scale import wake_patches
 from reconciler.ports.clock import Clock

@@ -22,9 +22,8 @@ from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severi
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError
 from reconciler.kubernetes.config.resolve import target_of
-from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference, decoder, path
+from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference, Target, decoder, path
 from reconciler.kubernetes.types.scaled_service import ScaledService
-from reconciler.kubernetes.types.target import Target
 
 PAUSED = ("autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas")
 REPLACE_KEDA = (

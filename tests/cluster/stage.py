@@ -21,8 +21,7 @@ from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
-from reconciler.kubernetes.types.objects import path
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target, path
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.plan import Scale
 from reconciler.ports.backend import WorkloadStatus

@@ -5,7 +5,6 @@ All problems are reported at once, each at its annotation, including those that 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -24,7 +23,7 @@ from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, protocol_of, resolve
 from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.names import is_api_version, is_kind, is_subdomain
+from reconciler.kubernetes.types.names import is_api_version, is_kind, is_label, is_subdomain
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import (
     BUSY_UNTIL_ANNOTATION,
@@ -44,8 +43,6 @@ MAX_HOSTS, MAX_TEXTS = 64, 32
 """Entries of lists, as in the schema of ScaledServices."""
 PartialSpec = dict[str, Any]
 """A spec with only the fields that annotations set."""
-
-_PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Field(NamedTuple):
@@ -189,7 +186,7 @@ def _target(text: str) -> Mapping[str, str]:
 def _port(text: str) -> int | str:
     if text.isdecimal():
         return _number(text, MAX_PORT, 80)
-    if not _PORT_NAME.fullmatch(text):
+    if not is_label(text):
         raise _Invalid(
             f"{text!r} is not a valid port", "use the name or number of a port of the Service, for example http or 80"
         )

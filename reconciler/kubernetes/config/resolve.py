@@ -20,9 +20,8 @@ from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.names import is_label
-from reconciler.kubernetes.types.objects import LONGEST_SHOWN
+from reconciler.kubernetes.types.objects import LONGEST_SHOWN, Target
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceSpec
-from reconciler.kubernetes.types.target import Target
 
 ANY_ADDRESS = "0.0.0.0"
 DEFAULT_TARGET = ("apps/v1", "Deployment")

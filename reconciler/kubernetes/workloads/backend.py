@@ -17,7 +17,7 @@ import structlog
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.config.service_config import ServiceConfig
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
 from reconciler.kubernetes.workloads.probes.busy_check import NO_POD, PodBusyCheck
 from reconciler.kubernetes.workloads.probes.early_endpoints import EarlyEndpoints

@@ -16,9 +16,8 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.builtin import EventObject, Pod
-from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
+from reconciler.kubernetes.types.objects import ObjectRef, Target, decoder, path
 from reconciler.kubernetes.types.selectors import Matcher, compile_selector
-from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.target_observer import Spawn
 
 RECENT_SECONDS = 30.0

@@ -27,7 +27,7 @@ from reconciler.kubernetes.client.errors import (
     Unreachable,
     is_transient_or_conflict,
 )
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads import wake_client
 from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale, sleep_patch, wake_patches
 from reconciler.kubernetes.workloads.target_observer import TargetObserver, TargetOwner, Task

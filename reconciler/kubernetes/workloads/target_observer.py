@@ -18,7 +18,7 @@ from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, Unreachable
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads import wake_client
 from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale
 

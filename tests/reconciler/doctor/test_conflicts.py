@@ -9,9 +9,8 @@ import pytest
 
 from reconciler.doctor.conflicts import Autoscaler, ManagedTarget, check_autoscalers, check_targets
 from reconciler.doctor.findings import FindingCode, Severity
-from reconciler.kubernetes.types.objects import ObjectMeta
+from reconciler.kubernetes.types.objects import ObjectMeta, Target
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceSpec, TargetRef
-from reconciler.kubernetes.types.target import Target
 
 WEB = ScaledService(ObjectMeta("web", "shop"))
 

@@ -8,7 +8,7 @@ from reconciler.core.spec import Spec
 from reconciler.kubernetes.config.provider import DeletedServices
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 
 CONFIG = ServiceConfig(
     Spec(name="shop/web", hold_timeout=40.0),

@@ -13,7 +13,7 @@ from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
 from reconciler.kubernetes.config.effective_config import EffectiveConfig
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 
 KEYS = ("shop/a", "shop/b", "shop/c")
 HOSTS = ("a.example", "b.example", "c.example")

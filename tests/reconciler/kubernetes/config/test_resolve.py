@@ -10,7 +10,7 @@ from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
 from xds import ir
 from xds.resources.validation import faults

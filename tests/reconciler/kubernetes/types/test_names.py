@@ -14,8 +14,7 @@ from yarl import URL
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import Unreachable
 from reconciler.kubernetes.types.names import InvalidName, checked_path
-from reconciler.kubernetes.types.objects import api_path, name_selector, path
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target, api_path, name_selector, path
 
 NO_NAMES = (
     "",

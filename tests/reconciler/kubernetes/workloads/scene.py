@@ -10,7 +10,7 @@ from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.plan import AtLeast, Zero
 from reconciler.ports.backend import WorkloadStatus

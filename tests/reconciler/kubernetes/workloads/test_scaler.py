@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads import scaler
 from reconciler.kubernetes.workloads.scale import ObservedScale
 from reconciler.kubernetes.workloads.scaler import TargetScaler

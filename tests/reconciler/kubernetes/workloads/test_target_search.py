@@ -14,7 +14,7 @@ from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
-from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads import target_search
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.ports.backend import WorkloadStatus
