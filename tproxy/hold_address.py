@@ -30,10 +30,9 @@ from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop, Timer
 from tproxy.io.refuser import Refuser
-from tproxy.protocols.held_requests import HeldRequests
-from tproxy.protocols.proxy_protocol import NONE
-from tproxy.relay.attempt import Attempt
-from tproxy.relay.relay import Relay, RelayedConnection
+from tproxy.protocols.client_address import NONE
+from tproxy.protocols.http2 import HeldRequests
+from tproxy.relay.relay import Attempt, Relay, RelayedConnection
 from tproxy.wire import Assignment
 
 log = structlog.get_logger("tproxy")

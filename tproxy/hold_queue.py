@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tproxy.io import tcp
-from tproxy.protocols.held_requests import HeldRequests
+from tproxy.protocols.http2 import HeldRequests
 from tproxy.wire import HTTP, HTTP2, Assignment, Count, Go, Hold
 
 UNASSIGNED_TIMEOUT_SECONDS = 10.0

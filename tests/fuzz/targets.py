@@ -49,8 +49,8 @@ from reconciler.server.holders import HolderStreams
 from tests.fakes.member_list import MemberList
 from tests.fuzz.messages import split
 from tproxy import wire as holder_wire
-from tproxy.protocols import http2, proxy_protocol
-from tproxy.protocols.http_head import forwarded_for
+from tproxy.protocols import client_address, http2
+from tproxy.protocols.client_address import forwarded_for
 from tproxy.protocols.refusal_response import RefusalResponse
 from xds import ir
 from xds.ads.codec import MalformedError
@@ -99,11 +99,11 @@ def _converse(protocol: type[DeltaStream | SotwStream], data: bytes) -> None:
 def first_bytes(data: bytes) -> None:
     """Look at what a held connection begins with, as it arrives and when all of it is there."""
     forwarded_for(data)
-    header = proxy_protocol.read_header(data)
+    header = client_address.read_header(data)
     if header is not None:
         assert header.size <= len(data)
         for end in range(max(0, min(header.size, 64) - 1)):
-            assert proxy_protocol.read_header(data[:end]) in (None, header)
+            assert client_address.read_header(data[:end]) in (None, header)
 
 
 def refused_http2(data: bytes) -> None:

@@ -12,9 +12,8 @@ import struct
 import termios
 
 from tproxy import address
-from tproxy.protocols import proxy_protocol
-from tproxy.protocols.http_head import forwarded_for
-from tproxy.protocols.proxy_protocol import ProxyHeader
+from tproxy.protocols import client_address
+from tproxy.protocols.client_address import ProxyHeader, forwarded_for
 
 _HEAD_BYTES = 16_384
 KEEPALIVE_SECONDS = 60
@@ -126,10 +125,10 @@ def discard(fd: int, count: int) -> None:
 
 def peek_header(fd: int) -> ProxyHeader | None:
     """Return the PROXY header of a connection; None if more bytes are needed."""
-    unread = peek(fd, proxy_protocol.SIZE_USUAL)
-    header = proxy_protocol.read_header(unread)
-    if header is None and len(unread) == proxy_protocol.SIZE_USUAL:
-        header = proxy_protocol.read_header(peek(fd, proxy_protocol.SIZE_MAX))
+    unread = peek(fd, client_address.SIZE_USUAL)
+    header = client_address.read_header(unread)
+    if header is None and len(unread) == client_address.SIZE_USUAL:
+        header = client_address.read_header(peek(fd, client_address.SIZE_MAX))
     return header
 
 

@@ -3,6 +3,14 @@
 Half-close is honored in both directions. A reset of one side becomes a reset of the other side, once everything sent
 before it has been delivered. A stream that lost bytes ends with a reset, never with a normal end. `flow.py` moves the
 bytes.
+
+A sidecar, a mesh, or a container runtime may accept connections for a program that does not listen yet, and end each
+one a moment later. Nothing has reached the client then, so the connection can be held again and relayed over another
+dial.
+
+Until the endpoint answers, the client's bytes are peeked at and sent, but not read. The kernel keeps them for the next
+attempt, which bounds them and needs no memory here. More than `REPLAY_BYTES` end the attempt: the bytes are then read
+and moved by `flow.py`, as they are after the first byte of the answer.
 """
 
 from __future__ import annotations
@@ -11,18 +19,27 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from typing import Protocol
 
 from tproxy import address
 from tproxy.io import tcp
 from tproxy.io.loop import Loop, Timer
-from tproxy.relay.attempt import Attempt
-from tproxy.relay.flow import INTEREST, NOTHING, Flow
+from tproxy.relay.flow import INTEREST, NOTHING, UNUSUAL, Flow
 from tproxy.relay.pipes import Pipes
 
 RESET_GRACE_SECONDS = 5.0
 """The time that one side has to receive what the other side sent before its reset."""
 RESET_POLL_SECONDS = 0.01
+REPLAY_BYTES = 1 << 14
+"""An eighth of the kernel's usual receive buffer. A client must be able to send more than this before any of it is
+read: otherwise its window closes, and the attempt waits for bytes that cannot come."""
+SENT_SECONDS = 15.0
+"""An endpoint that keeps bytes of the client for longer than this has begun to serve it. Sidecars give up earlier: the
+connect timeout is 5 s in Envoy and 10 s in Istio."""
+ACKNOWLEDGEMENT_POLL_SECONDS = 0.01
 
 
 class RelayOwner(Protocol):
@@ -38,13 +55,122 @@ class RelayOwner(Protocol):
         """Handle the end of a connection, exactly once, after its sockets were closed."""
 
 
+def may_repeat(*, is_reset: bool, has_sent: bool, client_ended: bool, seconds: float) -> bool:
+    """Return whether a connection that the endpoint ended without an answer may be relayed over another dial.
+
+    The kernel resets a connection that is closed with unread bytes, and ends it normally after all were read. Bytes
+    that a program has read are not sent again.
+    """
+    if not has_sent:
+        return not client_ended
+    return is_reset and seconds < SENT_SECONDS
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt to relay a held connection."""
+
+    skip: int
+    """First bytes of the client, which the endpoint does not receive."""
+    deadline: float
+    """Monotonic time after which nothing is repeated."""
+    on_lost: Callable[[int], object]
+    """Receives the client's descriptor, to hold the connection again."""
+    sent: int = 0
+    """Bytes of the client that the kernel has accepted for the endpoint."""
+    _owner: RelayedConnection | None = None
+    _client_fd: int = -1
+    _endpoint_fd: int = -1
+    _since: float = 0.0
+    _client_events: int = 0
+    _endpoint_events: int = 0
+    _client_ended: bool = False
+    _is_blocked: bool = False
+
+    def begin(self, owner: RelayedConnection, client_fd: int, endpoint_fd: int) -> None:
+        """Begin to relay between two sockets, whose events the caller passes on."""
+        self._owner, self._client_fd, self._endpoint_fd = owner, client_fd, endpoint_fd
+        self._since = time.monotonic()
+
+    def cancel(self) -> None:
+        """Do nothing more: the connection was closed."""
+        self._owner = None
+
+    def on_client_events(self, events: int) -> None:
+        """Send what the client sent; leave a reset and urgent data to the flows."""
+        self._client_events |= events & UNUSUAL
+        if events & (EPOLLERR | EPOLLHUP | EPOLLPRI):
+            self._complete(0)
+        elif events & (EPOLLIN | EPOLLRDHUP):
+            self._send()
+
+    def on_endpoint_events(self, events: int) -> None:
+        """Complete the attempt at the first byte of the endpoint, or repeat it if there is none."""
+        self._endpoint_events |= events & UNUSUAL
+        if events & (EPOLLIN | UNUSUAL) and tcp.peek(self._endpoint_fd, 1):
+            self._complete(events)
+        elif events & (EPOLLERR | EPOLLHUP):
+            self._on_end(is_reset=True)
+        elif events & EPOLLRDHUP:
+            self._on_end(is_reset=False)
+        elif events & EPOLLOUT and self._is_blocked:
+            self._send()
+
+    def _send(self) -> None:
+        """Send the client's bytes that are not sent yet, and its end, without reading them."""
+        ended = bool(self._client_events & EPOLLRDHUP)
+        at, limit = self.skip + self.sent, self.skip + REPLAY_BYTES
+        unread = tcp.peek(self._client_fd, limit)
+        try:
+            if len(unread) > at:
+                self.sent += os.write(self._endpoint_fd, memoryview(unread)[at:])
+            self._is_blocked = self.skip + self.sent < len(unread)
+            if ended and not (self._is_blocked or self._client_ended or len(unread) == limit):
+                self._client_ended = True
+                tcp.end_writes(self._endpoint_fd)
+        except BlockingIOError:
+            self._is_blocked = True
+        except OSError:
+            self.on_endpoint_events(EPOLLERR)
+            return
+        if len(unread) == limit:
+            self._complete(0)
+
+    def _on_end(self, is_reset: bool) -> None:
+        if (owner := self._owner) is None:
+            return
+        now, has_sent = time.monotonic(), self.sent > 0
+        if has_sent and not is_reset and now < self.deadline and tcp.unacknowledged_bytes(self._endpoint_fd):
+            # The endpoint may have closed before these bytes arrived. It then resets the connection.
+            owner.loop.call_later(ACKNOWLEDGEMENT_POLL_SECONDS, lambda: self._on_end(is_reset=False))
+        elif now < self.deadline and may_repeat(
+            is_reset=is_reset,
+            has_sent=has_sent,
+            client_ended=self._client_ended,
+            seconds=now - self._since,
+        ):
+            self._owner = None
+            self.on_lost(owner.on_attempt_lost())
+        else:
+            self._complete(self._endpoint_events)
+
+    def _complete(self, endpoint_events: int) -> None:
+        """Read the bytes that were sent, and leave the rest to the flows."""
+        if (owner := self._owner) is None:
+            return
+        self._owner = None
+        tcp.discard(self._client_fd, self.skip + self.sent)
+        events = 0 if self._client_ended else EPOLLIN | self._client_events
+        owner.on_attempt_completed(self.sent, events, endpoint_events)
+
+
 class RelayedConnection:
-    """One relayed connection."""
+    """One relayed connection. Raises OSError if its sockets cannot be registered."""
 
     __slots__ = ("_attempt", "_down", "_grace", "_owner", "_relay", "_up", "first_byte_at", "loop", "pipes")
 
     def __init__(
-        self, relay: Relay, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None = None
+        self, relay: Relay, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None
     ) -> None:
         self.first_byte_at: float | None = None
         """The time of the first byte from the endpoint, in seconds since the epoch."""
@@ -58,6 +184,18 @@ class RelayedConnection:
         self._up = up = Flow(self, client_fd, endpoint_fd)
         self._down = down = Flow(self, endpoint_fd, client_fd)
         up.twin, down.twin = down, up
+        for fd in (client_fd, endpoint_fd):
+            _set_options(fd)
+        on_client_events, on_endpoint_events = up.on_events, down.on_events
+        if attempt is not None:
+            attempt.begin(self, client_fd, endpoint_fd)
+            on_client_events, on_endpoint_events = attempt.on_client_events, attempt.on_endpoint_events
+        self.loop.register(client_fd, INTEREST, on_client_events)
+        try:
+            self.loop.register(endpoint_fd, INTEREST, on_endpoint_events)
+        except OSError:
+            self.loop.unregister(client_fd)
+            raise
 
     @property
     def bytes_up(self) -> int:
@@ -72,22 +210,6 @@ class RelayedConnection:
     @property
     def closed(self) -> bool:
         return self._up.source < 0
-
-    def open(self) -> None:
-        """Register both sockets. Raises OSError."""
-        up, down = self._up, self._down
-        for fd in (up.source, down.source):
-            _set_options(fd)
-        on_client_events, on_endpoint_events = up.on_events, down.on_events
-        if (attempt := self._attempt) is not None:
-            attempt.begin(self, up.source, down.source)
-            on_client_events, on_endpoint_events = attempt.on_client_events, attempt.on_endpoint_events
-        self.loop.register(up.source, INTEREST, on_client_events)
-        try:
-            self.loop.register(down.source, INTEREST, on_endpoint_events)
-        except OSError:
-            self.loop.unregister(up.source)
-            raise
 
     def close(self, reset: bool = False) -> None:
         """End the connection in both directions, with a reset if requested or if bytes were not delivered.
@@ -192,9 +314,8 @@ class Relay:
 
         The relay owns both descriptors from now on, also when it raises. It does not call the owner before it returns.
         """
-        relayed = RelayedConnection(self, client_fd, endpoint_fd, owner, attempt)
         try:
-            relayed.open()
+            relayed = RelayedConnection(self, client_fd, endpoint_fd, owner, attempt)
         except OSError:
             os.close(client_fd)
             os.close(endpoint_fd)

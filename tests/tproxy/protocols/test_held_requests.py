@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tproxy.protocols import http2
-from tproxy.protocols.held_requests import HeldRequests
+from tproxy.protocols.http2 import HeldRequests
 
 SETTINGS = http2.frame(4, 0, 0)
 

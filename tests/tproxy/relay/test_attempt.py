@@ -11,7 +11,7 @@ import pytest
 
 from tests.tproxy.harness import eventually, read_exactly, reset
 from tests.tproxy.relay.rig import PATIENCE_SECONDS, Rig, tcp_pair
-from tproxy.relay.attempt import REPLAY_BYTES, SENT_SECONDS, Attempt, may_repeat
+from tproxy.relay.relay import REPLAY_BYTES, SENT_SECONDS, Attempt, may_repeat
 
 
 @pytest.mark.parametrize(

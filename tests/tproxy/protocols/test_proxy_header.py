@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tproxy.protocols.messages import LOCAL, SIGNATURE, header
-from tproxy.protocols.proxy_protocol import NONE, ProxyHeader, read_header
+from tproxy.protocols.client_address import NONE, ProxyHeader, read_header
 
 
 @settings(deadline=None)

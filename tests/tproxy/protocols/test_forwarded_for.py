@@ -4,7 +4,7 @@ import pytest
 
 from tests.tproxy.protocols.messages import h2_request
 from tproxy.protocols import http2
-from tproxy.protocols.http_head import forwarded_for
+from tproxy.protocols.client_address import forwarded_for
 
 H2 = h2_request("192.0.2.7")
 AT = H2.index(http2.frame(1, 5, 1)[3:9], len(http2.PREFACE)) - 3
