@@ -24,14 +24,16 @@ from prometheus_client.registry import Collector
 
 from tproxy import address
 from tproxy.holder import Holder
-from tproxy.io.health import loop_answers
 from tproxy.io.listener import Listener
+from tproxy.io.loop import Loop
 
 MAX_CONNECTIONS = 32
 """The budget of descriptors has a reserve for them."""
 CONNECTION_SECONDS = 10.0
 PAUSE_SECONDS = 0.05
 BACKLOG = 64
+LOOP_SECONDS = 2.0
+"""The time that the loop has to answer a health check."""
 OPENMETRICS = "application/openmetrics-text"
 NO_SERVICE = ""
 """The value of the label `service` for connections that belong to no service."""
@@ -113,26 +115,36 @@ def _supported_type(accept: str) -> str:
     return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in types else ""
 
 
-class _Server(ThreadingHTTPServer):
-    """A thread for each connection, which has one request and `CONNECTION_SECONDS` for it.
+class MetricsPort(ThreadingHTTPServer):
+    """The HTTP port, open until `close`.
 
+    There is a thread for each connection, which has one request and `CONNECTION_SECONDS` for it.
     If there are `MAX_CONNECTIONS`, a new one replaces the oldest, so that probes are answered while another client
     keeps connections open.
     """
 
     daemon_threads = True
     request_queue_size = BACKLOG
-    registry: CollectorRegistry
-    holder: Holder
-    listener: Listener
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, listen: str, holder: Holder, listener: Listener) -> None:
+        """Open the port. Raises OSError if it is in use."""
+        self.address_family, target = address.sockaddr(listen)
+        self.holder, self.listener = holder, listener
+        self.registry = CollectorRegistry()
+        self.registry.register(HolderCollector(holder))
         self._open: dict[socket.socket, float] = {}
         """By connection, its monotonic start; the oldest first."""
         self.ended: set[socket.socket] = set()
         """Open connections that receive no answer."""
         self._lock = threading.Lock()
-        super().__init__(*args)
+        super().__init__(target, _Handler)
+        self.address = address.join(*self.socket.getsockname()[:2])
+        threading.Thread(target=self.serve_forever, args=(0.2,), name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Close the port."""
+        self.shutdown()
+        self.server_close()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -173,14 +185,14 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: MetricsPort
 
     def do_GET(self) -> None:
         """Answer with one of the three pages."""
         if self.connection in self.server.ended:
             return  # the shutdown of the connection looks like the end of the request's headers
         path = self.path.partition("?")[0]
-        is_alive = path not in ("/healthz", "/readyz") or loop_answers(self.server.holder.loop)
+        is_alive = path not in ("/healthz", "/readyz") or _loop_answers(self.server.holder.loop)
         if path == "/metrics":
             encode, content_type = choose_encoder(_supported_type(self.headers.get("Accept", "")))
             self._answer(200, content_type, encode(self.server.registry))
@@ -207,22 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class MetricsPort:
-    """The HTTP port, open until `close`."""
-
-    def __init__(self, listen: str, holder: Holder, listener: Listener) -> None:
-        """Open the port. Raises OSError if it is in use."""
-        family, target = address.sockaddr(listen)
-        server_class = type("_Server", (_Server,), {"address_family": family})
-        self._server: _Server = server_class(target, _Handler)
-        self._server.registry = CollectorRegistry()
-        self._server.registry.register(HolderCollector(holder))
-        self._server.holder, self._server.listener = holder, listener
-        self.address = address.join(*self._server.server_address[:2])
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="metrics", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()
+def _loop_answers(loop: Loop) -> bool:
+    called = threading.Event()
+    loop.call_soon_threadsafe(called.set)
+    return called.wait(LOOP_SECONDS)

@@ -1,14 +1,10 @@
-"""Health checks that the loop itself answers, so that a holder whose loop hangs fails them.
-
-The supervisor of `zenvoy up` uses the Unix socket, and `metrics.py` uses `loop_answers` for its HTTP port.
-"""
+"""Health checks of `zenvoy up` that the loop itself answers, so that a holder whose loop hangs fails them."""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
-import threading
 from pathlib import Path
 
 from tproxy.io.listener import CannotListen
@@ -16,7 +12,6 @@ from tproxy.io.loop import Loop
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n"
 MAX_CONNECTIONS = 16
-ANSWER_SECONDS = 2.0
 
 
 class HealthSocket:
@@ -70,10 +65,3 @@ class HealthSocket:
     def _end(self, descriptor: int) -> None:
         self._loop.unregister(descriptor)
         self._clients.pop(descriptor).close()
-
-
-def loop_answers(loop: Loop, seconds: float = ANSWER_SECONDS) -> bool:
-    """Return whether the loop makes a call in time. For other threads."""
-    called = threading.Event()
-    loop.call_soon_threadsafe(called.set)
-    return called.wait(seconds)
