@@ -29,15 +29,15 @@ def find_tool(wanted: Literal["auto", "nft", "iptables"] = "auto") -> RuleTool:
 def install(wanted: RedirectRules, tool: RuleTool) -> None:
     """Install rules, and remove those that an earlier holder left with either tool. Raises CannotInstall."""
     if tool == "nft":
-        _run(["nft", "-f", "-"], rules.nft_install(wanted))
-        _remove_iptables()
+        # One transaction, which replaces the table of an earlier holder.
+        _run(["nft", "-f", "-"], rules.nft_remove() + rules.nft_table(wanted))
+        _remove_chains("iptables", "ip6tables")
         return
     for command in rules.iptables_commands(wanted):
         _run([f"{command}-restore", "-w", "5", "--noflush"], rules.iptables_install(wanted))
         if not _succeeds([command, *rules.iptables_jump("-C")]):
             _run([command, *rules.iptables_jump("-I")])
-    for command in {"iptables", "ip6tables"} - set(rules.iptables_commands(wanted)):
-        _remove_chain(command)
+    _remove_chains(*{"iptables", "ip6tables"}.difference(rules.iptables_commands(wanted)))
     if shutil.which("nft"):
         _run(["nft", "-f", "-"], rules.nft_remove())
 
@@ -50,7 +50,7 @@ def remove(port: int) -> None:
     if installed_port("nft") == port:
         _run(["nft", "-f", "-"], rules.nft_remove())
     if installed_port("iptables") == port:
-        _remove_iptables()
+        _remove_chains("iptables", "ip6tables")
 
 
 def installed_port(tool: RuleTool) -> int | None:
@@ -70,18 +70,14 @@ def installed_port(tool: RuleTool) -> int | None:
     return None
 
 
-def _remove_iptables() -> None:
-    for command in ("iptables", "ip6tables"):
-        _remove_chain(command)
-
-
-def _remove_chain(command: str) -> None:
-    if not shutil.which(command) or not _succeeds([command, "-w", "5", "-t", "mangle", "-S", rules.CHAIN]):
-        return
-    while _succeeds([command, *rules.iptables_jump("-C")]):
-        _run([command, *rules.iptables_jump("-D")])
-    _run([command, "-w", "5", "-t", "mangle", "-F", rules.CHAIN])
-    _run([command, "-w", "5", "-t", "mangle", "-X", rules.CHAIN])
+def _remove_chains(*commands: str) -> None:
+    for command in commands:
+        if not shutil.which(command) or not _succeeds([command, "-w", "5", "-t", "mangle", "-S", rules.CHAIN]):
+            continue
+        while _succeeds([command, *rules.iptables_jump("-C")]):
+            _run([command, *rules.iptables_jump("-D")])
+        _run([command, "-w", "5", "-t", "mangle", "-F", rules.CHAIN])
+        _run([command, "-w", "5", "-t", "mangle", "-X", rules.CHAIN])
 
 
 def _run_tool(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:

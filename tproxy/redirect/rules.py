@@ -44,11 +44,6 @@ def nft_remove() -> str:
     return "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("ip", "ip6", "inet"))
 
 
-def nft_install(rules: RedirectRules) -> str:
-    """Return input for `nft -f -`: one transaction that replaces the table of an earlier holder."""
-    return nft_remove() + nft_table(rules)
-
-
 def nft_table(rules: RedirectRules) -> str:
     """Return the table."""
     first, last = rules.ports
