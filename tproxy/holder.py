@@ -203,8 +203,11 @@ class Holder:
         return without < MAX_UNASSIGNED_ADDRESSES
 
     def _assign(self, name: str, assignment: Assignment) -> None:
-        if error := _assignment_error(assignment):
-            log.error("ignored an invalid assignment", address=name, service=assignment.service, error=error)
+        try:
+            for endpoint in assignment.verdict.endpoints if isinstance(assignment.verdict, Go) else ():
+                address.sockaddr(endpoint)
+        except ValueError as error:
+            log.error("ignored an invalid assignment", address=name, service=assignment.service, error=str(error))
             return
         self.assignments[name] = assignment
         if name in self.addresses:
@@ -214,12 +217,3 @@ class Holder:
         self.assignments.pop(name, None)
         if name in self.addresses:
             self.addresses[name].remove("removed")
-
-
-def _assignment_error(assignment: Assignment) -> str | None:
-    try:
-        for endpoint in assignment.verdict.endpoints if isinstance(assignment.verdict, Go) else ():
-            address.sockaddr(endpoint)
-    except ValueError as error:
-        return str(error)
-    return None

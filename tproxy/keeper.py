@@ -23,7 +23,6 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
 
 PER_MESSAGE = 64
 """Descriptors in one message; the kernel allows 253."""
@@ -52,15 +51,12 @@ def receive(link: socket.socket) -> tuple[bytes, list[int]]:
 class Keeper:
     """The kept connections, and the one holder that they belong to."""
 
-    def __init__(self, listening: socket.socket, now: Callable[[], float] = time.monotonic) -> None:
-        self._listening, self._now = listening, now
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
         self._kept: dict[int, tuple[int, float]] = {}
         """By inode number, the keeper's descriptor and the time since when the connection is held."""
         self._link: socket.socket | None = None
-        self._orphaned_at = now()
-
-    def __len__(self) -> int:
-        return len(self._kept)
+        self._orphaned_at = time.monotonic()
 
     def run(self) -> None:
         """Serve holders, one at a time."""
@@ -68,14 +64,14 @@ class Keeper:
             poll = select.poll()
             poll.register(self._link or self._listening, select.POLLIN)
             is_orphaned = self._kept and self._link is None
-            left = self._orphaned_at + ORPHAN_SECONDS - self._now()
+            left = self._orphaned_at + ORPHAN_SECONDS - time.monotonic()
             poll.poll(max(0.0, left * 1000) if is_orphaned else None)
-            self.step()
+            self._step()
 
-    def step(self) -> None:
+    def _step(self) -> None:
         """Handle what is ready, without waiting."""
         if self._link is None:
-            if self._kept and self._now() >= self._orphaned_at + ORPHAN_SECONDS:
+            if self._kept and time.monotonic() >= self._orphaned_at + ORPHAN_SECONDS:
                 self._forget()
             self._accept()
         if self._link is not None:
@@ -86,7 +82,7 @@ class Keeper:
                 return
             except (OSError, ValueError, struct.error):
                 self._link.close()
-                self._link, self._orphaned_at = None, self._now()
+                self._link, self._orphaned_at = None, time.monotonic()
 
     def _accept(self) -> None:
         try:

@@ -17,7 +17,7 @@ from typing import Literal, TextIO, cast
 import structlog
 
 from tproxy import address
-from tproxy.control.stream import KEEPALIVE_SECONDS, ReconcilerStream, TlsFiles
+from tproxy.control.stream import ReconcilerStream, TlsFiles
 from tproxy.holder import Holder
 from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
@@ -27,8 +27,8 @@ from tproxy.io.log_output import LogOutput, LogStream, replace_streams
 from tproxy.io.loop import Loop
 from tproxy.metrics import MetricsPort
 from tproxy.redirect import netfilter
-from tproxy.redirect.rules import DEFAULT_PORTS, RedirectRules
-from tproxy.redirect.self_check import CHECK_SECONDS, SelfCheck
+from tproxy.redirect.rules import RedirectRules
+from tproxy.redirect.self_check import SelfCheck
 from tproxy.wire import HolderHello
 
 log = structlog.get_logger("tproxy")
@@ -55,25 +55,23 @@ class HolderExit(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class HolderSettings:
-    """The settings of a holder."""
+    """The settings of a holder: the options of `zenvoy-tproxy run`, which describe them."""
 
     mode: Mode
     listen: str
     reconciler: str
-    ports: tuple[int, int] = DEFAULT_PORTS
-    rules: RulesChoice = "auto"
-    rules_check_seconds: float = CHECK_SECONDS
-    metrics: str | None = None
-    drain_timeout: float = 30.0
-    keepalive: float = KEEPALIVE_SECONDS
-    tcp_keepalive: int = tcp.KEEPALIVE_SECONDS
-    """Seconds without data after which the peers of held and relayed connections are probed."""
-    holder_id: str | None = None
-    listen_file: Path | None = None
-    health_socket: Path | None = None
-    tls: TlsFiles | None = None
-    keeper: Path | None = None
-    """The Unix socket of a keeper."""
+    ports: tuple[int, int]
+    rules: RulesChoice
+    rules_check_seconds: float
+    metrics: str | None
+    drain_timeout: float
+    keepalive: float
+    tcp_keepalive: int
+    holder_id: str | None
+    listen_file: Path | None
+    health_socket: Path | None
+    tls: TlsFiles | None
+    keeper: Path | None
 
 
 def configure_log(style: LogStyle) -> None:
@@ -129,7 +127,7 @@ class HolderProcess:
             self._holder = holder = Holder(loop, budget, hello, settings.keeper, settings.tcp_keepalive)
             stack.callback(holder.keeper.close)
             holder.adopt()
-            self._listener = listener = Listener(loop, sock, holder)
+            self._listener = listener = Listener(loop, sock, holder.accept, holder.count_shed)
             stack.callback(holder.relay.close)
             stack.callback(listener.close)
             if settings.health_socket:

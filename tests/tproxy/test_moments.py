@@ -151,7 +151,7 @@ def test_refusal_during_an_upload_is_delivered(inside: Inside, tmp_path: Path, m
     upload = tmp_path / "upload"
     upload.write_bytes(bytes(8 << 20))
     inside.listening.setblocking(False)
-    listener = Listener(inside.loop, inside.listening, inside.holder)
+    listener = Listener(inside.loop, inside.listening, inside.holder.accept, inside.holder.count_shed)
     command = ["curl", "-sS", "-i", "-H", "Expect:", "--data-binary", f"@{upload}", f"http://{HOST}:{inside.port}/"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
         inside.run_until(lambda: curl.poll() is not None)

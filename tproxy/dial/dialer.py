@@ -92,10 +92,6 @@ class Dialer:
         self._is_pumping = False
         self.set_endpoints(endpoints)
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._dials)
-
     def set_endpoints(self, endpoints: tuple[str, ...]) -> None:
         """Use these endpoints from now on; close the dials to others and forget their pace."""
         self.cancel()

@@ -6,7 +6,8 @@ import errno
 import os
 import select
 import socket
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 from tproxy import address
 from tproxy.io import tcp
@@ -27,16 +28,6 @@ _IP_TRANSPARENT = 19  # linux/in.h
 
 class CannotListen(Exception):
     """The socket could not be opened; the text has the reason and the remedy."""
-
-
-class Acceptor(Protocol):
-    """The component that receives accepted connections."""
-
-    def accept(self, fd: int) -> None:
-        """Take over a connection; its descriptor is non-blocking."""
-
-    def count_shed(self) -> None:
-        """Count a connection that was reset because the process has no descriptor left."""
 
 
 def open_socket(listen: str, mode: Mode) -> socket.socket:
@@ -128,12 +119,17 @@ def _user_of(port: int) -> str:
 
 
 class Listener:
-    """Accepts connections while it is open, and passes them to its acceptor."""
+    """Accepts connections while it is open, and passes their descriptors, which are non-blocking, to `on_accepted`.
 
-    def __init__(self, loop: Loop, sock: socket.socket, acceptor: Acceptor) -> None:
+    `on_shed` is called for a connection that was reset because the process has no descriptor left.
+    """
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, on_accepted: Callable[[int], None], on_shed: Callable[[], None]
+    ) -> None:
         self._loop = loop
         self._sock = sock
-        self._acceptor = acceptor
+        self._on_accepted, self._on_shed = on_accepted, on_shed
         self._spare = -1
         self._open_spare()
         self._pause: Timer | None = None
@@ -175,7 +171,7 @@ class Listener:
                 return self._pause_accepting()
             return True  # the connection broke before it was accepted: accept(2) returns its error
         os.set_blocking(fd, False)
-        self._acceptor.accept(fd)
+        self._on_accepted(fd)
         return True
 
     def _shed(self) -> bool:
@@ -189,7 +185,7 @@ class Listener:
         else:
             shed = True
             tcp.reset(fd)
-            self._acceptor.count_shed()
+            self._on_shed()
         return (self._open_spare() and shed) or self._pause_accepting()
 
     def _open_spare(self) -> bool:

@@ -50,7 +50,9 @@ class LogOutput:
                 return
             self._waiting_bytes += len(data)
             if self._thread is None:
-                self._start()
+                self._thread = threading.Thread(target=self._run, name=f"output {self._descriptor}", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
         self._texts.put(data)
 
     def close(self, seconds: float = FLUSH_SECONDS) -> None:
@@ -58,11 +60,6 @@ class LogOutput:
         deadline = time.monotonic() + seconds
         while self._waiting_bytes and time.monotonic() < deadline:
             time.sleep(0.002)
-
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=f"output {self._descriptor}", daemon=True)
-        self._thread.start()
-        atexit.register(self.close)
 
     def _run(self) -> None:
         # The main thread handles signals. Blocking SIGTTOU also allows a background process to write to a terminal
