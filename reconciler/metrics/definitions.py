@@ -2,7 +2,7 @@
 
 Names contain units, by https://prometheus.io/docs/practices/naming/; a counter is defined without its `_total`. Labels
 are bounded: unbounded values, such as addresses of peers, belong in logs.
-Counterparts: `services.py` and `registry.py`, which render the two halves.
+Counterparts: `services.py`, and `metrics.py` with `present.py`, which render the two halves.
 """
 
 from __future__ import annotations
@@ -262,10 +262,10 @@ RECORDS_FAILING = Family(
 BUILD = Family("zenvoy_build_info", "gauge", "Always 1; the labels contain the versions.", ("version", "python"))
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
-PRESENT = (
+CONTROL_FAMILIES = (
+    *HISTOGRAMS,
     *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_UNKNOWN, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
     *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, REFUSED_STREAMS),
     *(PLAINTEXT, RECORDS_FAILING, CERTIFICATE_EXPIRY, BUILD),
 )
-CONTROL_FAMILIES = (*HISTOGRAMS, *PRESENT)
-"""Rendered by `registry.py`."""
+"""Rendered by prometheus-client."""

@@ -7,14 +7,19 @@ services does not block the event loop. A removed service has no metrics.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 
+import prometheus_client
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State, Transition
 from reconciler.core.traffic import Sample
-from reconciler.metrics.registry import Registry
+from reconciler.metrics import definitions
+from reconciler.metrics.definitions import Family
+from reconciler.metrics.present import Present, Samples
 from reconciler.metrics.service_counters import ServiceCounters
 from reconciler.metrics.services import Page
 from reconciler.metrics.sources import ServiceSource, Sources
@@ -24,6 +29,11 @@ MAX_ENVOYS = 4096
 """Node ids with counted acknowledgements, above which those of disconnected Envoys are forgotten."""
 OPENMETRICS = "application/openmetrics-text"
 LAG_INTERVAL_SECONDS = 1.0
+WAKE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+COUNT_BUCKETS = (0, 1, 2, 5, 10, 100, 1_000, 10_000)
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+MAX_EXEMPLAR = 128
+"""The maximum length of an exemplar's label names and values in OpenMetrics."""
 
 
 def acceptable(accept: str) -> str:
@@ -36,18 +46,39 @@ class Metrics:
     """The counters, and the answers to scrapes. Everything except rendering runs on the event loop."""
 
     def __init__(self, sources: Sources) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._sources = sources
         self._counters: dict[str, ServiceCounters] = {}
         self._holders: frozenset[str] = frozenset()
-        self._registry = Registry(sources)
-        self._lag = LoopLag(self._registry.lag.observe)
+        self._samples = Samples()
+        self._acks: Counter[str] = Counter()
+        self._calls: Counter[tuple[str, ...]] = Counter()
+        self._registry = CollectorRegistry()
+        self._wakes = self._histogram(definitions.WAKE, WAKE_BUCKETS)
+        self._parts = self._histogram(definitions.WAKE_PART, WAKE_BUCKETS)
+        self._requests = self._histogram(definitions.WAKE_REQUESTS, COUNT_BUCKETS)
+        self._connections = self._histogram(definitions.WAKE_CONNECTIONS, COUNT_BUCKETS)
+        self._lag = self._histogram(definitions.LOOP_LAG, LAG_BUCKETS)
+        self._registry.register(Present(sources, self._samples, self._acks, self._calls))
+        prometheus_client.ProcessCollector(registry=self._registry)
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start to measure the lag of the running event loop."""
-        self._lag.start()
+        """Start to measure the lag of the running event loop: the delay of a timer that is due each second."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + LAG_INTERVAL_SECONDS
+        self._timer = loop.call_at(due, self._ring, due)
 
     def close(self) -> None:
-        self._lag.close()
+        if self._timer:
+            self._timer.cancel()
+
+    def _ring(self, due: float) -> None:
+        self._lag.observe(max(0.0, asyncio.get_running_loop().time() - due))
+        self.start()
+
+    def _histogram(self, family: Family, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(family.name, family.help, family.labels, buckets=buckets, registry=self._registry)
 
     def lead(self) -> None:
         """Reset the counters of services: this replica now leads, and another one counted before."""
@@ -80,38 +111,39 @@ class Metrics:
         counters.saw_transition(transition, record, service.requests, service.spec.wake_timeout)
         self._sleeps(service, counters, record)
         if record.state is State.ScaledToZero and counters.before_wake:
-            requests, released = counters.before_wake
-            self._registry.served(transition.service, service.requests - requests, counters.released.total - released)
+            (requests, released), exemplar = counters.before_wake, _exemplar(transition.service)
+            self._requests.observe(service.requests - requests, exemplar)
+            self._connections.observe(counters.released.total - released, exemplar)
 
     def woke(self, service: str, total: float | None, parts: Mapping[str, float]) -> None:
         """Record a completed wake; `parts` are seconds by name, in order."""
         if total is not None:
-            self._registry.woke(service, total, parts)
+            exemplar = _exemplar(service)
+            self._wakes.observe(total, exemplar)
+            for part, seconds in parts.items():
+                self._parts.labels(part).observe(seconds, exemplar)
             if counters := self._counters.get(service):
                 counters.last_wake = (total, parts)
 
     def sampled(self, sample: Sample, unknown: Unknown | None) -> None:
         """Record a sample; `unknown` is the cause if usage is unknown."""
-        self._registry.samples.saw(sample, unknown)
+        self._samples.saw(sample, unknown)
 
     def acked(self, envoy: str) -> None:
         """Count an acknowledgement of endpoints by an Envoy."""
-        acks = self._registry.acks
-        if len(acks) >= MAX_ENVOYS and envoy not in acks:
-            for gone in acks.keys() - self._sources.envoys().keys():
-                del acks[gone]
-        acks[envoy] += 1
+        if len(self._acks) >= MAX_ENVOYS and envoy not in self._acks:
+            self._forget_acks()
+        self._acks[envoy] += 1
 
     def called(self, method: str, code: str) -> None:
         """Count a call to the API server."""
-        self._registry.calls[method, code] += 1
+        self._calls[method, code] += 1
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the format that the `Accept` header requests, and the content type."""
         encode, content_type = choose_encoder(acceptable(accept))
-        for envoy in self._registry.acks.keys() - self._sources.envoys().keys():
-            del self._registry.acks[envoy]
-        rest = self._registry.text(encode)
+        self._forget_acks()
+        rest = encode(self._registry)
         present = list(self._sources.services().items())
         openmetrics = content_type.startswith(OPENMETRICS)
         return await asyncio.to_thread(self._write, present, openmetrics, rest), content_type
@@ -122,6 +154,11 @@ class Metrics:
         for name, service in present:
             page.add(name, service, self._counters.get(name))
         return page.text(openmetrics, rest)
+
+    def _forget_acks(self) -> None:
+        """Forget the acknowledgements of disconnected Envoys."""
+        for envoy in self._acks.keys() - self._sources.envoys().keys():
+            del self._acks[envoy]
 
     def _known(self, name: str) -> tuple[ServiceSource, ServiceCounters, Record] | None:
         """Return a service, its counters, which are created if absent, and its record; None without a record."""
@@ -141,25 +178,5 @@ class Metrics:
         counters.sleeps(record.replicas if asleep else 0, service.asks, self._sources.ticks())
 
 
-class LoopLag:
-    """The lag of the event loop: the delay of a timer that is due each second."""
-
-    def __init__(self, observe: Callable[[float], None]) -> None:
-        self._observe = observe
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Start to measure the running event loop."""
-        self._arm(asyncio.get_running_loop())
-
-    def close(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = loop.time() + LAG_INTERVAL_SECONDS
-        self._timer = loop.call_at(due, self._ring, loop, due)
-
-    def _ring(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._observe(max(0.0, loop.time() - due))
-        self._arm(loop)
+def _exemplar(service: str) -> dict[str, str] | None:
+    return {"service": service} if len("service") + len(service) <= MAX_EXEMPLAR else None

@@ -25,7 +25,6 @@ from reconciler.metrics.definitions import (
 from reconciler.metrics.service_counters import ServiceCounters
 from reconciler.metrics.sources import ServiceSource
 
-Figure = float | None
 _FRESH = ServiceCounters()
 _STATES = {
     present: tuple((f',state="{state.value}"}} ', int(state is present)) for state in State) for present in State
@@ -45,7 +44,7 @@ class Page:
         if (record := service.record) is None:
             return
         tag = f'{{service="{escaped(name)}"'
-        self._add_state(tag, record.state)
+        self._lines[STATE.name] += [f"{STATE.name}{tag}{label}{value}\n" for label, value in _STATES[record.state]]
         known = figures(service, record, counters or _FRESH, self._ticks)
         for (append, metric), figure in zip(self._figures, known, strict=True):
             if figure is not None:
@@ -53,7 +52,9 @@ class Page:
         if diagnosis := record.diagnosis:
             self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},reason="{diagnosis.code}"}} 1\n')
         if (service.seen.busy or service.seen.busy_until) and record.state is not State.ScaledToZero:
-            self._add_busy(tag, service)
+            blocker = blocker_of(service.spec, service.seen.busy, service.seen.busy_until, self._now)
+            if blocker:
+                self._lines[BUSY_INFO.name].append(f'{BUSY_INFO.name}{tag},reason="{blocker.code}"}} 1\n')
         if counters is not None:
             self._add_events(tag, counters, service.spec.wake_timeout)
 
@@ -63,15 +64,6 @@ class Page:
             "".join((head(family, openmetrics), *self._lines[family.name])).encode() for family in SERVICE_FAMILIES
         ]
         return b"".join((*parts, rest))
-
-    def _add_state(self, tag: str, state: State) -> None:
-        append, metric = self._lines[STATE.name].append, f"{STATE.name}{tag}"
-        for label, value in _STATES[state]:
-            append(f"{metric}{label}{value}\n")
-
-    def _add_busy(self, tag: str, service: ServiceSource) -> None:
-        if blocker := blocker_of(service.spec, service.seen.busy, service.seen.busy_until, self._now):
-            self._lines[BUSY_INFO.name].append(f'{BUSY_INFO.name}{tag},reason="{blocker.code}"}} 1\n')
 
     def _add_events(self, tag: str, counters: ServiceCounters, wake_timeout: float) -> None:
         transitions = self._lines[TRANSITIONS.name]
@@ -100,7 +92,9 @@ class Page:
             ]
 
 
-def figures(service: ServiceSource, record: Record, counters: ServiceCounters, ticks: float) -> tuple[Figure, ...]:
+def figures(
+    service: ServiceSource, record: Record, counters: ServiceCounters, ticks: float
+) -> tuple[float | None, ...]:
     """Return one value for each of `FIGURES`, in their order; None for no series."""
     spec, seen, deadline = service.spec, service.seen, service.deadline
     return (

@@ -1,17 +1,12 @@
-"""The metrics that do not belong to one service, by prometheus-client: wakes, samples, xDS, holders, the process.
-
-Counterparts: `definitions.py`, which lists them; `services.py`, the metrics of services.
-"""
+"""The metrics that are read at the moment of a scrape and do not belong to one service: samples, xDS, holders."""
 
 from __future__ import annotations
 
 import platform
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,13 +15,6 @@ from reconciler.core.traffic import Sample
 from reconciler.metrics import definitions
 from reconciler.metrics.definitions import Family
 from reconciler.metrics.sources import Sources
-
-WAKE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-COUNT_BUCKETS = (0, 1, 2, 5, 10, 100, 1_000, 10_000)
-LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
-MAX_EXEMPLAR = 128
-"""The maximum length of an exemplar's label names and values in OpenMetrics."""
-ENDPOINTS = "ClusterLoadAssignment"
 
 
 class Samples:
@@ -59,7 +47,7 @@ class Samples:
 
 
 class Present(Collector):
-    """The metrics that are read at the moment of a scrape."""
+    """A collector of prometheus-client. `acks` are by Envoy, `calls` to the API server by method and code."""
 
     def __init__(
         self, sources: Sources, samples: Samples, acks: Mapping[str, int], calls: Mapping[tuple[str, ...], int]
@@ -110,52 +98,11 @@ class Present(Collector):
         yield _family(definitions.NACKS, {(name,): envoy.nacks for name, envoy in envoys.items()})
 
 
-class Registry:
-    """The metrics that prometheus-client stores and renders."""
-
-    def __init__(self, sources: Sources) -> None:
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.samples = Samples()
-        self.acks: Counts[str] = Counts()
-        self.calls: Counts[tuple[str, ...]] = Counts()
-        """Calls to the API server, by method and code."""
-        self._registry = CollectorRegistry()
-        self._wakes = self._histogram(definitions.WAKE, WAKE_BUCKETS)
-        self._parts = self._histogram(definitions.WAKE_PART, WAKE_BUCKETS)
-        self._requests = self._histogram(definitions.WAKE_REQUESTS, COUNT_BUCKETS)
-        self._connections = self._histogram(definitions.WAKE_CONNECTIONS, COUNT_BUCKETS)
-        self.lag = self._histogram(definitions.LOOP_LAG, LAG_BUCKETS)
-        self._registry.register(Present(sources, self.samples, self.acks, self.calls))
-        prometheus_client.ProcessCollector(registry=self._registry)
-
-    def woke(self, service: str, total: float, parts: Mapping[str, float]) -> None:
-        exemplar = _exemplar(service)
-        self._wakes.observe(total, exemplar)
-        for part, seconds in parts.items():
-            self._parts.labels(part).observe(seconds, exemplar)
-
-    def served(self, service: str, requests: int, connections: int) -> None:
-        """Record the requests and connections that a wake served, when the service sleeps again."""
-        exemplar = _exemplar(service)
-        self._requests.observe(requests, exemplar)
-        self._connections.observe(connections, exemplar)
-
-    def text(self, encode: Callable[[Collector], bytes]) -> bytes:
-        return encode(self._registry)
-
-    def _histogram(self, family: Family, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(family.name, family.help, family.labels, buckets=buckets, registry=self._registry)
-
-
-def _exemplar(service: str) -> dict[str, str] | None:
-    return {"service": service} if len("service") + len(service) <= MAX_EXEMPLAR else None
-
-
 def _versions(versions: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """Yield short type names and versions, without endpoints, whose version changes with each wake."""
     for type_url, acked in versions.items():
         kind = type_url.rpartition(".")[2]
-        if acked and kind != ENDPOINTS:
+        if acked and kind != "ClusterLoadAssignment":
             yield kind, acked
 
 
