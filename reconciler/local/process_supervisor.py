@@ -46,8 +46,8 @@ class ChildProcess:
 
     name: str
     command: Sequence[str]
-    output: Path | None = None
-    """The log file for its output; None: the output of the supervisor."""
+    output: Path
+    """The log file for its output."""
     shares_stdout: bool = False
     """True if only standard error goes to the log file, and standard output to that of the supervisor."""
     health: Path | None = None
@@ -126,7 +126,7 @@ class ProcessSupervisor:
         loop = asyncio.get_running_loop()
         for starts in itertools.count(1):
             began = loop.time()
-            output = LogFile(child.output) if child.output else None
+            output = LogFile(child.output)
             try:
                 how = _describe(await self._run(child, output))
             except OSError as error:
@@ -134,7 +134,7 @@ class ProcessSupervisor:
             if loop.time() - began > STABLE_AFTER_SECONDS:
                 failures = 0
                 self._was_ready.add(child.name)
-            last_lines = output.last_lines() if output else ""
+            last_lines = output.last_lines()
             if starts >= MAX_STARTS and child.name not in self._was_ready:
                 self._fail(child, how, last_lines)
                 return
@@ -146,11 +146,10 @@ class ProcessSupervisor:
 
     def _fail(self, child: ChildProcess, how: str, last_lines: str) -> None:
         wrote = f"; its last output: {last_lines}" if last_lines else ""
-        where = f"; see {child.output}" if child.output else ""
-        self.failure = f"{child.name} ended {MAX_STARTS} times and was never ready: {how}{wrote}{where}"
+        self.failure = f"{child.name} ended {MAX_STARTS} times and was never ready: {how}{wrote}; see {child.output}"
         self.failed.set()
 
-    async def _run(self, child: ChildProcess, output: LogFile | None) -> int:
+    async def _run(self, child: ChildProcess, output: LogFile) -> int:
         process = await self._start(child, output)
         if child.raises_open_files:
             raise_of(process.pid)
@@ -163,8 +162,8 @@ class ProcessSupervisor:
             if watching:
                 watching.cancel()
 
-    async def _start(self, child: ChildProcess, output: LogFile | None) -> asyncio.subprocess.Process:
-        descriptor = output.open() if output else None
+    async def _start(self, child: ChildProcess, output: LogFile) -> asyncio.subprocess.Process:
+        descriptor = output.open()
         try:
             return await asyncio.create_subprocess_exec(
                 *child.command,
@@ -178,8 +177,7 @@ class ProcessSupervisor:
                 umask=child.umask,
             )
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            os.close(descriptor)
 
     async def _watch(self, child: ChildProcess, at: Path, process: asyncio.subprocess.Process) -> None:
         """Probe the process, and kill it if it hangs."""

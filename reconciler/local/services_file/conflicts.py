@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
+from itertools import chain
 
 from reconciler.core.address import Address
 from reconciler.core.spec import Protocol
@@ -34,9 +35,8 @@ def _names(services: Iterable[Draft]) -> None:
     for draft in services:
         if name := draft.entry.spec.name:
             place = draft.fields["name"]
-            if name in first:
-                place.wrong(f"{name!r} is already used by {_place(first[name])}; choose another name")
-            first.setdefault(name, place)
+            if (other := first.setdefault(name, place)) is not place:
+                place.wrong(f"{name!r} is already used by {_place(other)}; choose another name")
 
 
 def _hosts(services: Iterable[Draft]) -> None:
@@ -54,17 +54,15 @@ def _addresses(
     others: Iterable[tuple[Address, str]], listeners: Iterable[tuple[Address, Value]]
 ) -> list[tuple[Address, str]]:
     """Return all listen addresses with their owners."""
-    everything = list(others)
-    earlier: defaultdict[int, list[tuple[Address, str]]] = defaultdict(list)
-    for address, whose in everything:
-        earlier[address.port].append((address, whose))
+    by_port: defaultdict[int, list[tuple[Address, str]]] = defaultdict(list)
+    for address, whose in others:
+        by_port[address.port].append((address, whose))
     for address, place in listeners:
-        on_port, claim = earlier[address.port], (address, _place(place))
-        if whose := next((whose for other, whose in on_port if address.overlaps(other)), ""):
+        earlier = by_port[address.port]
+        if whose := next((whose for other, whose in earlier if address.overlaps(other)), ""):
             place.wrong(f"{address} is already used by {whose}; choose another port")
-        on_port.append(claim)
-        everything.append(claim)
-    return everything
+        earlier.append((address, _place(place)))
+    return list(chain.from_iterable(by_port.values()))
 
 
 def _ports(listeners: Iterable[tuple[Address, str]], services: Iterable[Draft]) -> None:

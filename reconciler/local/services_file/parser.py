@@ -174,17 +174,11 @@ def _services(root: Value, fields: Mapping[str, Value], folder: Path) -> list[Dr
 
 def _need_listeners(services: list[Draft], listen: Mapping[str, Value]) -> None:
     """Record missing shared listeners, at the first service that needs each: it has no listener of its own."""
-    needed = {
-        _kind(draft.entry.spec.protocol): draft
-        for draft in reversed(services)
-        if draft.entry.spec.protocol is Protocol.TLS or "listen" not in draft.fields
-    }
-    for kind, port in (("http", 10000), ("tls", 10443)):
-        if kind in needed and kind not in listen:
-            place = needed[kind].fields.get("protocol", needed[kind].value)
+    protocols = [(draft.entry.spec.protocol, draft) for draft in services]
+    tls = [draft for protocol, draft in protocols if protocol is Protocol.TLS]
+    http = [draft for protocol, draft in protocols if protocol.is_http and "listen" not in draft.fields]
+    for kind, port, needing in (("http", 10000, http), ("tls", 10443, tls)):
+        if needing and kind not in listen:
+            place = needing[0].fields.get("protocol", needing[0].value)
             right = f'listen: {{{kind}: "127.0.0.1:{port}"}}'
             place.wrong(f"{kind} services share a listener; add {right} at the top of the file")
-
-
-def _kind(protocol: Protocol) -> str:
-    return "http" if protocol.is_http else str(protocol)

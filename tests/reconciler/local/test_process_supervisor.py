@@ -26,8 +26,8 @@ async def eventually(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def child(code: str, program: str = sys.executable) -> ChildProcess:
-    return ChildProcess("envoy", [program, "-S", "-E", "-c", code])
+def child(folder: Path, code: str, program: str = sys.executable) -> ChildProcess:
+    return ChildProcess("envoy", [program, "-S", "-E", "-c", code], output=folder / "envoy.log")
 
 
 async def test_child_start_failure_is_retried(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ async def test_child_start_failure_is_retried(tmp_path: Path) -> None:
     program = tmp_path / "program"
     children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
-        children.start(child(STAYS, str(program)))
+        children.start(child(tmp_path, STAYS, str(program)))
         await eventually(lambda: len(lines) >= 2)
         program.symlink_to(sys.executable)
         await eventually((tmp_path / "here").exists)
@@ -46,7 +46,7 @@ async def test_child_start_failure_is_retried(tmp_path: Path) -> None:
 async def test_child_note_not_writable_runs_once(tmp_path: Path) -> None:
     children = ProcessSupervisor(tmp_path / "no-such-folder" / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
-        children.start(child(STAYS))
+        children.start(child(tmp_path, STAYS))
         await eventually((tmp_path / "here").exists)
         await children.close()
     assert [line["event"] for line in lines] == ["failed to write the list of processes"]
@@ -59,7 +59,7 @@ async def test_supervisor_killed_before_note_leaves_no_child(tmp_path: Path) -> 
     limit = f"import resource; resource.setrlimit({RLIMIT_LOCKS}, ({number}, -1)); "
     start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {limit!r} + {service[-1]!r}]); "
     with structlog.testing.capture_logs() as lines:
-        killed.start(child(start + STAYS))
+        killed.start(child(tmp_path, start + STAYS))
         await eventually(lambda: (tmp_path / "here").exists() and (tmp_path / "service").exists())
         await ProcessSupervisor(tmp_path / "children.json", tmp_path).end_leftovers()
         await eventually(lambda: any(line.get("how") == "killed by SIGKILL" for line in lines))
@@ -81,7 +81,7 @@ async def test_supervisor_killed_before_note_leaves_no_child(tmp_path: Path) -> 
 async def test_child_end_is_logged_and_restarted(tmp_path: Path, code: str, how: str) -> None:
     children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
-        children.start(child(code))
+        children.start(child(tmp_path, code))
         await eventually(lambda: len(lines) >= 2)
         await children.close()
     assert {line["how"] for line in lines} == {how}
