@@ -215,7 +215,7 @@ async def _until_stopped(
 
 async def _announce_ready(manager: ServiceManager, state_dir: StateDir) -> None:
     """Notify the service manager once every listener accepts connections, and until then of what is missing."""
-    if not manager.is_present:
+    if manager.address is None:
         return
     reported = None
     while reason := await unready(state_dir.control):

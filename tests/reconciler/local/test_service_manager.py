@@ -19,7 +19,7 @@ def test_service_manager_receives_states(tmp_path: Path, monkeypatch: pytest.Mon
         manager.settimeout(60)
         monkeypatch.setenv(VARIABLE, f"@{name}" if abstract else name)
         found = ServiceManager.from_environment()
-        assert found.is_present
+        assert found.address
         assert VARIABLE not in os.environ, "services must not notify in the name of zenvoy"
         found.notify(READY, status("serving\nnow"))
         assert manager.recv(100) == b"READY=1\nSTATUS=serving now"
@@ -32,4 +32,4 @@ def test_service_manager_missing_is_harmless(monkeypatch: pytest.MonkeyPatch, ad
         monkeypatch.setenv(VARIABLE, address)
     manager = ServiceManager.from_environment()
     manager.notify(READY)
-    assert manager.is_present == bool(address)
+    assert manager.address == (address or None)
