@@ -363,7 +363,7 @@ class LocalRuntime:
 
     def unready(self) -> str | None:
         busy = self._listening.busy
-        return self._starting() or (str(busy[0]) if busy else None)
+        return self._starting() or (busy[0] if busy else None)
 
     def records(self) -> dict[str, Any]:
         store = self._store
@@ -376,7 +376,7 @@ class LocalRuntime:
 
     def listeners(self) -> dict[str, Any]:
         listening = self._listening
-        return {"on": sorted({*listening.served.values()}), "busy": [str(busy) for busy in listening.busy]}
+        return {"on": sorted({*listening.served.values()}), "busy": listening.busy}
 
 
 async def run_until_stopped(settings: LocalSettings, file: ServicesFile, problems: Sequence[FileProblem] = ()) -> None:

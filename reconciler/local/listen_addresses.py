@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -27,21 +27,6 @@ HTTP, TLS = "listen.http", "listen.tls"
 ENVOY = "envoy"
 
 
-@dataclass(frozen=True, slots=True)
-class BusyAddress:
-    """An address that another program uses."""
-
-    owner: str
-    reason: str
-    """The address, the error, and the program that uses it, if known."""
-    instead: str | None
-    """The address that its owner keeps meanwhile."""
-
-    def __str__(self) -> str:
-        kept = f"it still listens on {self.instead}" if self.instead else "it does not listen"
-        return f"{self.owner} cannot listen on {self.reason}; {kept}; retrying every second"
-
-
 def configured_addresses(file: ServicesFile) -> dict[str, str]:
     """Return the addresses of the file, by owner."""
     shared = {HTTP: file.listen_http, TLS: file.listen_tls}
@@ -51,19 +36,20 @@ def configured_addresses(file: ServicesFile) -> dict[str, str]:
 
 def choose(
     asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, BusyAddress]]:
+) -> tuple[dict[str, str], dict[str, str]]:
     """Choose an address for each owner: the configured one, or the previous one while that is `taken`.
 
     `kept` are the previous addresses by owner, `taken` the reasons why addresses are in use. Returns the addresses to
-    listen on, and the busy ones, by owner.
+    listen on, and messages about busy ones, by owner.
     """
-    served = {owner: address for owner, address in asked.items() if address not in taken}
-    busy = {}
-    for owner in asked.keys() - served.keys():
-        old = kept.get(owner)
-        is_usable = old is not None and old not in taken and old not in served.values()
-        busy[owner] = BusyAddress(owner, taken[asked[owner]], old if is_usable else None)
-    return {**served, **{one.owner: one.instead for one in busy.values() if one.instead}}, busy
+    free = {owner: address for owner, address in asked.items() if address not in taken}
+    served, busy = dict(free), {}
+    for owner in asked.keys() - free.keys():
+        old, meanwhile = kept.get(owner), "it does not listen"
+        if old is not None and old not in taken and old not in free.values():
+            served[owner], meanwhile = old, f"it still listens on {old}"
+        busy[owner] = f"{owner} cannot listen on {taken[asked[owner]]}; {meanwhile}; retrying every second"
+    return served, busy
 
 
 async def when_free(option: str, address: str, serve: Callable[[], Awaitable[None]]) -> None:
@@ -92,7 +78,7 @@ class ListenAddresses:
         self._state_dir = state_dir
         self.served: Mapping[str, str] = {}
         """The addresses that Envoy is to listen on, by owner."""
-        self._busy: Mapping[str, BusyAddress] = {}
+        self._busy: Mapping[str, str] = {}
         self._before: Mapping[str, str] = {}
         """The addresses before the latest change, which Envoy may reject."""
         self._taken: Mapping[str, str] = {}
@@ -101,9 +87,9 @@ class ListenAddresses:
         self.lock = asyncio.Lock()
 
     @property
-    def busy(self) -> list[BusyAddress]:
-        """The addresses that another program uses."""
-        return [busy for _, busy in sorted(self._busy.items())]
+    def busy(self) -> list[str]:
+        """Messages about addresses that another program uses."""
+        return [message for _, message in sorted(self._busy.items())]
 
     def distrust(self) -> None:
         """Probe again: Envoy rejected an update, and may have found an address in use."""
@@ -128,9 +114,9 @@ class ListenAddresses:
         self.served, self._busy = choose(configured_addresses(file), {**self._before, **kept}, self._taken)
         if self.served != before:
             self._before = before
-        for busy in self.busy:
-            if busy_before.get(busy.owner) != busy:
-                log.error("cannot listen", owner=busy.owner, reason=str(busy))
+        for owner, message in sorted(self._busy.items()):
+            if busy_before.get(owner) != message:
+                log.error("cannot listen", owner=owner, reason=message)
         for owner in busy_before.keys() & self.served.keys() - self._busy.keys():
             log.info("listening", owner=owner, address=self.served[owner])
         return self.served != before
