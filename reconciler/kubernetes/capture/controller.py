@@ -187,7 +187,7 @@ class CaptureController:
             former = self._former_owner(service)
             required = self._required(former, service) if former else None
             return next_to_release(seen, bool(self._sources.provider.users(key)), required)
-        if self._observer.has_foreign_companion(key):
+        if companion_of(key) in self._sources.services and self._observer.companion(key) is None:
             return Wait(f"Service {companion_of(key)} exists, and zenvoy did not create it; rename it")
         port = self._ports.assigned(owner.metadata.key)
         if port == 0:
@@ -206,30 +206,24 @@ class CaptureController:
         users = [name for name in self._sources.provider.users(service.metadata.key) if self._has_listener(name)]
         return self._sources.scaled.get(users[0]) if users and len(service.spec.ports) == 1 else None
 
-    def _note_hidden(self, key: str, seen: CaptureObjects) -> None:
-        """Note since when new connections cannot reach the pods without the proxy."""
-        if not (self._is_synced() and seen.is_closed):
-            self._hidden_since.pop(key, None)
-        elif key not in self._hidden_since:
-            self._hidden_since[key] = time.monotonic()
-            asyncio.get_running_loop().call_later(self._settle, self._look_soon, key)
+    def _is_settled(self, since: dict[str, float], key: str, holds: bool) -> bool:
+        """Note since when something holds, and return whether every node has applied it; look again once it has."""
+        if not holds:
+            since.pop(key, None)
+            return False
+        now = time.monotonic()
+        left = since.setdefault(key, now) + self._settle - now
+        if left > 0:
+            asyncio.get_running_loop().call_later(left, self._look_soon, key)
+        return left <= 0
 
-    def _note_released(self, key: str, owner: ScaledService | None, is_done: bool) -> None:
-        """Note since when no caller is led to the ports of ScaledServices for which a Service is not captured.
-
-        They are free once every node has applied that.
-        """
+    def _free_ports(self, key: str, owner: ScaledService | None, is_done: bool) -> None:
+        """Free the ports of ScaledServices for which a Service is not captured, once no caller is led to them."""
         users = [name for name in self._sources.provider.users(key) if self._ports.assigned(name)]
         freed = [name for name in users if owner is None or owner.metadata.key != name]
-        if not (is_done and freed):
-            self._released_since.pop(key, None)
-            return
-        since = self._released_since.setdefault(key, time.monotonic())
-        if (left := since + self._settle - time.monotonic()) > 0:
-            asyncio.get_running_loop().call_later(left, self._look_soon, key)
-            return
-        for name in freed:
-            self._ports.free(name)
+        if self._is_settled(self._released_since, key, holds=is_done and bool(freed)):
+            for name in freed:
+                self._ports.free(name)
 
     # Reports
 
@@ -243,14 +237,19 @@ class CaptureController:
             self._ports.assign(owner.metadata.key, frozenset((self._listens or {}).values()))
         seen = self._observer.observe(service)
         step = self._next(service, owner, seen) if self._is_synced() else Wait("not observed yet")
-        self._note_hidden(key, seen)
-        self._note_released(key, owner, is_done=step is None)
+        is_closed = self._is_settled(self._hidden_since, key, holds=self._is_synced() and seen.is_closed)
+        self._free_ports(key, owner, is_done=step is None)
         for name in self._sources.provider.users(key):
-            self._report_to(name, key, owner, step)
+            self._report_to(name, key, owner, step, is_closed)
         return step
 
-    def _report_to(self, name: str, key: str, owner: ScaledService | None, step: Action | Wait | None) -> None:
-        """Report the capture of a Service to one of the ScaledServices that name it."""
+    def _report_to(
+        self, name: str, key: str, owner: ScaledService | None, step: Action | Wait | None, is_closed: bool
+    ) -> None:
+        """Report the capture of a Service to one of the ScaledServices that name it.
+
+        `is_closed` is True if no caller reaches its pods without the proxy.
+        """
         item = self._sources.scaled[name]
         capture, port = self._observer.capture(item), self._ports.assigned(name)
         if not capture.wanted:
@@ -262,10 +261,8 @@ class CaptureController:
             what = f"{owner.metadata.key}, which is older, captures the same Service"
             problem = Problem(Reason.CAPTURE_TAKEN, "spec.capture", what, TURN_OFF)
         self._on_status(name, self._status(key, port, problem, step))
-        since = self._hidden_since.get(key)
-        is_settled = since is not None and time.monotonic() - since >= self._settle
         message = f"callers of Service {key} may reach its pods without the proxy"
-        self._on_blocker(name, None if is_settled else Blocker(Reason.BYPASSED, message))
+        self._on_blocker(name, None if is_closed else Blocker(Reason.BYPASSED, message))
 
     def _status(self, key: str, port: int, problem: Problem | None, step: Action | Wait | None) -> CaptureStatus:
         if problem:

@@ -108,10 +108,6 @@ class CaptureObserver:
         found = self._sources.services.get(companion_of(key))
         return found if found and found.captured == key else None
 
-    def has_foreign_companion(self, key: str) -> bool:
-        """Return whether another Service has the name of the companion."""
-        return companion_of(key) in self._sources.services and self.companion(key) is None
-
     def proxy_slices(self, key: str) -> list[EndpointSlice]:
         """Return the EndpointSlices of the proxies."""
         return [each for each in self._sources.slices.slices(key) if each.has_proxies]

@@ -1,7 +1,7 @@
 """Recorder of Kubernetes Events (events.k8s.io/v1) about services.
 
 Recording is asynchronous. A repetition is counted in the series of the first Event. If there are too many, the oldest
-are dropped and counted: those of the namespace that has most. Namespaces take turns, and warnings are written first in
+are dropped: those of the namespace that has most. Namespaces take turns, and warnings are written first in
 each. Only the leader writes, and followers record nothing.
 """
 
@@ -97,8 +97,6 @@ class EventRecorder:
     ) -> None:
         self._api, self._items, self._services = api, items, services
         self._leads, self._instance, self._now, self._pace = leads, instance, now, pace
-        self.dropped = 0
-        """Total number of dropped Events."""
         self.failed = 0
         """Total number of Events that could not be written."""
         self._waiting: dict[Key, _Waiting] = {}
@@ -217,7 +215,7 @@ class EventRecorder:
         numbers = Counter(waiting.regarding.namespace for waiting in self._waiting.values())
         [(most, _)] = numbers.most_common(1)
         oldest = next(key for key, waiting in self._waiting.items() if waiting.regarding.namespace == most)
-        self.dropped += self._waiting.pop(oldest).count
+        del self._waiting[oldest]
         if "dropped" not in self._causes:
             self._causes.add("dropped")
             log.warning("too many Events, dropping the oldest", limit=self._pace.waiting)

@@ -158,21 +158,17 @@ class StatusWriter:
 
     async def _write_to(self, item: ScaledService, service: str) -> None:
         try:
-            if service in self._pauses:
-                await self._write_pause(item, service)
+            if (paused := self._pauses.get(service)) is not None:
+                await self._patch(service, item, {"spec": {"paused": paused}}, None)
+                if self._pauses.get(service) is paused:
+                    del self._pauses[service]
+                self._queue.add(service)
             elif changed := self._change(service, item):
                 await self._patch(service, item, {"status": changed}, "status")
         except ApiError as error:
             if error.status == CONFLICT:  # someone else changed it, and the informer has not received that yet
                 self._answered[service] = _DECODE(await self._api.get(_path(item)))
             raise
-
-    async def _write_pause(self, item: ScaledService, service: str) -> None:
-        paused = self._pauses[service]
-        await self._patch(service, item, {"spec": {"paused": paused}}, None)
-        if self._pauses.get(service) is paused:
-            del self._pauses[service]
-        self._queue.add(service)
 
     def _change(self, service: str, item: ScaledService) -> dict[str, Any]:
         """Return the patch of the status; empty unless this replica leads."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 
 import msgspec
@@ -35,9 +34,7 @@ PAUSED = "DeploymentPaused"
 class _Meta(Struct, frozen=True):
     name: str = ""
     namespace: str = ""
-    uid: str = ""
     resource_version: str = ""
-    deletion_timestamp: datetime | None = None
 
 
 class _Spec(Struct, frozen=True):
@@ -95,7 +92,7 @@ def decode_custom(raw: bytes | msgspec.Raw) -> TargetObject:
 
 
 def _meta(read: _Meta) -> ObjectMeta:
-    return ObjectMeta(read.name, read.namespace, read.uid, read.resource_version, 0, None, read.deletion_timestamp)
+    return ObjectMeta(read.name, read.namespace, resource_version=read.resource_version)
 
 
 class ResourceWatch:
@@ -153,21 +150,18 @@ class ResourceWatch:
             self._informers[namespace] = Informer(
                 self._api, kind.path(namespace), decode, lambda key, _: self._changed(key), None, self._turned
             )
-        running = [asyncio.create_task(informer.run()) for informer in self._informers.values()]
         try:
-            self._set_diagnosis(None)
-            while await self._still_exists(kind):
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(informer.run()) for informer in self._informers.values()]
+                self._set_diagnosis(None)
+                while self._still_exists(kind):
+                    await asyncio.sleep(CHECK_EVERY_SECONDS)
                 for task in running:
-                    if task.done():
-                        task.result()
-                await asyncio.sleep(CHECK_EVERY_SECONDS)
+                    task.cancel()
         finally:
             self._informers.clear()
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
 
-    async def _still_exists(self, kind: ScalableResource) -> bool:
+    def _still_exists(self, kind: ScalableResource) -> bool:
         """Return whether the kind still exists, and update `diagnosis`."""
         found = None
         for informer in self._informers.values():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Pod
@@ -38,43 +38,43 @@ class EarlyEndpoint:
     """Time since which it is used, in seconds since the epoch; None before."""
 
 
+@dataclass(slots=True, eq=False)
 class Workload:
     """The mutable state of one service, which only the backend changes."""
 
-    __slots__ = (
-        "awaited_since", "began_at", "config", "desired", "dials", "early", "milestones", "name", "previous_pods",
-        "reachable", "reported", "saved_seconds", "scaler", "selector", "terminating", "trusts_kubernetes",
-        "unmark_timer", "unready",
-    )  # fmt: skip
+    config: ServiceConfig
+    scaler: TargetScaler
+    desired: Scale = None
+    reported: WorkloadStatus | None = None
+    terminating: set[str] = field(default_factory=set)
+    """Uids of pods that are terminating."""
+    unmark_timer: asyncio.TimerHandle | None = None
+    reachable: dict[str, str] = field(default_factory=dict)
+    """Uids of pods by the address that gets connections."""
+    dials: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
+    """Dials in flight, by address and uid of the pod."""
+    early: dict[str, EarlyEndpoint] = field(default_factory=dict)
+    """Endpoints that are probed, by address."""
+    unready: frozenset[str] = NONE
+    """Uids of pods that Kubernetes called ready before, and no longer."""
+    trusts_kubernetes: bool = False
+    """True if dials are not answered, so that Kubernetes' readiness is trusted."""
+    selector: str | None = None
+    """Selector of the Service, if the target has none; read once in each wake."""
+    began_at: float = 0.0
+    """Start of the latest wake, in seconds since the epoch."""
+    awaited_since: float = 0.0
+    """Start of waiting for its pods, by a monotonic clock."""
+    previous_pods: frozenset[str] = NONE
+    """Uids of the pods of an abandoned wake: they are terminating too, although they never were endpoints."""
+    milestones: dict[str, float] = field(default_factory=dict)
+    saved_seconds: float | None = None
+    """Time from the first use of an early endpoint in this wake until Kubernetes called it ready."""
 
-    def __init__(self, config: ServiceConfig, scaler: TargetScaler) -> None:
-        self.name, self.config, self.scaler = config.spec.name, config, scaler
-        self.desired: Scale = None
-        self.reported: WorkloadStatus | None = None
-        self.terminating: set[str] = set()
-        """Uids of pods that are terminating."""
-        self.unmark_timer: asyncio.TimerHandle | None = None
-        self.reachable: dict[str, str] = {}
-        """Uids of pods by the address that gets connections."""
-        self.dials: dict[tuple[str, str], asyncio.Task[None]] = {}
-        """Dials in flight, by address and uid of the pod."""
-        self.early: dict[str, EarlyEndpoint] = {}
-        """Endpoints that are probed, by address."""
-        self.unready = NONE
-        """Uids of pods that Kubernetes called ready before, and no longer."""
-        self.trusts_kubernetes = False
-        """True if dials are not answered, so that Kubernetes' readiness is trusted."""
-        self.selector: str | None = None
-        """Selector of the Service, if the target has none; read once in each wake."""
-        self.began_at = 0.0
-        """Start of the latest wake, in seconds since the epoch."""
-        self.awaited_since = 0.0
-        """Start of waiting for its pods, by a monotonic clock."""
-        self.previous_pods: frozenset[str] = frozenset()
-        """Uids of the pods of an abandoned wake: they are terminating too, although they never were endpoints."""
-        self.milestones: dict[str, float] = {}
-        self.saved_seconds: float | None = None
-        """Time from the first use of an early endpoint in this wake until Kubernetes called it ready."""
+    @property
+    def name(self) -> str:
+        """Name of the service."""
+        return self.config.spec.name
 
     @property
     def is_waking(self) -> bool:
