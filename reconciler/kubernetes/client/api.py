@@ -290,8 +290,9 @@ async def _configure(configuration: Configuration, chosen: kubeconfigs.Chosen) -
     """Set the server and the credentials of a context. Raises `NoCluster` and `OSError`."""
     credentials: dict[str, str] = {}
     if file := chosen.user.get("tokenFile"):
-        configuration.refresh_api_key_hook = service_account.token_refresher(Path(file))
-        credentials = {"token": service_account.TokenFile(Path(file)).read()}
+        token = service_account.TokenFile(Path(file))
+        configuration.refresh_api_key_hook = token.refresh
+        credentials = {"token": token.read()}
     elif plugin := chosen.user.get("exec"):
         credentials = await exec_plugin.credentials(plugin, chosen.cluster)
     try:

@@ -7,7 +7,6 @@ it expires.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from kubernetes.aio import config
@@ -19,7 +18,7 @@ FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class TokenFile:
-    """A file with a token. It is read again when it is another file, or has changed."""
+    """A file with a token. It is read again when it is another file, or has changed. The first reading may fail."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,7 +26,7 @@ class TokenFile:
         self._token = ""
 
     def read(self) -> str:
-        """Return the token; the previous one while the file is missing or empty. Raises `OSError` at first."""
+        """Return the token; the previous one while the file is missing or empty. Raises `OSError`."""
         try:
             found = os.stat(self._path)
             version = found.st_dev, found.st_ino, found.st_mtime_ns
@@ -38,28 +37,22 @@ class TokenFile:
                 raise
         return self._token
 
-
-def token_refresher(path: Path) -> Callable[[Configuration], None]:
-    """Return a function that puts the token of the file into a configuration. It raises `OSError` at first."""
-    token = TokenFile(path)
-
-    def refresh(target: Configuration) -> None:
-        target.api_key["BearerToken"] = f"Bearer {token.read()}"
-
-    return refresh
+    def refresh(self, target: Configuration) -> None:
+        """Put the token into a configuration. Raises `OSError`."""
+        target.api_key["BearerToken"] = f"Bearer {self.read()}"
 
 
 def configure(configuration: Configuration, folder: Path = FOLDER) -> str:
     """Set the cluster of this pod, and return the pod's namespace. Raises `NoCluster`."""
-    refresh = token_refresher(folder / "token")
+    token = TokenFile(folder / "token")
     try:
         loader = config.incluster_config.InClusterConfigLoader(
             str(folder / "token"), str(folder / "ca.crt"), try_refresh_token=False
         )
         loader.load_and_set(configuration)
-        refresh(configuration)
+        token.refresh(configuration)
         namespace = (folder / "namespace").read_text().strip()
     except (config.ConfigException, OSError) as error:
         raise NoCluster(f"cannot use this pod's service account: {error}") from None
-    configuration.refresh_api_key_hook = refresh
+    configuration.refresh_api_key_hook = token.refresh
     return namespace
