@@ -123,10 +123,10 @@ class ProblemNotifier:
         self._notify()
 
     def _notify(self) -> None:
-        troubled = self._problems.keys() | self._rejected.keys() | self._commands.troubled
+        single = (self._rejected, self._commands.problems)
+        troubled = self._problems.keys() | self._rejected.keys() | self._commands.problems.keys()
         for name in self._notified | troubled:
-            rejected = [self._rejected[name]] if name in self._rejected else []
-            found = (*self._problems.get(name, ()), *rejected, *self._commands.problems(name))
+            found = (*self._problems.get(name, ()), *(of[name] for of in single if name in of))
             item = self._items.get(name)
             self._store.set_problems(name, found, item.metadata.generation if item else 0)
             self._events.problems(name, found)

@@ -79,17 +79,18 @@ class CommandController:
         """Commands that could not be executed yet."""
         self._done: dict[str, str] = {}
         """By service, the latest value executed here; the status may not have it yet."""
-        self._problems: dict[str, Problem] = {}
+        self.problems: dict[str, Problem] = {}
+        """The mistakes in commands, by service."""
 
     def saw(self, service: str, item: ScaledService | None) -> None:
         """Take a new version of an object, or None if it is gone."""
         found = pending_command(item) if item else None
         self._open.pop(service, None)
-        self._problems.pop(service, None)
+        self.problems.pop(service, None)
         if item is None:
             self._done.pop(service, None)
         elif isinstance(found, Problem):
-            self._problems[service] = found
+            self.problems[service] = found
         elif found and self._done.get(service) != found.value:
             self._open[service] = found
             self._try(service, found)
@@ -115,16 +116,6 @@ class CommandController:
             else:
                 self._note(service, value)
         self.again()
-
-    @property
-    def troubled(self) -> frozenset[str]:
-        """The services whose commands have mistakes."""
-        return frozenset(self._problems)
-
-    def problems(self, service: str) -> tuple[Problem, ...]:
-        """Return the problem of a service's command."""
-        found = self._problems.get(service)
-        return (found,) if found else ()
 
     def _try(self, service: str, command: ServiceCommand) -> None:
         leads = self._leads()

@@ -166,12 +166,11 @@ def test_command_removed_is_not_executed() -> None:
 def test_command_invalid_is_a_problem_until_fixed() -> None:
     scene = Scene()
     scene.see("wake")
-    [problem] = scene.commands.problems("shop/web")
+    [(service, problem)] = scene.commands.problems.items()
     assert problem.message == "'wake' is not a command"
-    assert scene.commands.troubled == {"shop/web"}
+    assert service == "shop/web"
     scene.see(WAKE)
-    assert scene.commands.troubled == set()
-    assert scene.commands.problems("shop/web") == ()
+    assert scene.commands.problems == {}
     assert scene.verbs == ["WakeCommanded"]
 
 
