@@ -134,7 +134,7 @@ class KubernetesProvider:
     def lead(self) -> None:
         """Start to write the ScaledServices of labeled Services."""
         if self.synced:
-            self._service_controller.lead()
+            self._service_controller.look_at_all()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -149,7 +149,7 @@ class KubernetesProvider:
     def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
         self._index(key, item)
         self._read_busy_until(key, item)
-        if item is None and self._effective.requested(key) and self._service_controller.creates(key):
+        if item is None and self._effective.requested(key) and self._service_controller.labeled_service(key):
             asyncio.get_running_loop().call_later(self._recreate_seconds, self._look_again, key)
         else:
             self._resolve(key, item)
@@ -233,8 +233,7 @@ class KubernetesProvider:
         for key, item in self.scaled_services.items.items():
             self._read_busy_until(key, item)
             self._resolve(key, item)
-        for key in self.scaled_services.items.keys() | self.services.items.keys():
-            self._service_controller.look(key)
+        self._service_controller.look_at_all()
         self._all_synced.set()
         self._is_scheduled = False
         self._schedule()

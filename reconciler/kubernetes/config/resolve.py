@@ -7,7 +7,7 @@ validated again, because the schema may be older than this module. `conflicts.py
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
@@ -15,7 +15,7 @@ from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Protocol, Spec, WakeB
 from reconciler.core.text import parse_duration
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, WAKE_BY, Notation
 from reconciler.kubernetes.config import busy, ignore_rules, service_ports
-from reconciler.kubernetes.config.capture import NO_CAPTURE, Capture, CaptureMode, capture_of
+from reconciler.kubernetes.config.capture import Capture, CaptureMode, capture_of
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
@@ -121,10 +121,18 @@ def _entry(
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
     readiness = Readiness(fields.readiness or Readiness.PROBES)
-    config = ServiceConfig(
-        spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness, fields.busy
+    return ServiceConfig(
+        spec,
+        target_of(item),
+        service,
+        port,
+        created,
+        meta.uid,
+        meta.generation,
+        readiness,
+        fields.busy,
+        capture=capture,
     )
-    return config if capture is NO_CAPTURE else replace(config, capture=capture)
 
 
 def _port(item: ScaledService, service: Service | None, names: Notation) -> ServicePort | Problem:

@@ -90,17 +90,13 @@ class ServiceController:
             self._problems[key] = found
         if found != before:
             self._on_problems(key)
-        if self._labeled_service(key) or self._owned_scaled_service(key):
+        if self.labeled_service(key) or self._owned_scaled_service(key):
             self._queue.add(key)
         elif self._refused.pop(key, None):
             self._on_problems(key)
 
-    def creates(self, key: str) -> bool:
-        """Return whether a labeled Service of that name exists, so that a deleted ScaledService is created again."""
-        return self._labeled_service(key) is not None
-
-    def lead(self) -> None:
-        """Process all objects, as the new leader."""
+    def look_at_all(self) -> None:
+        """Process all objects, as the new leader, and once both informers have synced."""
         for key in self._services.keys() | self._scaled.keys():
             self.look(key)
 
@@ -125,7 +121,7 @@ class ServiceController:
             self._on_problems(key)
 
     async def _write(self, key: str) -> None:
-        item, service = self._owned_scaled_service(key), self._labeled_service(key)
+        item, service = self._owned_scaled_service(key), self.labeled_service(key)
         if item and item.metadata.deletion_timestamp:
             return
         if service is None or (item and not _is_of(item, service)):
@@ -189,7 +185,8 @@ class ServiceController:
             self._refused[key] = problem
             self._on_problems(key)
 
-    def _labeled_service(self, key: str) -> Service | None:
+    def labeled_service(self, key: str) -> Service | None:
+        """Return the labeled Service of that name; while it exists, a deleted ScaledService is created again."""
         service = self._services.get(key)
         gone = service is None or service.metadata.deletion_timestamp is not None
         return service if service and not gone and is_enabled(service) else None
@@ -199,7 +196,7 @@ class ServiceController:
         return item if item and is_owned(item) else None
 
     def _find_problems(self, key: str) -> tuple[Problem, ...]:
-        service = self._labeled_service(key)
+        service = self.labeled_service(key)
         if service is None:
             unlabeled = self._services.get(key)
             problem = label_problem(unlabeled) if unlabeled else None
