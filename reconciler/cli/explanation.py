@@ -31,7 +31,7 @@ def lines(answer: View, now: datetime) -> Iterator[str]:
     yield f"{service['name']} is {service['state']}{lasting}: {service['reason']}"
     yield from output.columns([*_facts(answer, now)], "  ")
     for paragraph in (_sample, _route, _holders, _conditions, _transitions):
-        if found := [*paragraph(answer, now)]:
+        if found := [*paragraph(answer)]:
             yield ""
             yield from found
 
@@ -93,7 +93,7 @@ def _next(answer: View, now: datetime) -> str:
     return f"{text}; drain blocker: {f'{code}: ' if code else ''}{blocker}"
 
 
-def _sample(answer: View, now: datetime) -> Iterator[str]:
+def _sample(answer: View) -> Iterator[str]:
     if (sample := answer.get("sample")) is None:
         return
     judged = answer["judged"]
@@ -112,7 +112,7 @@ def _sample(answer: View, now: datetime) -> Iterator[str]:
     yield from _table(rows)
 
 
-def _route(answer: View, now: datetime) -> Iterator[str]:
+def _route(answer: View) -> Iterator[str]:
     if (envoys := answer.get("envoys")) is None:
         return
     route = answer["service"]["route"]
@@ -127,7 +127,7 @@ def _route(answer: View, now: datetime) -> Iterator[str]:
     yield from _table(rows)
 
 
-def _holders(answer: View, now: datetime) -> Iterator[str]:
+def _holders(answer: View) -> Iterator[str]:
     if (holders := answer.get("holders")) is None:
         return
     service = answer["service"]
@@ -146,7 +146,7 @@ def _holders(answer: View, now: datetime) -> Iterator[str]:
     yield from _table(rows)
 
 
-def _conditions(answer: View, now: datetime) -> Iterator[str]:
+def _conditions(answer: View) -> Iterator[str]:
     if not (conditions := answer["service"].get("conditions")):
         return
     yield "Conditions"
@@ -159,7 +159,7 @@ def _condition_text(condition: View) -> str:
     return message if message.startswith(f"{reason}: ") else f"{reason}: {message}".removesuffix(": ")
 
 
-def _transitions(answer: View, now: datetime) -> Iterator[str]:
+def _transitions(answer: View) -> Iterator[str]:
     transitions = answer["transitions"]
     yield "Last transitions" if transitions else "No recorded transitions"
     rows: list[tuple[str, ...]] = []

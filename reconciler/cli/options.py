@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,21 +30,21 @@ def complete_service(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for complete in completions for name in complete(ctx, incomplete)]
 
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="Name of the service; in a cluster NAME or NAMESPACE/NAME.",
-        metavar="NAME",
-        autocompletion=complete_service,
-    ),
-]
+def _service_argument(text: str, metavar: str) -> Any:
+    return typer.Argument(help=text, metavar=metavar, autocompletion=complete_service)
+
+
+def address_option(text: str, *flags: str, callback: Callable[..., str | None] = validators.address) -> Any:
+    """Return an option for an address to serve at."""
+    return typer.Option(*flags, help=text, metavar="IP:PORT", callback=callback)
+
+
+Name = Annotated[str, _service_argument("Name of the service; in a cluster NAME or NAMESPACE/NAME.", "NAME")]
 MaybeName = Annotated[
-    str | None,
-    typer.Argument(
-        help="One service; default: all. In a cluster NAME or NAMESPACE/NAME.",
-        metavar="[NAME]",
-        autocompletion=complete_service,
-    ),
+    str | None, _service_argument("One service; default: all. In a cluster NAME or NAMESPACE/NAME.", "[NAME]")
+]
+Names = Annotated[
+    list[str] | None, _service_argument("Names of services; in a cluster NAME or NAMESPACE/NAME.", "[NAME]...")
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="Output format.")]
 StateDirOption = Annotated[
@@ -106,14 +106,6 @@ Controller = Annotated[
         callback=validators.url,
     ),
 ]
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Names of services; in a cluster NAME or NAMESPACE/NAME.",
-        metavar="[NAME]...",
-        autocompletion=complete_service,
-    ),
-]
 Wait = Annotated[bool, typer.Option(help="Wait for the result.")]
 Goal = Annotated[
     str,
@@ -131,14 +123,18 @@ WAKE_TIMEOUT = "3m"
 """The default of `--timeout` for what starts programs."""
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, flag: str = "--timeout", example: str = "30s or 2m") -> float:
     """Return a duration in seconds. Raises `typer.BadParameter`."""
     from reconciler.core.text import parse_duration
 
     found = parse_duration(text)
     if not found:
-        raise typer.BadParameter(f"'{text}' is not a duration; use for example 30s or 2m", param_hint="--timeout")
+        raise typer.BadParameter(f"'{text}' is not a duration; use for example {example}", param_hint=flag)
     return found
+
+
+def _settings_file(flag: str, text: str, callback: Callable[[Path | None], Path | None] | None = None) -> Any:
+    return typer.Option(flag, help=text, exists=True, dir_okay=False, rich_help_panel=PROMETHEUS, callback=callback)
 
 
 PrometheusUrl = Annotated[
@@ -168,52 +164,27 @@ ScrapeInterval = Annotated[
 ]
 PrometheusHeaders = Annotated[
     Path | None,
-    typer.Option(
+    _settings_file(
         "--prometheus-headers-file",
-        help="File with headers to send, one 'Name: value' per line; for example X-Scope-OrgID or Authorization.",
-        exists=True,
-        dir_okay=False,
-        rich_help_panel=PROMETHEUS,
-        callback=validators.headers_file,
+        "File with headers to send, one 'Name: value' per line; for example X-Scope-OrgID or Authorization.",
+        validators.headers_file,
     ),
 ]
-PrometheusToken = Annotated[
-    Path | None,
-    typer.Option(
-        "--prometheus-bearer-token-file",
-        help="File with a bearer token.",
-        exists=True,
-        dir_okay=False,
-        rich_help_panel=PROMETHEUS,
-    ),
-]
-PrometheusCa = Annotated[
-    Path | None,
-    typer.Option(
-        "--prometheus-ca-file",
-        help="File with the trusted authorities.",
-        exists=True,
-        dir_okay=False,
-        rich_help_panel=PROMETHEUS,
-    ),
-]
+PrometheusToken = Annotated[Path | None, _settings_file("--prometheus-bearer-token-file", "File with a bearer token.")]
+PrometheusCa = Annotated[Path | None, _settings_file("--prometheus-ca-file", "File with the trusted authorities.")]
 
 
 def prometheus_settings(
-    url: str, interval: str, headers_file: Path | None, token_file: Path | None, ca_file: Path | None
-) -> PrometheusSettings:
-    """Return the settings in these options. Raises `typer.BadParameter`."""
-    from reconciler.core.text import parse_duration
+    url: str | None, interval: str, headers_file: Path | None, token_file: Path | None, ca_file: Path | None
+) -> PrometheusSettings | None:
+    """Return the settings in these options; None without a URL. Raises `typer.BadParameter`."""
     from reconciler.envoy.prometheus.settings import PrometheusSettings
 
-    seconds = parse_duration(interval)
-    if not seconds:
-        raise typer.BadParameter(
-            f"'{interval}' is not a duration; use for example 5s or 1m", param_hint="--scrape-interval"
-        )
+    if url is None:
+        return None
     return PrometheusSettings(
         url.rstrip("/"),
-        seconds,
+        seconds(interval, "--scrape-interval", "5s or 1m"),
         headers_file=_absolute(headers_file),
         bearer_token_file=_absolute(token_file),
         ca_file=_absolute(ca_file),

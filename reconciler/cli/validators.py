@@ -227,9 +227,7 @@ def lasting_file(path: Path) -> Path:
 def directory(path: Path | None) -> Path | None:
     """Validate a directory that exists or can be created."""
     if path is not None:
-        for place in (path, *path.absolute().parents):
-            if place.exists():
-                if not place.is_dir():
-                    raise typer.BadParameter(f"{place} is not a directory; choose another with --state-dir")
-                break
+        place = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if not place.is_dir():
+            raise typer.BadParameter(f"{place} is not a directory; choose another with --state-dir")
     return path

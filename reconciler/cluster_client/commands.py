@@ -38,19 +38,25 @@ class CommandResult:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PendingCommand:
-    """A command that was written: the value of its annotation, and the status before it."""
+    """A command that was written: the value of its annotation, the status before it, and the object since."""
 
     verb: CommandVerb
     value: str
     before: ScaledServiceStatus
+    latest: ScaledService | None = None
 
-    def result(self, item: ScaledService, settled: bool) -> CommandResult | None:
+    @property
+    def carried_out(self) -> ScaledService | None:
+        """The object, once the leader has carried out the command."""
+        return self.latest if self.latest and self.latest.status.observed_command == self.value else None
+
+    def result(self, settled: bool) -> CommandResult | None:
         """Return the result; None while it is open. `settled`: nothing has changed since it was carried out."""
-        status, name = item.status, item.metadata.key
-        if status.observed_command != self.value:
+        if (item := self.carried_out) is None:
             return None
+        status, name = item.status, item.metadata.key
         if self.verb is CommandVerb.WAKE:
             return CommandResult(True, f"{name} is {status.state}: {status.reason}") if status.state in AWAKE else None
         if status.state == "ScaledToZero":
@@ -76,36 +82,36 @@ async def run_command(
     async with watching(cluster, name) as changes:
         pending = await write_command(cluster, name, verb)
         progress(f"{'/'.join(cluster.key(name))}: {verb} requested")
-        latest: list[ScaledService] = []
         try:
             async with asyncio.timeout(timeout):
-                return await _await_result(pending, changes, latest, progress)
+                return await _await_result(pending, changes, progress)
         except TimeoutError:
-            return CommandResult(False, _timeout_message(pending, latest, timeout))
+            return CommandResult(False, _timeout_message(pending, timeout))
 
 
-async def _await_result(
-    pending: PendingCommand, changes: Changes, latest: list[ScaledService], progress: Callable[[str], None]
-) -> CommandResult:
-    """Return the result; `latest` holds the object as it was seen last."""
+async def _await_result(pending: PendingCommand, changes: Changes, progress: Callable[[str], None]) -> CommandResult:
     reported = ""
     while True:
-        carried_out = bool(latest) and latest[0].status.observed_command == pending.value
-        settling = carried_out and latest[0].status.state != "Draining"
+        item = pending.carried_out
+        settles = item is not None and item.status.state != "Draining"
         try:
-            async with asyncio.timeout(SETTLE_SECONDS if settling else None):
-                key, item = await changes.get()
+            async with asyncio.timeout(SETTLE_SECONDS if settles else None):
+                pending.latest = await _next_change(changes)
+            found = pending.result(settled=False)
         except TimeoutError:
-            if found := pending.result(latest[0], settled=True):
-                return found
-            key, item = latest[0].metadata.key, latest[0]
-        if item is None:
-            raise NoSuchService(f"ScaledService {key} was deleted while the command waited; create it again")
-        latest[:] = [item]
-        if found := pending.result(item, settled=False):
+            found = pending.result(settled=True)
+        if found:
             return found
-        if item.status.observed_command == pending.value and (line := _state_line(item)) != reported:
+        if (item := pending.carried_out) and (line := _state_line(item)) != reported:
             progress(reported := line)
+
+
+async def _next_change(changes: Changes) -> ScaledService:
+    """Return the object after its next change. Raises `NoSuchService`."""
+    key, item = await changes.get()
+    if item is None:
+        raise NoSuchService(f"ScaledService {key} was deleted while the command waited; create it again")
+    return item
 
 
 async def wait_for_states(
@@ -125,9 +131,7 @@ async def _await_state(cluster: ClusterClient, name: str, states: Collection[str
     """Wait until a service is in one of the states; `latest` receives its state."""
     async with watching(cluster, name) as changes:
         while True:
-            key, item = await changes.get()
-            if item is None:
-                raise NoSuchService(f"ScaledService {key} was deleted while the command waited; create it again")
+            item = await _next_change(changes)
             latest[name] = _state_line(item)
             if item.status.state in states:
                 return
@@ -137,11 +141,10 @@ def _state_line(item: ScaledService) -> str:
     return f"{item.metadata.key} is {item.status.state}: {shown_reason(view(item))}"
 
 
-def _timeout_message(pending: PendingCommand, latest: list[ScaledService], timeout: float) -> str:
-    if not latest or latest[0].status.observed_command != pending.value:
+def _timeout_message(pending: PendingCommand, timeout: float) -> str:
+    if (item := pending.carried_out) is None:
         return f"no controller carried out the command within {timeout:g} s; run `zenvoy doctor`"
-    name = latest[0].metadata.key
-    return f"not finished within {timeout:g} s: {_state_line(latest[0])}; run `zenvoy explain {name}`"
+    return f"not finished within {timeout:g} s: {_state_line(item)}; run `zenvoy explain {item.metadata.key}`"
 
 
 async def set_paused(cluster: ClusterClient, name: str, paused: bool) -> str:

@@ -5,7 +5,7 @@ On one machine there is one reconciler; in a cluster one for each replica, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ PROMETHEUS_REMEDY = (
 RECENTLY_DISCONNECTED = (
     "it disconnected less than 5 minutes ago and is still expected; until it is back or forgotten, no service sleeps"
 )
+NO_RULES = "no TPROXY rules redirect connections to it: it cannot wake sleeping services"
+INSTALL_RULES = "run `zenvoy-tproxy rules --install` as root; in a cluster delete its pod, whose init step does so"
 RECONNECT = "start it again, or wait until it is forgotten"
 DESCRIBE = "kubectl describe pod {name} -n {system}"
 READ_LOGS = (
@@ -55,14 +57,9 @@ def _check_envoys(overviews: Mapping[str, Overview]) -> CheckResult:
         envoy["id"] for overview in overviews.values() for envoy in overview["envoys"] if not envoy.get("away")
     }
     if not connected:
-        found.append(
-            Finding(
-                FindingCode.NO_ENVOY,
-                "Envoys",
-                "no Envoy is connected: clients cannot reach services through zenvoy, and no service sleeps",
-                "check the proxy's pods and their logs; connect an external Envoy with `zenvoy bootstrap`",
-            )
-        )
+        message = "no Envoy is connected: clients cannot reach services through zenvoy, and no service sleeps"
+        remedy = "check the proxy's pods and their logs; connect an external Envoy with `zenvoy bootstrap`"
+        found.append(Finding(FindingCode.NO_ENVOY, "Envoys", message, remedy))
     for name, overview in overviews.items():
         for envoy in overview["envoys"]:
             place = f"Envoy {envoy['id']}"
@@ -91,21 +88,13 @@ def _check_holders(overviews: Mapping[str, Overview]) -> CheckResult:
         message = f"holders use different modes ({', '.join(modes)}), but a hold address is valid in one mode only"
         remedy = "use one mode for all, with the chart's value `holdMode`"
         found.append(Finding(FindingCode.HOLD_MODES_DIFFER, "holders", message, remedy))
-    found += _missing_rules(overviews)
+    found += [
+        Finding(FindingCode.REDIRECT_RULES_MISSING, f"holder {holder['id']}", NO_RULES, INSTALL_RULES)
+        for holder in holders
+        if holder["connected"] and holder["mode"] == "tproxy" and holder.get("rules") is False
+    ]
     summary = f"{len(connected)} connected" + (f", mode {modes[0]}" if len(modes) == 1 else "")
     return CheckResult("holders", summary, tuple(found))
-
-
-def _missing_rules(overviews: Mapping[str, Overview]) -> Iterator[Finding]:
-    for overview in overviews.values():
-        for holder in overview["holders"]:
-            if holder["connected"] and holder["mode"] == "tproxy" and holder.get("rules") is False:
-                yield Finding(
-                    FindingCode.REDIRECT_RULES_MISSING,
-                    f"holder {holder['id']}",
-                    "no TPROXY rules redirect connections to it: it cannot wake sleeping services",
-                    "run `zenvoy-tproxy rules --install` as root; in a cluster delete its pod, whose init step does so",
-                )
 
 
 def _check_samples(overviews: Mapping[str, Overview]) -> CheckResult:
@@ -147,7 +136,7 @@ def check_busy_checks(overviews: Mapping[str, Overview]) -> CheckResult:
     return CheckResult("busy checks", f"{len(found)} failing" if found else "none failing", found)
 
 
-def check_proxy_pods(system: str, pods: Iterable[InstalledPod], overviews: Mapping[str, Overview]) -> CheckResult:
+def check_proxy_pods(system: str, pods: Sequence[InstalledPod], overviews: Mapping[str, Overview]) -> CheckResult:
     """Find proxy pods whose Envoy or holder is not connected; `overviews` are those of all reconcilers.
 
     An Envoy's node id and a holder's id are their pod's name.
@@ -156,9 +145,8 @@ def check_proxy_pods(system: str, pods: Iterable[InstalledPod], overviews: Mappi
         "Envoy": {envoy["id"] for overview in overviews.values() for envoy in overview["envoys"]},
         "holder": {holder["id"] for overview in overviews.values() for holder in overview["holders"]},
     }
-    listed = list(pods)
-    found = [finding for pod in listed for finding in _check_proxy_pod(system, pod, joined)]
-    return CheckResult("proxies", pluralize(len(listed), "pod"), tuple(found))
+    found = [finding for pod in pods for finding in _check_proxy_pod(system, pod, joined)]
+    return CheckResult("proxies", pluralize(len(pods), "pod"), tuple(found))
 
 
 def _check_proxy_pod(system: str, pod: InstalledPod, joined: Mapping[str, set[str]]) -> Iterator[Finding]:
@@ -183,16 +171,11 @@ def check_certificates(overviews: Mapping[str, Overview], now: datetime) -> Chec
         if standing.get("plaintext"):
             remedy = "helm upgrade with mtls.enabled=true: docs/how-to/mtls.md"
             found.append(Finding(FindingCode.PLAINTEXT, name, PLAINTEXT, remedy))
-        until = {part: datetime.fromisoformat(text) for part, text in standing.get("certificates", {}).items()}
-        expiries += until.values()
-        found += _expiring(name, until, now)
+        for part, text in standing.get("certificates", {}).items():
+            expiries.append(end := datetime.fromisoformat(text))
+            if end - now < EXPIRES_SOON:
+                verb = "expired" if end <= now else "expires"
+                message = f"the certificate of {part} {verb} at {end:%Y-%m-%d %H:%M} UTC"
+                found.append(Finding(FindingCode.CERTIFICATE_EXPIRES, name, message, RENEW))
     summary = f"valid until {min(expiries):%Y-%m-%d}" if expiries else "none"
     return CheckResult("certificates", summary, tuple(found))
-
-
-def _expiring(reconciler: str, until: Mapping[str, datetime], now: datetime) -> Iterator[Finding]:
-    for part, end in until.items():
-        if end - now < EXPIRES_SOON:
-            verb = "expired" if end <= now else "expires"
-            message = f"the certificate of {part} {verb} at {end:%Y-%m-%d %H:%M} UTC"
-            yield Finding(FindingCode.CERTIFICATE_EXPIRES, reconciler, message, RENEW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ WAIT_OR_READ = (
     "wait some seconds; if it lasts, see zenvoy.envoy.log and zenvoy.holder.log in the state directory's logs"
 )
 CORRECT = "correct it; the change is applied when the file is saved"
+NO_PROMETHEUS = "not on the PATH; required only by `zenvoy up --with-prometheus`"
 FREE_ADDRESS = "stop that program, or choose another port in the file"
 
 
@@ -33,7 +34,7 @@ def check_machine(
 
     `overview` and `services` are live data of `zenvoy up`, empty if it does not run; `file` is the services file.
     """
-    results = [_check_envoy(lambda: envoy_binary(None)), _check_prometheus()]
+    results = [_check_envoy(), CheckResult("Prometheus", binary() or NO_PROMETHEUS)]
     if file:
         results.append(_check_file(file, runs=bool(overview)))
     if not overview:
@@ -129,17 +130,12 @@ def _check_records(records: Mapping[str, Any]) -> CheckResult:
     return CheckResult("records", "not written" if failing else "written", tuple(findings))
 
 
-def _check_envoy(find: Callable[[], str]) -> CheckResult:
+def _check_envoy() -> CheckResult:
     try:
-        return CheckResult("Envoy", find())
+        return CheckResult("Envoy", envoy_binary(None))
     except CannotStart as error:
         finding = Finding(FindingCode.ENVOY_UNUSABLE, "Envoy", str(error), INSTALL_ENVOY)
         return CheckResult("Envoy", "missing", (finding,))
-
-
-def _check_prometheus() -> CheckResult:
-    found = binary()
-    return CheckResult("Prometheus", found or "not on the PATH; required only by `zenvoy up --with-prometheus`")
 
 
 def _check_file(path: Path, runs: bool) -> CheckResult:

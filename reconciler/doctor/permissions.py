@@ -82,19 +82,14 @@ async def check_permissions(cluster: ClusterClient, installed: Installation, ite
                 found.append(_finding(cluster, account, right, namespace, reason))
 
     reviews = [
-        review(account, right, namespace)
+        (account, right, namespace)
         for account in accounts
         for right in wanted
         for namespace in ([cluster.options.system] if right.own else installed.namespaces or (None,))
     ]
     first, *others = reviews
-    try:
-        await first  # a user who may not create reviews gets one error
-    except BaseException:
-        for other in others:
-            other.close()
-        raise
-    await asyncio.gather(*others)
+    await review(*first)  # a user who may not create reviews gets one error
+    await asyncio.gather(*(review(*other) for other in others))
     summary = f"{len(wanted)} permissions of {', '.join(f'{cluster.options.system}/{account}' for account in accounts)}"
     return CheckResult("permissions", summary, tuple(sorted(found, key=lambda finding: finding.message)))
 

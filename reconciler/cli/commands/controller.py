@@ -16,7 +16,9 @@ from reconciler.cli.options import (
     PrometheusToken,
     PrometheusUrl,
     ScrapeInterval,
+    address_option,
     prometheus_settings,
+    seconds,
 )
 
 if TYPE_CHECKING:
@@ -31,12 +33,16 @@ LEASE_SECONDS_MIN = 1.0
 PLACE, ENVOY, TLS = "Identity and location", "Envoys and holders", "Mutual TLS on the gRPC port"
 
 
-def _identity(text: str, checked: Callable[[str], str | None], **more: Any) -> Any:
+def _identity(text: str, checked: Callable[[str], str | None] | None = None, **more: Any) -> Any:
     return typer.Option(help=text, rich_help_panel=PLACE, callback=checked, **more)
 
 
+def _proxy_option(text: str, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=ENVOY, **more)
+
+
 def _port(text: str) -> Any:
-    return typer.Option(help=text, min=1, max=65535, rich_help_panel=ENVOY)
+    return _proxy_option(text, min=1, max=65535)
 
 
 def _tls(text: str, checked: Callable[[str], str | None] | None = None) -> Any:
@@ -46,65 +52,41 @@ def _tls(text: str, checked: Callable[[str], str | None] | None = None) -> Any:
 def controller(
     pod_name: Annotated[str, _identity("This replica's name.", validators.name, envvar="POD_NAME")],
     pod_ip: Annotated[str, _identity("This replica's IP address.", validators.ip, envvar="POD_IP")],
-    grpc: Annotated[
-        str,
-        typer.Option(
-            help="Address for Envoys, holders and other replicas.", metavar="IP:PORT", callback=validators.address
-        ),
-    ] = "0.0.0.0:18000",
-    metrics: Annotated[
-        str,
-        typer.Option(
-            help="Serve /metrics, /healthz and /readyz here.",
-            metavar="IP:PORT",
-            callback=validators.address,
-        ),
-    ] = "0.0.0.0:18080",
+    grpc: Annotated[str, address_option("Address for Envoys, holders and other replicas.")] = "0.0.0.0:18000",
+    metrics: Annotated[str, address_option("Serve /metrics, /healthz and /readyz here.")] = "0.0.0.0:18080",
     inspect: Annotated[
         str,
-        typer.Option(
-            help="Serve /v1, for `zenvoy explain`, at this loopback address. In a pod, users with the permission "
+        address_option(
+            "Serve /v1, for `zenvoy explain`, at this loopback address. In a pod, users with the permission "
             "pods/portforward reach it.",
-            metavar="IP:PORT",
             callback=validators.loopback,
         ),
     ] = "127.0.0.1:18082",
     http_port: Annotated[int, _port("Envoy's port for HTTP services.")] = 10000,
     tls_port: Annotated[int, _port("Envoy's port for TLS services.")] = 10443,
     hold_mode: Annotated[
-        Literal["anyip", "tproxy"],
-        typer.Option(help="The way in which connections reach holders.", rich_help_panel=ENVOY),
+        Literal["anyip", "tproxy"], _proxy_option("The way in which connections reach holders.")
     ] = "anyip",
     holder_port: Annotated[int, _port("Port of holders, in mode anyip.")] = 18001,
     hold_ports: Annotated[
-        str, typer.Option(help="Ports of hold addresses, in mode tproxy.", metavar="FIRST-LAST", rich_help_panel=ENVOY)
+        str, _proxy_option("Ports of hold addresses, in mode tproxy.", metavar="FIRST-LAST")
     ] = "20000-32767",
     capture_ports: Annotated[
         str,
-        typer.Option(
-            help="Ports of Envoys for captured Services; empty: no Service is captured.",
-            metavar="FIRST-LAST",
-            rich_help_panel=ENVOY,
-        ),
+        _proxy_option("Ports of Envoys for captured Services; empty: no Service is captured.", metavar="FIRST-LAST"),
     ] = "",
     namespaces: Annotated[
         str, _identity("Watch only these namespaces; default: all.", validators.comma_separated, metavar="A,B")
     ] = "",
     proxy: Annotated[
         str,
-        typer.Option(
-            help="Settings of Envoy's listeners, as JSON: the same as `proxy` in a services file.",
-            metavar="SETTINGS",
-            rich_help_panel=ENVOY,
+        _proxy_option(
+            "Settings of Envoy's listeners, as JSON: the same as `proxy` in a services file.", metavar="SETTINGS"
         ),
     ] = "{}",
     host_policy: Annotated[
         str,
-        typer.Option(
-            help="Hosts and ports that namespaces may claim, as JSON: the chart's hostPolicy.",
-            metavar="RULES",
-            rich_help_panel=ENVOY,
-        ),
+        _proxy_option("Hosts and ports that namespaces may claim, as JSON: the chart's hostPolicy.", metavar="RULES"),
     ] = "[]",
     bare_names: Annotated[
         bool,
@@ -116,10 +98,7 @@ def controller(
     lease_namespace: Annotated[str, _identity("Namespace of the Lease.", validators.namespace)] = "zenvoy-system",
     lease_name: Annotated[str, _identity("Name of the Lease for leader election.", validators.name)] = "zenvoy",
     lease_duration: Annotated[
-        str,
-        typer.Option(
-            help="Time after which another replica replaces a leader that has disappeared.", rich_help_panel=PLACE
-        ),
+        str, _identity("Time after which another replica replaces a leader that has disappeared.")
     ] = "15s",
     peers_service: Annotated[
         str, _identity("The headless Service of all replicas.", validators.name)
@@ -134,10 +113,9 @@ def controller(
     sample_interval: Annotated[str, typer.Option(help="Interval between samples of usage.")] = "1s",
     stats_ports: Annotated[
         str,
-        typer.Option(
-            help="Ports on which Envoys may serve their statistics, at the IP address from which they connect.",
+        _proxy_option(
+            "Ports on which Envoys may serve their statistics, at the IP address from which they connect.",
             metavar="PORT|FIRST-LAST",
-            rich_help_panel=ENVOY,
             callback=validators.ports,
         ),
     ] = "9902",
@@ -163,10 +141,8 @@ def controller(
     plaintext: Annotated[
         bool, _tls("Open the gRPC port without TLS, for debugging only: every client that reaches it is trusted.")
     ] = False,
-    kubeconfig: Annotated[
-        Path | None, typer.Option(help="Outside a cluster: the kubeconfig.", rich_help_panel=PLACE)
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="A context of the kubeconfig.", rich_help_panel=PLACE)] = None,
+    kubeconfig: Annotated[Path | None, _identity("Outside a cluster: the kubeconfig.")] = None,
+    context: Annotated[str | None, _identity("A context of the kubeconfig.")] = None,
     log_style: Log = "plain",
 ) -> None:
     """Run one replica of a cluster's reconciler, in the foreground. The chart runs this command.
@@ -183,7 +159,7 @@ def controller(
     from reconciler.core.address import split_address
 
     logging.configure(log_style)
-    asked = prometheus and prometheus_settings(
+    asked = prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     settings = ReplicaSettings(
@@ -206,7 +182,7 @@ def controller(
         proxies_service=proxies_service,
         sample_interval=_seconds(sample_interval, "--sample-interval"),
         stats_ports=validators.port_range(stats_ports),
-        prometheus=asked or None,
+        prometheus=asked,
         certificates=_certificates((tls_cert, tls_key, tls_ca), tls_ca_secret, tls_proxy_secret, plaintext),
         server_name=tls_server_name,
     )
@@ -226,14 +202,10 @@ def _run(settings: ReplicaSettings, kubeconfig: Path | None, context: str | None
 
 
 def _seconds(text: str, flag: str, least: float = 0.0) -> float:
-    from reconciler.core.text import parse_duration
-
-    seconds = parse_duration(text)
-    if not seconds:
-        raise typer.BadParameter(f"'{text}' is not a duration; use for example 1s or 500ms", param_hint=flag)
-    if seconds < least:
+    found = seconds(text, flag, "1s or 500ms")
+    if found < least:
         raise typer.BadParameter(f"'{text}' is too short; use at least {least:g}s", param_hint=flag)
-    return seconds
+    return found
 
 
 def _hold(mode: str, port: int, ports: str) -> AnyIp | Tproxy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,14 @@ from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import SYSTEM_NAMESPACE, Context, Kubeconfig, System
 
 TLS = "Mutual TLS"
+
+
+def _tls(flag: str, text: str, metavar: str = "PATH") -> Any:
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=TLS)
+
+
+def _seconds(text: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=text, metavar="SECONDS", callback=validators.seconds)
 
 
 Admin = Annotated[
@@ -36,17 +44,9 @@ Directory = Annotated[
         file_okay=False,
     ),
 ]
-Certificate = Annotated[
-    str | None, typer.Option("--tls-cert", help="Envoy's certificate (PEM).", metavar="PATH", rich_help_panel=TLS)
-]
-Key = Annotated[
-    str | None,
-    typer.Option("--tls-key", help="The private key of the certificate.", metavar="PATH", rich_help_panel=TLS),
-]
-Authority = Annotated[
-    str | None,
-    typer.Option("--tls-ca", help="Authorities of the reconciler's certificate.", metavar="PATH", rich_help_panel=TLS),
-]
+Certificate = Annotated[str | None, _tls("--tls-cert", "Envoy's certificate (PEM).")]
+Key = Annotated[str | None, _tls("--tls-key", "The private key of the certificate.")]
+Authority = Annotated[str | None, _tls("--tls-ca", "Authorities of the reconciler's certificate.")]
 OpenFiles = Annotated[
     str,
     typer.Option(
@@ -58,12 +58,7 @@ OpenFiles = Annotated[
 ]
 ServerName = Annotated[
     str | None,
-    typer.Option(
-        "--tls-server-name",
-        help="DNS name in the reconciler's certificate; default: the host of --reconciler.",
-        metavar="NAME",
-        rich_help_panel=TLS,
-    ),
+    _tls("--tls-server-name", "DNS name in the reconciler's certificate; default: the host of --reconciler.", "NAME"),
 ]
 
 
@@ -135,26 +130,11 @@ def bootstrap_command(
 
 def drain_envoy_command(
     admin: Admin = "127.0.0.1:9901",
-    limit: Annotated[
-        float,
-        typer.Option("--for", help="Longest drain, in seconds.", metavar="SECONDS", callback=validators.seconds),
-    ] = 60.0,
+    limit: Annotated[float, _seconds("Longest drain, in seconds.", "--for")] = 60.0,
     settle: Annotated[
-        float,
-        typer.Option(
-            help="Seconds until load balancers stop sending new clients to an Envoy that is not ready.",
-            metavar="SECONDS",
-            callback=validators.seconds,
-        ),
+        float, _seconds("Seconds until load balancers stop sending new clients to an Envoy that is not ready.")
     ] = 5.0,
-    quiet: Annotated[
-        float,
-        typer.Option(
-            help="Seconds without traffic after which idle clients are disconnected.",
-            metavar="SECONDS",
-            callback=validators.seconds,
-        ),
-    ] = 10.0,
+    quiet: Annotated[float, _seconds("Seconds without traffic after which idle clients are disconnected.")] = 10.0,
 ) -> None:
     """Drain an Envoy before it stops: requests in flight finish, and new clients go to other Envoys.
 

@@ -1,4 +1,4 @@
-"""`zenvoy up`, `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs.
+"""`zenvoy up`, with `--wait` in the background, `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs.
 
 Modules that only some commands need are imported in functions, so that commands start fast.
 """
@@ -6,15 +6,17 @@ Modules that only some commands need are imported in functions, so that commands
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from reconciler.cli import output, validators
-from reconciler.cli.commands import background
+from reconciler.cli import control_client, output, validators
+from reconciler.cli.commands.local import unready, until
 from reconciler.cli.context import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
@@ -27,6 +29,7 @@ from reconciler.cli.options import (
     ScrapeInterval,
     Timeout,
     WithPrometheus,
+    address_option,
     prometheus_settings,
     seconds,
 )
@@ -41,6 +44,10 @@ if TYPE_CHECKING:
 
 PRIVATE_UMASK = 0o077
 """The umask of zenvoy's own processes; services have that of the user."""
+WAIT_FLAG = "--wait"
+LOG = "up.log"
+LOG_BYTES_MAX = 10 * 1024 * 1024
+SHOWN_BYTES = 16_384
 
 
 File = Annotated[Path, typer.Argument(help="The services file.", metavar="FILE")]
@@ -59,23 +66,12 @@ StateDirOption = Annotated[
         callback=validators.directory,
     ),
 ]
-Metrics = Annotated[
-    str | None,
-    typer.Option(
-        "--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT", callback=validators.address
-    ),
-]
-HolderMetrics = Annotated[
-    str | None,
-    typer.Option("--holder-metrics", help="The same for the holder.", metavar="IP:PORT", callback=validators.address),
-]
+Metrics = Annotated[str | None, address_option("Serve /metrics, /healthz and /readyz here.", "--metrics")]
+HolderMetrics = Annotated[str | None, address_option("The same for the holder.", "--holder-metrics")]
 Grpc = Annotated[
     str | None,
-    typer.Option(
-        "--grpc",
-        help="Accept further Envoys and holders at this address; one that is not loopback needs --tls-cert.",
-        metavar="IP:PORT",
-        callback=validators.address,
+    address_option(
+        "Accept further Envoys and holders at this address; one that is not loopback needs --tls-cert.", "--grpc"
     ),
 ]
 Cert = Annotated[
@@ -191,11 +187,11 @@ def up_command(
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
     if wait:
         with _exiting():
-            background.start(directory, most)
+            _start_in_background(directory, most)
         return
     umask = os.umask(PRIVATE_UMASK)
     logging.configure(log_style)
-    asked = prometheus and prometheus_settings(
+    asked = prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     options = Options(
@@ -207,12 +203,54 @@ def up_command(
         grpc=grpc,
         certificates=certificates,
         envoy=envoy,
-        prometheus=asked or None,
+        prometheus=asked,
         with_prometheus=with_prometheus,
         umask=umask,
     )
     with _exiting():
         asyncio.run(up(options, found))
+
+
+def _start_in_background(state: StateDir, timeout: float) -> None:
+    """Start this command without `--wait`, and return once it is ready.
+
+    Exits with its code if it ends, and with an error after `timeout` seconds; then it continues.
+    """
+    from reconciler.local import private_files
+
+    state.make()
+    log = state.path / LOG
+    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+        log.replace(log.with_suffix(".log.1"))
+    with open(private_files.open_file(log), "ab") as written:
+        before = written.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "reconciler.cli.main", *(word for word in sys.argv[1:] if word != WAIT_FLAG)],
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+        )
+
+    def missing() -> Sequence[str]:
+        if (code := process.poll()) is not None:
+            for line in _text_from(log, before).splitlines():
+                output.echo(line, err=True)
+            raise typer.Exit(code or ExitCode.FAILED)
+        if control_client.lock_holder(state.lock) != process.pid:
+            return ["it is starting"]
+        return unready(state)
+
+    until(missing, timeout)
+    output.echo(f"ready; process {process.pid}, log {log}; stop it with: kill {process.pid}")
+
+
+def _text_from(log: Path, start_byte: int) -> str:
+    """Return what was written to the log since, at most its end."""
+    with log.open("rb") as file:
+        end = file.seek(0, 2)
+        file.seek(max(start_byte, end - SHOWN_BYTES))
+        return file.read().decode(errors="replace")
 
 
 @contextmanager
@@ -260,7 +298,7 @@ def reconcile(
     good, problems = load_or_last_good(file, StateDir(state_dir).last_good_of(file), ours)
     if good and problems:
         log_problems(problems)
-    found = good or _good(file, problems)
+    found = good or _reject(file, problems)
     try:
         asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     except msgspec.DecodeError as error:
@@ -341,17 +379,14 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
             _write_problems(file, found.unavailable, "; the other services run")
         return found
     if (before := last_good(file, state_dir.last_good_of(file), taken)) is None:
-        return _good(file, found)
+        _reject(file, found)
     _write_problems(file, found, "; using its last good content")
     return before
 
 
-def _good(file: Path, found: ServicesFile | list[FileProblem]) -> ServicesFile:
-    from reconciler.local.services_file import ServicesFile
-
-    if isinstance(found, ServicesFile):
-        return found
-    _write_problems(file, found)
+def _reject(file: Path, problems: Sequence[FileProblem]) -> NoReturn:
+    """Report mistakes, and exit."""
+    _write_problems(file, problems)
     raise typer.Exit(ExitCode.USAGE)
 
 
