@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +13,15 @@ from reconciler.core.record import State, Transition
 from reconciler.core.spec import Spec
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
+from reconciler.kubernetes.status.event_messages import EventMessage
 
 PATIENCE_SECONDS = 60.0
 WOKE = Transition("shop/web", State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting", 1000.0)
 READY = Transition("shop/web", State.Waking, "Ready", State.Active, "reachable", 1000.05)
+
+
+def waking(client: str) -> tuple[str, str]:
+    return "WakeRequested", f"a client is waiting, first client {client} through Envoy proxy-1"
 
 
 class Recorder:
@@ -25,17 +29,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.service = ManagedService(Spec(name="shop/web"), wake=Wake(1000.0, 999.9, "127.0.0.1:5", "proxy-1"))
-        self.events: list[tuple[str, str | None]] = []
+        self.events: list[tuple[str, str]] = []
         events: Any = self
         self.notifier = EventNotifier({"shop/web": self.service}, events)
 
-    def saw(self, transition: Transition, peer: str | None, envoy: str | None) -> None:
-        self.events.append((transition.target.value, peer))
-
-    def woke(
-        self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None, early: bool
-    ) -> None:
-        self.events.append((f"Woken in {total:.2f} s, {', '.join(parts)}", peer))
+    def record(self, service: str, message: EventMessage) -> None:
+        assert service == "shop/web"
+        self.events.append((message.reason, message.text))
 
     def request_arrives(self) -> None:
         self.service.wake = Wake(1000.0, 999.9, "192.0.2.7", "proxy-1")
@@ -48,14 +48,14 @@ async def test_wake_event_client_reported_later_names_client() -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not recorder.events:
             await asyncio.sleep(0.005)
-    assert recorder.events == [("Waking", "192.0.2.7")]
+    assert recorder.events == [waking("192.0.2.7")]
 
 
 async def test_wake_event_ready_at_once_is_written_before_ready() -> None:
     recorder = Recorder()
     recorder.notifier.saw(WOKE)
     recorder.notifier.saw(READY)
-    assert [state for state, _ in recorder.events] == ["Waking", "Active"]
+    assert [state for state, _ in recorder.events] == ["WakeRequested", "Active"]
     await asyncio.sleep(2 * CLIENT_SECONDS)
     assert len(recorder.events) == 2
 
@@ -65,7 +65,7 @@ async def test_wake_event_delayed_is_written_on_close() -> None:
     recorder.notifier.saw(WOKE)
     assert recorder.events == []
     recorder.notifier.close()
-    assert recorder.events == [("Waking", "127.0.0.1:5")]
+    assert recorder.events == [waking("127.0.0.1:5")]
 
 
 async def test_wake_event_repeated_while_delayed_is_written_once() -> None:
@@ -73,17 +73,17 @@ async def test_wake_event_repeated_while_delayed_is_written_once() -> None:
     recorder.notifier.saw(WOKE)
     recorder.notifier.repeat([WOKE])
     await asyncio.sleep(2 * CLIENT_SECONDS)
-    assert recorder.events == [("Waking", "127.0.0.1:5")]
+    assert recorder.events == [waking("127.0.0.1:5")]
 
 
 async def test_repeat_wake_over_before_election_writes_woken() -> None:
-    recorder, waking = Recorder(), ("Waking", "127.0.0.1:5")
+    recorder = Recorder()
     recorder.service.wake = replace(recorder.service.wake, ready_at=READY.at, first_byte_at=1000.1)
     recorder.notifier.repeat([WOKE, READY])
     assert recorder.events == [
-        waking,
-        ("Active", "127.0.0.1:5"),
-        ("Woken in 0.20 s, signal, ready, firstByte", "127.0.0.1:5"),
+        waking("127.0.0.1:5"),
+        ("Active", "reachable"),
+        ("Woken", "awake after 200 ms, first client 127.0.0.1:5: signal 100 ms, ready 50 ms, first byte 50 ms"),
     ]
 
 
