@@ -106,10 +106,10 @@ class EventRecorder:
         self._turn = 0
         self._problems: dict[str, _Problems] = {}
         self._causes: set[str] = set()
-        self._sending = False
         self._last_name = 0
         """The timestamp in the latest name; names are unique."""
         self._queued = asyncio.Event()
+        """Set until all queued Events are written or given up."""
         self._bucket = _Bucket(pace.each_second, pace.at_once)
         self._retries = stamina.AsyncRetryingCaller(
             attempts=pace.attempts,
@@ -171,18 +171,14 @@ class EventRecorder:
             while self._waiting:
                 await self._bucket.take()
                 key = self._next()
-                self._sending = True
-                try:
-                    await self._write_retried(key, self._waiting.pop(key))
-                finally:
-                    self._sending = False
+                await self._write_retried(key, self._waiting.pop(key))
             self._queued.clear()
 
     async def flush(self, seconds: float) -> bool:
         """Wait at most `seconds` until all queued Events are written or given up; return whether they are."""
         try:
             async with asyncio.timeout(seconds):
-                while self._waiting or self._sending:
+                while self._queued.is_set():
                     await asyncio.sleep(0.01)
         except TimeoutError:
             return False

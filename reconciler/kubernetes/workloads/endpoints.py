@@ -68,12 +68,11 @@ def _pod_endpoint(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | No
     address = f"[{ip}]:{port}" if ipv6 else f"{ip}:{port}"
     ref = endpoint.target_ref
     pod, name = (ref.uid if ref else "") or address, ref.name if ref else ""
-    serving = conditions.is_ready if conditions.serving is None else conditions.serving
-    if conditions.is_ready:  # with publishNotReadyAddresses, also while it is terminating
-        return PodEndpoint(address, pod, terminating=bool(conditions.terminating), ipv6=ipv6, pod_name=name)
-    if conditions.terminating:
-        return PodEndpoint(address, pod, terminating=True, ipv6=ipv6, pod_name=name) if serving else None
-    return PodEndpoint(address, pod, ipv6=ipv6, starting=True, pod_name=name)
+    # With publishNotReadyAddresses, a pod is ready also while it is terminating.
+    ready, terminating = conditions.is_ready, bool(conditions.terminating)
+    if terminating and not (ready or conditions.serving):
+        return None
+    return PodEndpoint(address, pod, terminating, ipv6, starting=not (ready or terminating), pod_name=name)
 
 
 @lru_cache(maxsize=65536)
@@ -127,11 +126,8 @@ class EndpointSlices:
         before, after = self._service.get(key), item.service if item else ""
         if before and before != after:
             del self._service[key]
-            rest = tuple(one for one in self._of[before] if one != key)
-            if rest:
+            if rest := tuple(one for one in self._of.pop(before) if one != key):
                 self._of[before] = rest
-            else:
-                del self._of[before]
             self._notify(before)
         if after:
             if before != after:

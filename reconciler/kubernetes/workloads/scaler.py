@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -119,13 +120,9 @@ class TargetScaler:
         self._owner.changed(self.services)
 
     def _converge(self) -> None:
-        if self._closed or self.observer.scale_path is None:
-            return
-        current = self.observer.current
-        replicas = current.replicas if current else None
-        if self.desired_replicas is not None and not replicas:
+        if self.desired_replicas is not None and not self.observer.has_replicas:
             self._wake()
-        elif self.is_zero_desired and replicas != 0:
+        elif self.is_zero_desired and not self.observer.is_at_zero:
             self._sleep()
 
     def _wake(self) -> None:
@@ -260,8 +257,6 @@ class TargetScaler:
 
     async def _wait_for_news(self, seconds: float) -> None:
         """Wait until something new is desired or observed, but at most `seconds`."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._news.wait()
-        except TimeoutError:
-            return
