@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core.events import SleepCommanded, WakeCommanded
-from reconciler.engine import explain
+from reconciler.engine import view
 from reconciler.engine.engine import Engine
-from reconciler.engine.view import moment, view
+from reconciler.engine.view import moment
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import XdsRouter
 from reconciler.ports.operations import Command
@@ -58,25 +58,25 @@ class EngineOperations:
     def services(self) -> list[dict[str, Any]]:
         faults = self._router.server.faults()
         services = sorted(self._engine.services.items())
-        return [view(service) | {"rejected": faults.get(name)} for name, service in services]
+        return [view.summary(service) | {"rejected": faults.get(name)} for name, service in services]
 
     def service(self, name: str) -> dict[str, Any]:
-        return view(self._engine.services[name]) | {"rejected": self._router.server.faults().get(name)}
+        return view.summary(self._engine.services[name]) | {"rejected": self._router.server.faults().get(name)}
 
     def explain(self, name: str) -> dict[str, Any]:
         service, engine = self._engine.services[name], self._engine
-        blocker = explain.drain_blocker(service)
+        blocker = view.drain_blocker(service)
         return {
             "service": self.service(name),
-            "settings": explain.settings(service),
-            "judged": explain.judged(service),
+            "settings": view.settings(service),
+            "judged": view.judged(service),
             "drainBlocker": blocker.message if blocker else None,
             "drainBlockerReason": blocker.code if blocker else None,
-            "sample": explain.sampled(name, engine.sample, engine.unknown, self._source, time.time()),
+            "sample": view.sampled(name, engine.sample, engine.unknown, self._source, time.time()),
             "envoys": self._routed(name),
             "holders": self._held(name),
             "standing": self._deployment.replicas(),
-            "transitions": explain.moves(engine.history.of(name)),
+            "transitions": view.moves(engine.history.of(name)),
         }
 
     def overview(self) -> dict[str, Any]:
@@ -86,11 +86,11 @@ class EngineOperations:
             "unready": self._deployment.unready(),
             "services": len(engine.services),
             "rejected": dict(self._router.server.faults()),
-            "failedBusyChecks": explain.failed_busy_checks(engine.services),
+            "failedBusyChecks": view.failed_busy_checks(engine.services),
             "sample": {
-                **explain.sample_fields(engine.sample, self._source, time.time()),
+                **view.sample_fields(engine.sample, self._source, time.time()),
                 "provider": "prometheus" if self._deployment.prometheus else "envoy",
-                **explain.unknown_fields(engine.unknown),
+                **view.unknown_fields(engine.unknown),
             },
             "envoys": [*self._own_envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
             "holders": [

@@ -31,9 +31,8 @@ from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.access import Listed
 from reconciler.core.spec import Spec
 from reconciler.engine.engine import Adapters
-from reconciler.engine.explain import unknown_fields
 from reconciler.engine.sampling import Sampler
-from reconciler.engine.view import moment
+from reconciler.engine.view import moment, unknown_fields
 from reconciler.envoy.xds_router import XdsRouter
 from reconciler.kubernetes.capture.controller import CaptureController
 from reconciler.kubernetes.capture.observer import CaptureSources

@@ -26,7 +26,7 @@ from reconciler.engine.history import History
 from reconciler.engine.hold_addresses import HoldRange
 from reconciler.engine.leadership import Leadership
 from reconciler.engine.records import RecordKeeper
-from reconciler.engine.request_counter import RequestCounter
+from reconciler.engine.sampling import RequestCounter
 from reconciler.engine.service import ManagedService, ServiceIndex
 from reconciler.engine.wake import TransitionListener
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan

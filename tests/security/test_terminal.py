@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.spec import Spec
 from reconciler.core.text import printable, printable_json
-from reconciler.engine.view import view
+from reconciler.engine.view import summary
 from tests.fakes.simulation.clients import NAME
 from tests.fakes.simulation.world import World
 
@@ -45,7 +45,7 @@ def poisoned(value: Any) -> Any:
 
 
 def service() -> dict[str, Any]:
-    found = view(World(Spec(name=NAME)).service)
+    found = summary(World(Spec(name=NAME)).service)
     return {**found, "stalled": "why", "diagnosis": "why not", "endpoints": ["10.0.0.1:80"], "reference": "id"}
 
 

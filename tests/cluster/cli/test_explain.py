@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import State, Transition
-from reconciler.engine.explain import moves
+from reconciler.engine.view import moves
 from reconciler.kubernetes.status.event_messages import transition_message, wake_message
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.objects import decoder, path

@@ -11,7 +11,7 @@ from reconciler.core.events import SleepCommanded
 from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
-from reconciler.engine import explain
+from reconciler.engine import view
 from tests.fakes.simulation.clients import NAME
 from tests.fakes.simulation.world import World
 
@@ -121,7 +121,7 @@ def test_drain_that_waits_for_the_answer_has_its_blocker() -> None:
     world = awake(CHECKED)
     world.engine.command(NAME, SleepCommanded("requested by a user"))
     world.all_goes_well(5, finishing=True, but="busy check")
-    blocker = explain.drain_blocker(world.service)
+    blocker = view.drain_blocker(world.service)
     assert blocker and blocker.code is Reason.BUSY_CHECK_PENDING
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
-from reconciler.engine.request_counter import RequestCounter
+from reconciler.engine.sampling import RequestCounter
 
 SINCE = 1000.0
 

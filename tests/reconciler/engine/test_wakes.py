@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.core.events import WakeCommanded
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
-from reconciler.engine.view import view
+from reconciler.engine.view import summary
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.holders import HoldStatus
 from tests.fakes.simulation.clients import NAME
@@ -24,7 +24,7 @@ def woken() -> World:
 
 def test_recovery_of_awake_service_is_not_a_wake() -> None:
     world = woken()
-    before, pods = view(world.service)["lastWake"], world.service.running
+    before, pods = summary(world.service)["lastWake"], world.service.running
     world.now += 1
     world.engine.ran(WorkloadStatus(NAME, 1, (), milestones={"started": world.now}))
     assert world.state is State.Waking
@@ -34,7 +34,7 @@ def test_recovery_of_awake_service_is_not_a_wake() -> None:
     world.engine.held(HoldStatus(NAME, 0, 1, held_since=world.now - 1, peer="127.0.0.1:5", first_byte_at=world.now))
     assert world.state is State.Active
     assert len(world.wakes) == 1
-    assert view(world.service)["lastWake"] == before
+    assert summary(world.service)["lastWake"] == before
 
 
 def test_wake_saved_time_is_kept() -> None:
@@ -46,11 +46,11 @@ def test_wake_saved_time_is_kept() -> None:
     wake = world.service.wake
     assert wake
     assert (world.state, world.service.woke_early, wake.saved_seconds) == (State.Active, True, None)
-    assert view(world.service)["lastWake"]["early"] is True
+    assert summary(world.service)["lastWake"]["early"] is True
     world.engine.ran(WorkloadStatus(NAME, 1, pods, saved_seconds=7.25))
     world.engine.ran(WorkloadStatus(NAME, 1, pods))
     assert world.service.saved_seconds == 7.25
-    assert view(world.service)["lastWake"]["savedSeconds"] == 7.25
+    assert summary(world.service)["lastWake"]["savedSeconds"] == 7.25
     world.engine.ran(WorkloadStatus(NAME, 0, ()))
     world.engine.command(NAME, WakeCommanded("asked for again"))
     world.engine.ran(WorkloadStatus(NAME, 1, pods, saved_seconds=3.0))
