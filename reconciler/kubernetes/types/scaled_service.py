@@ -43,14 +43,8 @@ class OwnHttp(Struct, frozen=True):
     trusted_hops: int | None = None
 
 
-class Idle(Struct, frozen=True):
-    """`spec.idle`."""
-
-    by: str = ""
-
-
-class WakeTrigger(Struct, frozen=True):
-    """`spec.wake`."""
+class TrafficUnit(Struct, frozen=True):
+    """`spec.idle` and `spec.wake`: the traffic that counts."""
 
     by: str = ""
 
@@ -94,8 +88,8 @@ class ScaledServiceSpec(Struct, frozen=True):
     hold_timeout: str | None = None
     drain_timeout: str | None = None
     max_held: int | None = None
-    idle: Idle = Idle()
-    wake: WakeTrigger = WakeTrigger()
+    idle: TrafficUnit = TrafficUnit()
+    wake: TrafficUnit = TrafficUnit()
     busy: BusyCheck | None = None
     ignore: tuple[IgnoreRule, ...] = ()
     readiness: str = ""
