@@ -100,7 +100,7 @@ class Informer(Generic[_T]):
         decode: Callable[[bytes | msgspec.Raw], _T],
         on_change: Callable[[str, _T | None], None],
         query: Mapping[str, str] | None = None,
-        on_sync: Callable[[], None] | None = None,
+        on_sync: Callable[[], None] = lambda: None,
     ) -> None:
         """Create an informer.
 
@@ -192,8 +192,7 @@ class Informer(Generic[_T]):
         self.lists += 1
         if not self.synced:
             self.synced = True
-            if self._on_sync:
-                self._on_sync()
+            self._on_sync()
 
     async def _watch(self) -> None:
         seconds = random.randint(*WATCH_SECONDS)
@@ -300,11 +299,6 @@ class MultiNamespaceInformer(Generic[_T]):
     def synced(self) -> bool:
         """True once every list was received completely."""
         return all(informer.synced for informer in self._informers)
-
-    @property
-    def error(self) -> Exception | None:
-        """Error of a disconnected informer; None while all are connected."""
-        return next((informer.error for informer in self._informers if informer.error), None)
 
     async def run(self) -> None:
         """Watch until cancelled."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import replace
+from functools import partial
 
 from reconciler.core.reasons import Problem
 from reconciler.core.spec import Protocol
-from reconciler.kubernetes.config.conflicts import FIRST_COME, Resolution, resolve_conflicts
+from reconciler.kubernetes.config.conflicts import FIRST_COME, resolve_conflicts
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import ServiceConfig
 
@@ -29,8 +30,9 @@ class EffectiveConfig:
         policy: HostPolicy = FIRST_COME,
         namespaces: Container[str] | None = None,
     ) -> None:
-        self._reserved, self._policy, self._namespaces = reserved, policy, namespaces
-        self._asked: dict[str, ServiceConfig] = {}
+        self._settled = partial(resolve_conflicts, reserved_ports=reserved, policy=policy, namespaces=namespaces)
+        self.asked: dict[str, ServiceConfig] = {}
+        """The latest request of each ScaledService; only `request` changes it."""
         self._had: dict[str, ServiceConfig] = {}
         """The request of each service in effect that was granted."""
         self._entries: dict[str, ServiceConfig] = {}
@@ -39,15 +41,11 @@ class EffectiveConfig:
         """Services that changed without changing their claim."""
         self._outdated = False
 
-    def requested(self, key: str) -> ServiceConfig | None:
-        """Return the latest request of a ScaledService."""
-        return self._asked.get(key)
-
     def request(self, key: str, entry: ServiceConfig | None) -> None:
         """Replace the request of a ScaledService; None withdraws it."""
-        before = self._asked.pop(key, None)
+        before = self.asked.pop(key, None)
         if entry:
-            self._asked[key] = entry
+            self.asked[key] = entry
         if before and entry and _claim(before) == _claim(entry) and self._had.get(key) is before:
             self._had[key] = entry
             self._changed.add(key)
@@ -68,20 +66,17 @@ class EffectiveConfig:
         return self._entries, self._problems
 
     def _settle(self) -> None:
-        first = self._settled(self._asked)
-        lost = {key for key, asked in self._asked.items() if _has_lost(first.entries.get(key), asked)}
-        kept = {key: self._had[key] for key in lost if _has_other(self._had.get(key), self._asked[key])}
-        second = self._settled({**self._asked, **kept}) if kept else first
-        self._had = {key: kept.get(key, self._asked[key]) for key in second.entries}
+        first = self._settled(self.asked)
+        lost = {key for key, asked in self.asked.items() if _has_lost(first.entries.get(key), asked)}
+        kept = {key: self._had[key] for key in lost if _has_other(self._had.get(key), self.asked[key])}
+        second = self._settled({**self.asked, **kept}) if kept else first
+        self._had = {key: kept.get(key, self.asked[key]) for key in second.entries}
         self._entries = second.entries
         self._problems = second.problems | {key: first.problems[key] for key in kept}
 
-    def _settled(self, asked: Mapping[str, ServiceConfig]) -> Resolution:
-        return resolve_conflicts(asked, self._reserved, self._policy, self._namespaces)
-
     def _with_claims(self, key: str) -> ServiceConfig:
         """Return the requested configuration with the hosts and the port that the service owns."""
-        asked, owned = self._asked[key], self._entries[key].spec
+        asked, owned = self.asked[key], self._entries[key].spec
         if (asked.spec.hosts, asked.spec.listen) == (owned.hosts, owned.listen):
             return asked
         return replace(asked, spec=replace(asked.spec, hosts=owned.hosts, listen=owned.listen))

@@ -149,7 +149,7 @@ class KubernetesProvider:
     def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
         self._index(key, item)
         self._read_busy_until(key, item)
-        if item is None and self._effective.requested(key) and self._service_controller.labeled_service(key):
+        if item is None and self._effective.asked.get(key) and self._service_controller.labeled_service(key):
             asyncio.get_running_loop().call_later(self._recreate_seconds, self._look_again, key)
         else:
             self._resolve(key, item)
@@ -200,7 +200,7 @@ class KubernetesProvider:
 
     def _resolve(self, key: str, item: ScaledService | None) -> None:
         """Resolve an object to its configuration; if it has mistakes, keep its last valid one."""
-        asked, mistakes = self._effective.requested(key), self._mistakes.get(key, ())
+        asked, mistakes = self._effective.asked.get(key), self._mistakes.get(key, ())
         if item is None or _is_released(item) or UNREAD in item.metadata.annotations:
             found: ServiceConfig | tuple[Problem, ...] = ()
             asked_now = service = None

@@ -344,8 +344,10 @@ async def test_provider_before_sync_reports_nothing() -> None:
     shop.services.faults.refuse = (500, "InternalError")
     async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
         catalogue = KubernetesProvider(api, lambda: False, lambda entries, _: shop.told.append((entries, {})))
+        codes: list[str] = []
+        api.called = lambda _, code: codes.append(code)
         task = asyncio.create_task(catalogue.run())
-        await until(lambda: catalogue.scaled_services.synced and catalogue.services.error)
+        await until(lambda: catalogue.scaled_services.synced and "500" in codes)
         assert not shop.told
         shop.services.faults.refuse = None
         await until(lambda: shop.told)
