@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from tproxy import address
@@ -25,8 +26,6 @@ DESCRIPTOR_POLL_SECONDS = 0.05
 
 class DialLimiter:
     """The limits that all dialers of a holder share: descriptors, and the number of services that are retried."""
-
-    __slots__ = ("_poll", "_waiting", "budget", "keepalive_seconds", "loop", "retrying")
 
     def __init__(self, loop: Loop, budget: Budget, keepalive_seconds: int = tcp.KEEPALIVE_SECONDS) -> None:
         self.loop = loop
@@ -63,14 +62,12 @@ class DialOwner(Protocol):
         """Handle a dial that succeeded; the descriptor, counted in the budget, is the owner's."""
 
 
+@dataclass(slots=True, eq=False)
 class _Dial:
-    __slots__ = ("deadline", "dialer", "fd", "since")
-
-    def __init__(self, dialer: Dialer, fd: int, since: float) -> None:
-        self.dialer = dialer
-        self.fd = fd
-        self.since = since
-        self.deadline = since + dialer.pace.timeout_seconds
+    dialer: Dialer
+    fd: int
+    since: float
+    deadline: float
 
     def __call__(self, events: int) -> None:
         self.dialer.on_answer(self)
@@ -154,7 +151,7 @@ class Dialer:
         tcp.keep_alive(sock, self._limiter.keepalive_seconds)
         now = time.monotonic()
         code = sock.connect_ex(target)
-        dial = _Dial(self, sock.detach(), now)
+        dial = _Dial(self, sock.detach(), now, now + self.pace.timeout_seconds)
         self._dials[dial.fd] = dial
         if code in (0, errno.EINPROGRESS):
             # On loopback the dial is answered before connect() returns.

@@ -7,6 +7,7 @@ its client disconnects. The holder peeks at them and never reads them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -47,17 +48,15 @@ def header_fragment(flags: int, payload: bytes) -> bytes:
     return payload[begin + 5 * bool(flags & _PRIORITY) : end]
 
 
+@dataclass(slots=True, eq=False)
 class HeldRequests:
     """The requests seen on a connection whose bytes are all unread."""
 
-    __slots__ = ("_at", "_since", "last")
-
-    def __init__(self) -> None:
-        self._at = 0
-        self._since: dict[int, float] = {}
-        """By stream, the time when a request that was not cancelled was first seen."""
-        self.last: int | None = None
-        """The stream of the latest request; None if there was none."""
+    last: int | None = None
+    """The stream of the latest request; None if there was none."""
+    _at: int = 0
+    _since: dict[int, float] = field(default_factory=dict)
+    """By stream, the time when a request that was not cancelled was first seen."""
 
     def update(self, unread: bytes, now: float) -> bool:
         """Take the unread bytes, or the first part of very many, and return whether all requests are cancelled.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from dataclasses import dataclass
 
 SIZES = (1 << 20, 1 << 18)
 """Bytes requested with F_SETPIPE_SZ, best first. 1 MiB is the default limit of an unprivileged user."""
@@ -22,15 +23,13 @@ COPIES_AFTER_REFUSAL = 64
 """Number of flows that copy before the kernel is asked for a pipe again."""
 
 
+@dataclass(slots=True, eq=False)
 class Pipe:
     """A pipe: its two ends and the number of bytes in it."""
 
-    __slots__ = ("filled", "read_fd", "write_fd")
-
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        self.read_fd = read_fd
-        self.write_fd = write_fd
-        self.filled = 0
+    read_fd: int
+    write_fd: int
+    filled: int = 0
 
     def close(self) -> None:
         """Close both ends and lose the bytes in the pipe."""
