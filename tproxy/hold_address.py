@@ -199,7 +199,7 @@ class HoldAddress:
 
     def dials_wanted(self) -> int:
         """Return the number of connections that may be released."""
-        return self.queue.releasable
+        return self.queue.held - len(self.queue.without_head)
 
     def on_connected(self, fd: int) -> None:
         """Release the oldest connection over a dial that succeeded."""

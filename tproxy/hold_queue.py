@@ -183,11 +183,6 @@ class HoldQueue:
         """Return the connection that has been silent longest."""
         return next(iter(self.silent), None)
 
-    @property
-    def releasable(self) -> int:
-        """Number of connections that may be released."""
-        return self.held - len(self.without_head)
-
     def next(self) -> HeldConnection | None:
         """Return the connection that has waited longest of those that may be released."""
         if not self.without_head:

@@ -131,7 +131,9 @@ class Holder:
         if down.full:
             removed = self.assignments.keys() - assigned.keys()
         for name in removed:
-            self._remove(name)
+            self.assignments.pop(name, None)
+            if name in self.addresses:
+                self.addresses[name].remove("removed")
         for name, assignment in assigned.items():
             self._assign(name, assignment)
         if down.full and not self.is_informed:
@@ -212,8 +214,3 @@ class Holder:
         self.assignments[name] = assignment
         if name in self.addresses:
             self.addresses[name].assign(assignment)
-
-    def _remove(self, name: str) -> None:
-        self.assignments.pop(name, None)
-        if name in self.addresses:
-            self.addresses[name].remove("removed")

@@ -132,10 +132,8 @@ class MetricsPort(ThreadingHTTPServer):
         self.holder, self.listener = holder, listener
         self.registry = CollectorRegistry()
         self.registry.register(HolderCollector(holder))
-        self._open: dict[socket.socket, float] = {}
-        """By connection, its monotonic start; the oldest first."""
-        self.ended: set[socket.socket] = set()
-        """Open connections that receive no answer."""
+        self.open: dict[socket.socket, float] = {}
+        """By connection, its monotonic start; the oldest first. Without those that receive no answer any more."""
         self._lock = threading.Lock()
         super().__init__(target, _Handler)
         self.address = address.join(*self.socket.getsockname()[:2])
@@ -156,22 +154,21 @@ class MetricsPort(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            if len(self._open) - len(self.ended) >= MAX_CONNECTIONS:
-                self._end(next(one for one in self._open if one not in self.ended))
-            self._open[request] = time.monotonic()
+            if len(self.open) >= MAX_CONNECTIONS:
+                self._end(next(iter(self.open)))
+            self.open[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
         """End connections whose time is over; called several times a second."""
         before = time.monotonic() - CONNECTION_SECONDS
         with self._lock:
-            for request in [one for one, since in self._open.items() if since <= before and one not in self.ended]:
+            for request in [one for one, since in self.open.items() if since <= before]:
                 self._end(request)
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
-            self._open.pop(request, None)
-            self.ended.discard(request)
+            self.open.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -179,7 +176,7 @@ class MetricsPort(ThreadingHTTPServer):
 
     def _end(self, request: socket.socket) -> None:
         """Wake the thread of the connection, which then closes it."""
-        self.ended.add(request)
+        del self.open[request]
         with suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
 
@@ -189,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with one of the three pages."""
-        if self.connection in self.server.ended:
+        if self.connection not in self.server.open:
             return  # the shutdown of the connection looks like the end of the request's headers
         path = self.path.partition("?")[0]
         is_alive = path not in ("/healthz", "/readyz") or _loop_answers(self.server.holder.loop)

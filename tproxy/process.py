@@ -45,8 +45,6 @@ class HolderExit(IntEnum):
     """Exit codes."""
 
     OK = 0
-    FAILED = 1
-    USAGE = 2
     CANNOT_LISTEN = 3
     NO_RULES = 4
     CUT = 5
@@ -143,7 +141,6 @@ class HolderProcess:
                 signal.signal(number, self._on_signal)
             stream = ReconcilerStream(settings.reconciler, loop, holder, settings.keepalive, settings.tls)
             stack.callback(stream.close)
-            stream.start()
             log.info("listening", address=listener.address, mode=settings.mode, descriptors=budget.limit)
             loop.run()
         log.info("ended", exit_code=int(self._exit))

@@ -144,7 +144,7 @@ class KeeperClient:
             self._failures += 1
             if self._failures == 2:  # at the first failure the keeper may be starting
                 log.warning("keeper not reachable; held connections end with this process", error=error.strerror)
-            self._reconnect_later()
+            self._loop.call_later(RECONNECT_SECONDS, self._reconnect)
             return None
         self._failures = 0
         return link
@@ -191,10 +191,7 @@ class KeeperClient:
         self._link, self._is_writing = None, False
         self._out.clear()
         if not self._is_closed:
-            self._reconnect_later()
-
-    def _reconnect_later(self) -> None:
-        self._loop.call_later(RECONNECT_SECONDS, self._reconnect)
+            self._loop.call_later(RECONNECT_SECONDS, self._reconnect)
 
     def _reconnect(self) -> None:
         """Send all held connections again: the keeper is empty or out of date."""

@@ -113,9 +113,6 @@ class ReconcilerStream:
         self._closed = threading.Event()
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
-
-    def start(self) -> None:
-        """Start to connect."""
         self._thread.start()
 
     def close(self) -> None:

@@ -14,21 +14,20 @@ import os
 import select
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 EVENTS_PER_POLL = 256
 MIN_CANCELLED = 64
 """Cancelled timers are removed from the heap if there are at least this many and they are more than half of it."""
 
 
+@dataclass(slots=True, eq=False)
 class Timer:
     """A scheduled call."""
 
-    __slots__ = ("_loop", "fn")
-
-    def __init__(self, loop: Loop, fn: Callable[[], object]) -> None:
-        self._loop = loop
-        self.fn: Callable[[], object] | None = fn
-        """None once the call was made or cancelled."""
+    _loop: Loop
+    fn: Callable[[], object] | None
+    """None once the call was made or cancelled."""
 
     def cancel(self) -> None:
         """Cancel the call. Has no effect if it was made or cancelled before."""
@@ -51,7 +50,7 @@ class Loop:
         self._soon: collections.deque[Callable[[], object]] = collections.deque()
         self._running = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.register(self._wakeup, select.EPOLLIN, self._on_wakeup)
+        self.register(self._wakeup, select.EPOLLIN, lambda _: os.eventfd_read(self._wakeup))
 
     def register(self, fd: int, mask: int, callback: Callable[[int], object]) -> None:
         """Call `callback(events)` when `fd` has one of the events in `mask`. Raises OSError (epoll_ctl(2))."""
@@ -110,8 +109,9 @@ class Loop:
                     self._on_error(error)
             if self._timers:
                 self._call_due(time.monotonic())
-            if self._soon:
-                self._call_queued()
+            # Calls that are added meanwhile wait for the next round, after the descriptors.
+            for _ in range(len(self._soon)):
+                self._call(self._soon.popleft())
 
     def stop(self) -> None:
         """Make `run` return after the current round. In another thread use `call_soon_threadsafe(loop.stop)`."""
@@ -142,11 +142,6 @@ class Loop:
             else:
                 self._call(fn)
 
-    def _call_queued(self) -> None:
-        # Calls that are added meanwhile wait for the next round, after the descriptors.
-        for _ in range(len(self._soon)):
-            self._call(self._soon.popleft())
-
     def _call(self, fn: Callable[[], object]) -> None:
         try:
             fn()
@@ -160,6 +155,3 @@ class Loop:
             self._timers[:] = [entry for entry in self._timers if entry[2].fn is not None]
             heapq.heapify(self._timers)
             self._cancelled = 0
-
-    def _on_wakeup(self, _events: int) -> None:
-        os.eventfd_read(self._wakeup)

@@ -95,12 +95,6 @@ class Flow:
             else:
                 self._read()
 
-    def resume_after(self, moved: int, ended: bool) -> None:
-        """Continue a direction of which so many bytes, and possibly its end, were moved by other means."""
-        self.moved = moved
-        if ended:
-            self.waits = NOTHING
-
     def stop(self) -> None:
         """Move no more bytes, and drop those that are not delivered."""
         self._end()

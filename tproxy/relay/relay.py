@@ -32,14 +32,13 @@ from tproxy.relay.pipes import Pipes
 
 RESET_GRACE_SECONDS = 5.0
 """The time that one side has to receive what the other side sent before its reset."""
-RESET_POLL_SECONDS = 0.01
+ACKNOWLEDGEMENT_POLL_SECONDS = 0.01
 REPLAY_BYTES = 1 << 14
 """An eighth of the kernel's usual receive buffer. A client must be able to send more than this before any of it is
 read: otherwise its window closes, and the attempt waits for bytes that cannot come."""
 SENT_SECONDS = 15.0
 """An endpoint that keeps bytes of the client for longer than this has begun to serve it. Sidecars give up earlier: the
 connect timeout is 5 s in Envoy and 10 s in Istio."""
-ACKNOWLEDGEMENT_POLL_SECONDS = 0.01
 
 
 class RelayOwner(Protocol):
@@ -234,7 +233,9 @@ class RelayedConnection:
     def on_attempt_completed(self, sent: int, client_events: int, endpoint_events: int) -> None:
         """Move bytes without the possibility to repeat; no events of the client mean that its end was passed on."""
         up, down, self._attempt = self._up, self._down, None
-        up.resume_after(sent, ended=not client_events)
+        up.moved = sent
+        if not client_events:
+            up.waits = NOTHING
         self.loop.rebind(up.source, up.on_events)
         self.loop.rebind(down.source, down.on_events)
         if endpoint_events:
@@ -291,7 +292,7 @@ class RelayedConnection:
         if self.closed:
             return
         if tcp.unacknowledged_bytes(flow.sink):
-            self.loop.call_later(RESET_POLL_SECONDS, lambda: self.on_broken_source_drained(flow))
+            self.loop.call_later(ACKNOWLEDGEMENT_POLL_SECONDS, lambda: self.on_broken_source_drained(flow))
         else:
             self.close(reset=True)
 
