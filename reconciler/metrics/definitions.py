@@ -8,6 +8,7 @@ Counterparts: `services.py`, and `metrics.py` with `present.py`, which render th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from reconciler.core.reasons import UNKNOWN_REASONS
@@ -36,106 +37,97 @@ class Family:
         return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
-def _a_service(name: str, kind: Kind, help: str, *labels: str, series: str = "1 a service") -> Family:
-    return Family(f"zenvoy_service_{name}", kind, help, ("service", *labels), series)
+def _family(kind: Kind, name: str, help: str, labels: str = "", series: str = "1") -> Family:
+    return Family(name, kind, help, tuple(labels.split()), series)
 
 
-STATE = _a_service(
-    "state", "gauge", "1 for the state that the service is in, 0 for the others.", "state", series="5 a service"
+def _of_service(kind: Kind, name: str, help: str, labels: str = "", series: str = "1 a service") -> Family:
+    return _family(kind, f"zenvoy_service_{name}", help, f"service {labels}", series)
+
+
+_gauge, _counter, _histogram = partial(_family, "gauge"), partial(_family, "counter"), partial(_family, "histogram")
+_service_gauge, _service_counter = partial(_of_service, "gauge"), partial(_of_service, "counter")
+
+STATE = _service_gauge(
+    "state", "1 for the state that the service is in, 0 for the others.", "state", series="5 a service"
 )
 FIGURES = (
-    _a_service(
-        "state_entered_timestamp_seconds", "gauge", "Time of the last change of the state; it survives a restart."
-    ),
-    _a_service("stalled", "gauge", "1 while the wake is stalled for a known reason."),
-    _a_service("paused", "gauge", "1 while a user has paused the service, so that it stays awake."),
-    _a_service("replicas", "gauge", "Replicas that exist or that their owner specifies; no series while unknown."),
-    _a_service("held", "gauge", "Held connections; no series while a holder is missing."),
-    _a_service("relayed", "gauge", "Connections that a holder relays; no series while a holder is missing."),
-    _a_service("released", "counter", "Held connections that were released to the service."),
-    _a_service(
-        "refused", "counter", "Connections that holders refused; zenvoy_service_refusals_total has the reasons."
-    ),
-    _a_service("gone", "counter", "Held connections whose client gave up."),
-    _a_service("requests", "counter", "Requests that Envoy counted; connections for protocols without requests."),
-    _a_service("wake_timeout_seconds", "gauge", "The service's own wakeTimeout."),
-    _a_service("idle_after_seconds", "gauge", "The service's own idleAfter."),
-    _a_service("hold_timeout_seconds", "gauge", "The service's own holdTimeout."),
-    _a_service("deadline_timestamp_seconds", "gauge", "Time of the state's deadline; no series without one."),
-    _a_service(
+    _service_gauge("state_entered_timestamp_seconds", "Time of the last change of the state; it survives a restart."),
+    _service_gauge("stalled", "1 while the wake is stalled for a known reason."),
+    _service_gauge("paused", "1 while a user has paused the service, so that it stays awake."),
+    _service_gauge("replicas", "Replicas that exist or that their owner specifies; no series while unknown."),
+    _service_gauge("held", "Held connections; no series while a holder is missing."),
+    _service_gauge("relayed", "Connections that a holder relays; no series while a holder is missing."),
+    _service_counter("released", "Held connections that were released to the service."),
+    _service_counter("refused", "Connections that holders refused; zenvoy_service_refusals_total has the reasons."),
+    _service_counter("gone", "Held connections whose client gave up."),
+    _service_counter("requests", "Requests that Envoy counted; connections for protocols without requests."),
+    _service_gauge("wake_timeout_seconds", "The service's own wakeTimeout."),
+    _service_gauge("idle_after_seconds", "The service's own idleAfter."),
+    _service_gauge("hold_timeout_seconds", "The service's own holdTimeout."),
+    _service_gauge("deadline_timestamp_seconds", "Time of the state's deadline; no series without one."),
+    _service_counter(
         "slept_replica_seconds",
-        "counter",
         "Replica-seconds that were not run because the service slept: time multiplied by the last number of replicas.",
     ),
-    _a_service(
+    _service_counter(
         "slept_cpu_core_seconds",
-        "counter",
         "Core-seconds that were not requested because of sleep; no series if the pods' requests are unknown.",
     ),
-    _a_service(
+    _service_counter(
         "slept_memory_byte_seconds",
-        "counter",
         "Byte-seconds of memory that were not requested because of sleep; no series if the pods' requests are unknown.",
     ),
-    _a_service("waited_seconds", "counter", "Sum of the seconds that held connections have waited."),
-    _a_service(
+    _service_counter("waited_seconds", "Sum of the seconds that held connections have waited."),
+    _service_gauge(
         "last_wake_early",
-        "gauge",
         "1 if zenvoy's probes ended the last wake before Kubernetes called the pod ready, otherwise 0.",
         series="1 a service that was woken",
     ),
-    _a_service(
+    _service_gauge(
         "last_wake_saved_seconds",
-        "gauge",
         "Seconds by which zenvoy's probes preceded Kubernetes' readiness in the last wake; no series if they did not.",
         series="1 a service whose last wake ended early",
     ),
 )
-STALLED_INFO = _a_service(
+STALLED_INFO = _service_gauge(
     "stalled_info",
-    "gauge",
     "1 for the reason why the wake is stalled; present while zenvoy_service_stalled is 1; survives a restart.",
     "reason",
     series="1 a service that is stalled",
 )
-BUSY_INFO = _a_service(
+BUSY_INFO = _service_gauge(
     "busy_info",
-    "gauge",
     "1 for the reason to stay awake without a client: Busy, BusyUntil, BusyCheckFailed, Bypassed, or BadAnnotation.",
     "reason",
     series="1 a service that is busy",
 )
-TRANSITIONS = _a_service(
+TRANSITIONS = _service_counter(
     "transitions",
-    "counter",
     "Transitions; from Waking to Waking means stalled. A series begins with its first transition.",
-    *("from", "to", "event"),
+    "from to event",
     series="up to 29 a service",
 )
-REFUSALS = _a_service(
+REFUSALS = _service_counter(
     "refusals",
-    "counter",
     "Connections that holders refused, by reason: max_held, descriptors, timeout, refused, draining, unknown.",
     "reason",
     series="1 a reason and service, from its first on",
 )
-WAKES = _a_service(
+WAKES = _service_counter(
     "wakes",
-    "counter",
     "Wakes that succeeded (woken), stalled, or exceeded wakeTimeout (timed_out); one wake may count in all three. "
     "A service that was awake and lost or replaced its endpoints counts only as stalled or timed_out.",
     "result",
     series="3 a service, from its first wake on",
 )
-LAST_WAKE = _a_service(
+LAST_WAKE = _service_gauge(
     "last_wake_duration_seconds",
-    "gauge",
     "Duration of the last wake, from the first held connection to its first byte.",
     series="1 a service, from its first wake on",
 )
-LAST_WAKE_PART = _a_service(
+LAST_WAKE_PART = _service_gauge(
     "last_wake_part_duration_seconds",
-    "gauge",
     "Duration of each part of the last wake.",
     "part",
     series=f"up to {max(len(PARTS), len(CLUSTER_PARTS))} a service, from its first wake on",
@@ -143,123 +135,94 @@ LAST_WAKE_PART = _a_service(
 SERVICE_FAMILIES = (STATE, *FIGURES, STALLED_INFO, BUSY_INFO, TRANSITIONS, REFUSALS, WAKES, LAST_WAKE, LAST_WAKE_PART)
 """Rendered by `services.py`: each may have 10,000 series or more."""
 
-WAKE = Family(
+WAKE = _histogram(
     "zenvoy_wake_duration_seconds",
-    "histogram",
     "Duration of wakes, from the first held connection to its first byte; exemplars name the service.",
     series="18",
 )
-WAKE_PART = Family(
+WAKE_PART = _histogram(
     "zenvoy_wake_part_duration_seconds",
-    "histogram",
     f"Duration of the parts of wakes, in order: {', '.join(PARTS)}; in a cluster "
     f"{', '.join(CLUSTER_PARTS)}; exemplars name the service.",
-    ("part",),
+    "part",
     series="18 a part",
 )
-WAKE_REQUESTS = Family(
+WAKE_REQUESTS = _histogram(
     "zenvoy_wake_served_requests",
-    "histogram",
     "Requests, or connections, that were served between a wake and the next sleep; exemplars name the service.",
     series="11",
 )
-WAKE_CONNECTIONS = Family(
+WAKE_CONNECTIONS = _histogram(
     "zenvoy_wake_released_connections",
-    "histogram",
     "Held connections that were released between a wake and the next sleep; exemplars name the service.",
     series="11",
 )
-LOOP_LAG = Family(
-    "zenvoy_event_loop_lag_seconds",
-    "histogram",
-    "Delay of a timer on the event loop that is due each second.",
-    series="12",
+LOOP_LAG = _histogram(
+    "zenvoy_event_loop_lag_seconds", "Delay of a timer on the event loop that is due each second.", series="12"
 )
-SAMPLES = Family("zenvoy_samples", "counter", "Samples of Envoys' counters.")
-SAMPLES_UNKNOWN = Family(
+SAMPLES = _counter("zenvoy_samples", "Samples of Envoys' counters.")
+SAMPLES_UNKNOWN = _counter(
     "zenvoy_samples_unknown",
-    "counter",
     "Samples with unknown usage, by cause; each keeps services awake.",
-    ("cause",),
+    "cause",
     series=str(len(UNKNOWN_REASONS)),
 )
-SAMPLE_UNKNOWN = Family(
+SAMPLE_UNKNOWN = _gauge(
     "zenvoy_sample_unknown",
-    "gauge",
     "1 for the cause of the latest sample's unknown usage, 0 for all others; only where zenvoy_leader is 1.",
-    ("cause",),
+    "cause",
     series=str(len(UNKNOWN_REASONS)),
 )
-SAMPLE_COMPLETE = Family(
-    "zenvoy_sample_complete",
-    "gauge",
-    "1 if usage is known from the latest sample, 0 if unknown; only where zenvoy_leader is 1.",
+SAMPLE_COMPLETE = _gauge(
+    "zenvoy_sample_complete", "1 if usage is known from the latest sample, 0 if unknown; only where zenvoy_leader is 1."
 )
-SAMPLE_TAKEN = Family(
-    "zenvoy_sample_timestamp_seconds",
-    "gauge",
-    "Time of the latest sample with an Envoy in it; its age is time() minus this.",
+SAMPLE_TAKEN = _gauge(
+    "zenvoy_sample_timestamp_seconds", "Time of the latest sample with an Envoy in it; its age is time() minus this."
 )
-SAMPLE_COMPLETE_TAKEN = Family(
-    "zenvoy_sample_complete_timestamp_seconds", "gauge", "Time of the latest complete sample."
+SAMPLE_COMPLETE_TAKEN = _gauge("zenvoy_sample_complete_timestamp_seconds", "Time of the latest complete sample.")
+ENVOYS = _gauge("zenvoy_xds_connected_envoys", "Connected Envoys.")
+ENVOY_CONNECTED = _gauge(
+    "zenvoy_xds_connected_timestamp_seconds", "Time at which a connected Envoy connected.", "envoy", series="1 an Envoy"
 )
-ENVOYS = Family("zenvoy_xds_connected_envoys", "gauge", "Connected Envoys.")
-ENVOY_CONNECTED = Family(
-    "zenvoy_xds_connected_timestamp_seconds",
-    "gauge",
-    "Time at which a connected Envoy connected.",
-    ("envoy",),
-    "1 an Envoy",
-)
-ACKED = Family(
+ACKED = _gauge(
     "zenvoy_xds_acked_version_info",
-    "gauge",
     "1 for the version that a connected Envoy acknowledged last; not of endpoints: it changes with each wake.",
-    ("envoy", "type", "version"),
-    "3 an Envoy",
+    "envoy type version",
+    series="3 an Envoy",
 )
-ACKS = Family(
-    "zenvoy_xds_acks", "counter", "Acknowledgements of endpoints by a connected Envoy.", ("envoy",), "1 an Envoy"
-)
-NACKS = Family(
-    "zenvoy_xds_nacks", "counter", "Configurations that a connected Envoy rejected.", ("envoy",), "1 an Envoy"
-)
-HOLDERS = Family("zenvoy_holders_connected", "gauge", "Connected holders.")
-SERVICES = Family("zenvoy_services", "gauge", "Configured services.")
-READY = Family("zenvoy_ready", "gauge", "1 when all services are known and Envoys receive their configuration.")
-LEADER = Family("zenvoy_leader", "gauge", "1 on the leader, which may put services to sleep; always 1 on one machine.")
-API_CALLS = Family(
+ACKS = _counter("zenvoy_xds_acks", "Acknowledgements of endpoints by a connected Envoy.", "envoy", series="1 an Envoy")
+NACKS = _counter("zenvoy_xds_nacks", "Configurations that a connected Envoy rejected.", "envoy", series="1 an Envoy")
+HOLDERS = _gauge("zenvoy_holders_connected", "Connected holders.")
+SERVICES = _gauge("zenvoy_services", "Configured services.")
+READY = _gauge("zenvoy_ready", "1 when all services are known and Envoys receive their configuration.")
+LEADER = _gauge("zenvoy_leader", "1 on the leader, which may put services to sleep; always 1 on one machine.")
+API_CALLS = _counter(
     "zenvoy_api_calls",
-    "counter",
     "Completed calls to the API server, and started watches; in a cluster only.",
-    ("method", "code"),
-    "1 a method and code",
+    "method code",
+    series="1 a method and code",
 )
-REFUSED_STREAMS = Family(
+REFUSED_STREAMS = _counter(
     "zenvoy_streams_refused",
-    "counter",
     "Refused streams of Envoys, holders and replicas, by kind (xDS, holder, peer) and gRPC status.",
-    ("stream", "code"),
-    "1 a kind and status",
+    "stream code",
+    series="1 a kind and status",
 )
-PLAINTEXT = Family(
+PLAINTEXT = _gauge(
     "zenvoy_grpc_plaintext",
-    "gauge",
     "1 while the gRPC port is open without mutual TLS, which is for debugging only; 0 otherwise.",
 )
-CERTIFICATE_EXPIRY = Family(
+CERTIFICATE_EXPIRY = _gauge(
     "zenvoy_certificate_expiry_timestamp_seconds",
-    "gauge",
     "End of a certificate's validity, in seconds since the epoch: ca, reconciler or proxy; in a cluster only.",
-    ("certificate",),
+    "certificate",
     series="1 a certificate",
 )
-RECORDS_FAILING = Family(
+RECORDS_FAILING = _gauge(
     "zenvoy_records_failing",
-    "gauge",
     "1 while records cannot be written to their file; wakes and sleeps continue. On one machine only.",
 )
-BUILD = Family("zenvoy_build_info", "gauge", "Always 1; the labels contain the versions.", ("version", "python"))
+BUILD = _gauge("zenvoy_build_info", "Always 1; the labels contain the versions.", "version python")
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
 CONTROL_FAMILIES = (
