@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -18,11 +19,12 @@ import grpc
 
 from xds import ir
 from xds.ads.attribution import Attribution
-from xds.ads.codec import MAX_NAMES, MalformedError, NodeId, delta_node_id, sotw_node_id
+from xds.ads.codec import MAX_NAMES, MalformedError, NodeId, claimed_node_id
 from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
 from xds.ads.stream import Nack, Stream
 from xds.ads.subscription import Subscription
+from xds.resources.proto import DeltaDiscoveryRequest, DiscoveryRequest
 from xds.resources.snapshot import Change, Snapshot
 from xds.types import EDS
 
@@ -60,8 +62,8 @@ LAST_WRITE_SECONDS = 2.0
 _CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
-    f"/{_SERVICE}/DeltaAggregatedResources": delta_node_id,
-    f"/{_SERVICE}/StreamAggregatedResources": sotw_node_id,
+    f"/{_SERVICE}/DeltaAggregatedResources": partial(claimed_node_id, DeltaDiscoveryRequest),
+    f"/{_SERVICE}/StreamAggregatedResources": partial(claimed_node_id, DiscoveryRequest),
 }
 """By method, the function that returns the node id in the first request. It raises `MalformedError`."""
 
@@ -275,38 +277,27 @@ class XdsServer:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler for a grpc.aio server (`add_generic_rpc_handlers`)."""
-
-        async def delta(requests: AsyncIterator[bytes], context: Any) -> None:
-            await self._serve(DeltaStream(self._snapshot), requests, context)
-
-        async def sotw(requests: AsyncIterator[bytes], context: Any) -> None:
-            await self._serve(SotwStream(self._snapshot), requests, context)
-
         methods = {
-            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(delta),
-            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(sotw),
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(partial(self._serve, DeltaStream)),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(partial(self._serve, SotwStream)),
         }
         return grpc.method_handlers_generic_handler(_SERVICE, methods)
 
-    async def _serve(self, stream: Stream, requests: AsyncIterator[bytes], context: Any) -> None:
-        first = await anext(requests, None)
+    async def _serve(self, kind: Callable[[Snapshot], Stream], requests: AsyncIterator[bytes], context: Any) -> None:
+        stream, first = kind(self._snapshot), await anext(requests, None)
         if first is None:
             return
         try:
             node = stream.identify(first)
-        except MalformedError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            raise
-        if node is None or not node.id:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first request must have a node.id")
-            return
-        session = self._admit(_Session(stream, node, peer_address(context.peer())))
-        opening = [first]
-        del first  # it may be large, and must not be kept as long as the stream
-        try:
+            if node is None or not node.id:
+                raise MalformedError("the first request must have a node.id")
+            session = self._admit(_Session(stream, node, peer_address(context.peer())))
+            opening = [first]
+            del first  # it may be large, and must not be kept as long as the stream
             await self._converse(session, opening, requests, context)
         except MalformedError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
         if session.end.done():
             await context.abort(*session.end.result())
 

@@ -18,10 +18,10 @@ from xds.ads.codec import (
     NodeId,
     SotwDecoder,
     SotwRequest,
-    delta_node_id,
+    claimed_node_id,
     delta_request,
-    sotw_node_id,
 )
+from xds.resources import proto
 from xds.types import CDS, EDS
 
 text = st.text(max_size=MAX_WORD_BYTES // 4)
@@ -184,8 +184,8 @@ def test_requests_repeated_node_is_admitted_as_served() -> None:
     twice = b"".join(bytes(DeltaDiscoveryRequest(node=core_v3.Node(id=one))) for one in ("mine", "other"))
     decoded = delta_request(twice).node
     assert decoded
-    assert delta_node_id(twice) == decoded.id
+    assert claimed_node_id(proto.DeltaDiscoveryRequest, twice) == decoded.id
     sotw = b"".join(bytes(DiscoveryRequest(node=core_v3.Node(id=one))) for one in ("mine", "other"))
     served = SotwDecoder().decode(sotw).node
     assert served
-    assert sotw_node_id(sotw) == served.id
+    assert claimed_node_id(proto.DiscoveryRequest, sotw) == served.id

@@ -68,14 +68,9 @@ class SotwRequest:
     names: tuple[str, ...] = ()
 
 
-def delta_node_id(data: bytes) -> str:
-    """Return the node id in an encoded DeltaDiscoveryRequest; empty if there is none. Raises `MalformedError`."""
-    return _word(_decode(proto.DeltaDiscoveryRequest, data).node.id)
-
-
-def sotw_node_id(data: bytes) -> str:
-    """Return the node id in an encoded DiscoveryRequest; empty if there is none. Raises `MalformedError`."""
-    return _word(_decode(proto.DiscoveryRequest, data).node.id)
+def claimed_node_id(kind: Any, data: bytes) -> str:
+    """Return the node id in an encoded request of a message class; empty if it has none. Raises `MalformedError`."""
+    return _word(_decode(kind, data).node.id)
 
 
 def delta_request(data: bytes) -> DeltaRequest:

@@ -17,6 +17,7 @@ class DeltaStream(Stream):
     """The state of one `DeltaAggregatedResources` stream."""
 
     mode = "delta"
+    complete = frozenset()
 
     def identify(self, data: bytes) -> NodeId | None:
         """Return the sender that a request names. Raises `MalformedError`."""
@@ -79,9 +80,6 @@ class DeltaStream(Stream):
         nonce = sub.send(news, removed)
         return [delta_response(sub.type_url, sub.table.version, nonce, news, removed)]
 
-    def _may_split(self, sub: Subscription) -> bool:
-        return True
-
     def _may_go(self, sub: Subscription, name: str) -> bool:
         if name not in sub.sent and name not in sub.names:
             return False
@@ -94,11 +92,8 @@ class DeltaStream(Stream):
         retired = tuple(clusters.retiring)
         clusters.retiring.clear()
         out = []
-        for sub, removed in (
-            (clusters, [name for name in retired if name in clusters.sent]),
-            (endpoints, [name for name in retired if name in endpoints.sent]),
-        ):
-            if removed:
+        for sub in (clusters, endpoints):
+            if removed := [name for name in retired if name in sub.sent]:
                 nonce = sub.send((), removed)
                 out.append(delta_response(sub.type_url, sub.table.version, nonce, (), removed))
         return out

@@ -18,6 +18,7 @@ class SotwStream(Stream):
     """The state of one `StreamAggregatedResources` stream."""
 
     mode = "sotw"
+    complete = WILDCARD
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__(snapshot)
@@ -82,9 +83,6 @@ class SotwStream(Stream):
         if not news and not missed and not sub.response_due:
             return []
         return self._response(sub, [*sub.wanted(), *sub.retiring.values()])
-
-    def _may_split(self, sub: Subscription) -> bool:
-        return sub.type_url not in WILDCARD
 
     def _retire(self) -> list[bytes]:
         clusters = self.types[CDS]

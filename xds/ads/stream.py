@@ -50,6 +50,8 @@ class Stream(ABC):
     """The protocol state of one stream."""
 
     mode: str
+    complete: frozenset[str]
+    """The types whose responses must contain all resources."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -170,7 +172,7 @@ class Stream(ABC):
         Resources that were rejected together are sent again in parts, until Envoy rejects one alone.
         """
         names = sub.nack(nonce)
-        splits = len(names) > 1 and self._may_split(sub)
+        splits = len(names) > 1 and sub.type_url not in self.complete
         if splits:
             sub.split(names)
         blamed = names if len(names) == 1 else tuple(name for name in names if _is_named(name, error))
@@ -187,10 +189,6 @@ class Stream(ABC):
             else:
                 sub.suspected.update(stands)
         return Receipt(nack=nack, verdict=verdict)
-
-    @abstractmethod
-    def _may_split(self, sub: Subscription) -> bool:
-        """Return whether a response of this type may contain only some of the due resources."""
 
     @abstractmethod
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:

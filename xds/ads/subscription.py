@@ -144,16 +144,12 @@ class Subscription:
         sending = self._answered(nonce)
         self.rejected = True
         self._landed(sending, nonce)
-        if sending.resources:
-            self._remove_again(sending.removed)
+        if sending.resources:  # removals may have been rejected together with them, and are sent again
+            for name in sending.removed:
+                if self.table.get(name) is None and name not in self.sent:
+                    self.sent[name] = UNKNOWN
+                    self.dirty[name] = None
         return tuple(sending.resources)
-
-    def _remove_again(self, names: Iterable[str]) -> None:
-        """Send removals again that may have been rejected together with resources."""
-        for name in names:
-            if self.table.get(name) is None and name not in self.sent:
-                self.sent[name] = UNKNOWN
-                self.dirty[name] = None
 
     def split(self, names: tuple[str, ...]) -> None:
         """Send resources that were rejected together again, in two halves, to find the rejected one."""
@@ -199,6 +195,6 @@ class Subscription:
             if present is not None and present.version == version:
                 self.acked[name] = (version, now)
                 equal.append(name)
-        if len(equal) == len(versions) and all(name in versions for name in (res.name for res in self.wanted())):
+        if len(equal) == len(versions) and all(res.name in versions for res in self.wanted()):
             self.acked_version = self.table.version
         return tuple(equal)
