@@ -24,8 +24,8 @@ from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
 from reconciler.local.processes.log_file import LogFile
-from reconciler.local.processes.pidfd import signal_name
-from reconciler.local.processes.procfs import ProcessInfo, children_of, cpu_seconds, process_info, run_id
+from reconciler.local.processes.pidfd import WatchedProcess, signal_name
+from reconciler.local.processes.procfs import children_of, cpu_seconds, process_info, run_id
 from reconciler.local.state_dir import CHILD_MARK
 
 log = structlog.get_logger()
@@ -36,6 +36,8 @@ STABLE_AFTER_SECONDS = 10.0
 """A child that ran this long restarts with the first pause."""
 START_PROBE_SECONDS = 0.2
 """Pause between two health probes of a child that has not answered yet."""
+LEFTOVER_SECONDS = 5.0
+"""Time for the end of a killed process of an earlier run."""
 MAX_STARTS = 5
 """After this number of starts without ever being ready, a child is given up."""
 
@@ -79,13 +81,17 @@ class ProcessSupervisor:
 
     async def end_leftovers(self) -> None:
         """End the marked processes that an earlier `up` left running, regardless of the notes."""
-        left = children_of(run_id(self._cwd))
-        for name, seen in left:
-            log.info("ending a process of an earlier run", name=name, pid=seen.pid)
-            with suppress(ProcessLookupError):
-                os.kill(seen.pid, signal.SIGKILL)
-        for name, seen in left:
-            await _gone(name, seen)
+        found = [(name, WatchedProcess.of_other(seen)) for name, seen in children_of(run_id(self._cwd))]
+        left = [(name, process) for name, process in found if process]
+        for name, process in left:
+            log.info("ending a process of an earlier run", name=name, pid=process.seen.pid)
+            process.send(signal.SIGKILL)
+        for name, process in left:
+            try:
+                await asyncio.wait_for(process.wait(), LEFTOVER_SECONDS)
+            except TimeoutError:
+                log.error("failed to end a process of an earlier run", name=name, pid=process.seen.pid)
+                process.close()
 
     def start(self, child: ChildProcess) -> None:
         """Keep a child running from now on."""
@@ -206,16 +212,6 @@ class ProcessSupervisor:
             private_files.write(self._notes, msgspec.json.encode(notes))
         except OSError as error:
             log.error("failed to write the list of processes", file=str(self._notes), error=str(error))
-
-
-async def _gone(name: str, seen: ProcessInfo) -> None:
-    """Wait until a killed process that is not a child has ended."""
-    for _ in range(500):
-        now = process_info(seen.pid)
-        if now is None or now.ended or now.started_ticks != seen.started_ticks:
-            return
-        await asyncio.sleep(0.01)
-    log.error("failed to end a process of an earlier run", name=name, pid=seen.pid)
 
 
 async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:

@@ -33,7 +33,7 @@ class SpareFiles:
                     path.unlink()
         with suppress(OSError):
             while len(self._spares) < count:
-                self._add(b"")
+                self._spares.append(self._created(b""))
 
     def write(self, path: Path, content: bytes) -> None:
         """Replace a file atomically by the content, padded with spaces. Raises OSError."""
@@ -59,17 +59,16 @@ class SpareFiles:
             if _is_spare(path := self._spares.pop()):
                 return path
             path.unlink(missing_ok=True)
-        self._add(content)
-        return self._spares.pop()
+        return self._created(content)
 
-    def _add(self, content: bytes) -> None:
+    def _created(self, content: bytes) -> Path:
         path = self._unused()
         try:
             _overwrite(path, content)
         except OSError:
             path.unlink(missing_ok=True)
             raise
-        self._spares.append(path)
+        return path
 
     def _keep(self, path: Path) -> None:
         """Make a spare of a file that is about to be replaced or deleted."""

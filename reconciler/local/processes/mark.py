@@ -64,7 +64,7 @@ def _read_as_other_user(pid: int) -> int:
     try:
         found = _LINE.search(Path(f"/proc/{pid}/limits").read_bytes())
     except NOT_THERE:
-        return resource.RLIM_INFINITY
+        found = None
     return int(found[1]) if found else resource.RLIM_INFINITY
 
 

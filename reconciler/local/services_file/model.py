@@ -74,11 +74,6 @@ class Problems:
         if len(self._found) < MAX_PROBLEMS:
             self._found.add(FileProblem(self._file, line, column, _printable(where), _printable(what), is_missing))
 
-    @property
-    def any(self) -> bool:
-        """True if there is a problem."""
-        return bool(self._found)
-
     def found(self) -> list[FileProblem]:
         """Return all problems in order."""
         return sorted(self._found)

@@ -44,9 +44,12 @@ def read(
     try:
         file = _read(path, content, taken, problems)
         found = problems.found()
-        if file and _can_run_in_part(file, found):
-            return _gathered(replace(file, unavailable=tuple(found)))
-        return found or (_gathered(file) if file else [])
+        if file is None or (found and not _can_run_in_part(file, found)):
+            return found
+        # A copy in new memory: the original is scattered among nodes, and would keep their memory allocated.
+        encoded = pickle.dumps(replace(file, unavailable=tuple(found)), pickle.HIGHEST_PROTOCOL)
+        copied: ServicesFile = pickle.loads(encoded)
+        return copied
     except Exception as error:
         named = type(error).__name__ + (f": {error}" if str(error) else "")
         problems.add(f"cannot be read ({named}), which is a bug in zenvoy; undo the latest change, and report it")
@@ -71,12 +74,6 @@ def _read(path: Path, content: bytes | None, taken: Mapping[str, Address], probl
     return _file(root, Path(os.path.abspath(path)).parent, taken) if root else None
 
 
-def _gathered(file: ServicesFile) -> ServicesFile:
-    """Return a copy in new memory: the original is scattered among nodes, and would keep their memory allocated."""
-    copied: ServicesFile = pickle.loads(pickle.dumps(file, pickle.HIGHEST_PROTOCOL))
-    return copied
-
-
 def _root(content: bytes, problems: Problems) -> Value | None:
     """Return the value of the whole file; None if it is not YAML, is too large, or is empty."""
     if len(content) > MAX_BYTES:
@@ -95,7 +92,7 @@ def _root(content: bytes, problems: Problems) -> Value | None:
     except yaml.MarkedYAMLError as error:
         _syntax(error, problems)
         return None
-    if problems.any:
+    if problems.found():
         return None
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
         problems.add(f"the file is empty; for example services: [{EXAMPLE}]")
