@@ -243,24 +243,18 @@ class KubernetesProvider:
         if self._is_scheduled or not self.synced:
             return
         self._is_scheduled = True
-        loop, pause = asyncio.get_running_loop(), self._pause_until - time.monotonic()
-        if pause > 0:
-            loop.call_later(pause, self._publish_and_pause)
-        else:
-            loop.call_soon(self._publish_and_pause)
+        pause = max(0.0, self._pause_until - time.monotonic())
+        asyncio.get_running_loop().call_later(pause, self._publish_and_pause)
 
     def _publish_and_pause(self) -> None:
         began = time.monotonic()
-        self._resolve_users()
+        changed, self._changed_services = self._changed_services, set()
+        # Many ScaledServices may name a changed Service, so the pause covers this too.
+        for user in [user for key in changed for user in self._users.get(key, ())]:
+            self._look_again(user)
         self._publish()
         ended = time.monotonic()
         self._pause_until = ended + min(PAUSES * (ended - began), LONGEST_PAUSE_SECONDS)
-
-    def _resolve_users(self) -> None:
-        """Resolve the ScaledServices that name a changed Service. There may be many, so the pause covers this too."""
-        changed, self._changed_services = self._changed_services, set()
-        for user in [user for key in changed for user in self._users.get(key, ())]:
-            self._resolve(user, self.scaled_services.items.get(user))
 
     def _publish(self) -> None:
         self._is_scheduled = False
