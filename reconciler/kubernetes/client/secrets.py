@@ -29,15 +29,10 @@ class OwnSecrets:
 
     def __init__(self, api: Api, namespace: str, names: Iterable[str], on_change: Callable[[], None]) -> None:
         self._api, self._namespace = api, namespace
-        where = path("v1", "secrets", namespace)
+        where, decode = path("v1", "secrets", namespace), decoder(Secret)
         self._informers = {
             name: Informer(
-                api,
-                where,
-                decoder(Secret),
-                lambda _, __: on_change(),
-                {"fieldSelector": f"metadata.name={name}"},
-                on_change,
+                api, where, decode, lambda _, __: on_change(), {"fieldSelector": f"metadata.name={name}"}, on_change
             )
             for name in names
         }

@@ -187,9 +187,8 @@ def _port(text: str) -> int | str:
     if text.isdecimal():
         return _number(text, MAX_PORT, 80)
     if not is_label(text):
-        raise _Invalid(
-            f"{text!r} is not a valid port", "use the name or number of a port of the Service, for example http or 80"
-        )
+        right = "use the name or number of a port of the Service, for example http or 80"
+        raise _Invalid(f"{text!r} is not a valid port", right)
     return text
 
 

@@ -120,27 +120,17 @@ def _entry(
         paused=fields.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
-    readiness = Readiness(fields.readiness or Readiness.PROBES)
+    readiness, target = Readiness(fields.readiness or Readiness.PROBES), target_of(item)
     return ServiceConfig(
-        spec,
-        target_of(item),
-        service,
-        port,
-        created,
-        meta.uid,
-        meta.generation,
-        readiness,
-        fields.busy,
-        capture=capture,
+        spec, target, service, port, created, meta.uid, meta.generation, readiness, fields.busy, capture=capture
     )
 
 
 def _port(item: ScaledService, service: Service | None, names: Notation) -> ServicePort | Problem:
     place, name = names.place("service"), service_of(item)
     if service is None:
-        return Problem(
-            Reason.SERVICE_NOT_FOUND, place, f"Service {name} does not exist", "create it, or name an existing one"
-        )
+        what = f"Service {name} does not exist"
+        return Problem(Reason.SERVICE_NOT_FOUND, place, what, "create it, or name an existing one")
     if service.spec.type == "ExternalName":
         what = f"Service {name} is an ExternalName, which has no pods"
         return Problem(Reason.SERVICE_UNUSABLE, place, what, "use a Service with a selector")

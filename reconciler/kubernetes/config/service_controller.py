@@ -38,14 +38,9 @@ UNREAD = f"{PREFIX}unread"
 """On an owned ScaledService whose Service has had mistakes from the start: it is not in effect."""
 
 
-def is_owned(item: ScaledService) -> bool:
-    """Return whether it was created from a Service."""
-    owner = _owner(item)
-    return item.metadata.labels.get(MANAGED_LABEL) == "true" and owner is not None
-
-
 def _owner(item: ScaledService) -> OwnerReference | None:
-    owners = item.metadata.owner_references
+    """Return the Service that it was created from; None if it was created in another way."""
+    owners = item.metadata.owner_references if item.metadata.labels.get(MANAGED_LABEL) == "true" else ()
     return next((one for one in owners if one.kind == SERVICE and one.name == item.metadata.name), None)
 
 
@@ -162,10 +157,8 @@ class ServiceController:
         wanted, has = msgspec.to_builtins(item_of(service, fields).spec), msgspec.to_builtins(item.spec)
         if UNREAD not in notes and before == fields and wanted.items() <= has.items():
             return
-        meta = {
-            "resourceVersion": item.metadata.resource_version,
-            "annotations": {MADE_OF: _written(fields), UNREAD: None},
-        }
+        annotations = {MADE_OF: _written(fields), UNREAD: None}
+        meta = {"resourceVersion": item.metadata.resource_version, "annotations": annotations}
         where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
         await self._api.patch(where, {"metadata": meta, "spec": spec}, MERGE_PATCH)
 
@@ -174,13 +167,8 @@ class ServiceController:
         await self._api.call("DELETE", where, {"preconditions": {"uid": item.metadata.uid}})
 
     def _refuse(self, key: str, error: ApiError) -> None:
-        problem = Problem(
-            Reason.REFUSED,
-            ENABLED_LABEL,
-            f"refused by the API server: {error.message}",
-            "fix what its message names",
-            SERVICE,
-        )
+        what, remedy = f"refused by the API server: {error.message}", "fix what its message names"
+        problem = Problem(Reason.REFUSED, ENABLED_LABEL, what, remedy, SERVICE)
         if self._refused.get(key) != problem:
             self._refused[key] = problem
             self._on_problems(key)
@@ -193,7 +181,7 @@ class ServiceController:
 
     def _owned_scaled_service(self, key: str) -> ScaledService | None:
         item = self._scaled.get(key)
-        return item if item and is_owned(item) else None
+        return item if item and _owner(item) else None
 
     def _find_problems(self, key: str) -> tuple[Problem, ...]:
         service = self.labeled_service(key)
@@ -202,7 +190,7 @@ class ServiceController:
             problem = label_problem(unlabeled) if unlabeled else None
             return (problem,) if problem else ()
         item = self._scaled.get(key)
-        if item and not is_owned(item):
+        if item and not _owner(item):
             what = f"ScaledService {key} exists and was not created from this label, so it is not changed"
             right = "remove the label from the Service, or delete the ScaledService"
             return (Problem(Reason.NAME_TAKEN, ENABLED_LABEL, what, right, SERVICE, harmless=True),)
