@@ -21,11 +21,9 @@ def in_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
 
     def run() -> None:
         try:
-            result = call()
+            made.set_result(call())
         except BaseException as error:
             made.set_exception(error)
-        else:
-            made.set_result(result)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return asyncio.wrap_future(made)

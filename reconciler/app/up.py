@@ -206,9 +206,10 @@ async def _until_stopped(
 
     SIGHUP does not count, although it is sent when the terminal is closed: services stay available.
     """
-    waiting = [asyncio.create_task(stops.next()), asyncio.create_task(children.failed.wait())]
+    waiting = [asyncio.create_task(event.wait()) for event in (stops.again, children.failed)]
     announcing = asyncio.create_task(_announce_ready(manager, state_dir))
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    stops.again.clear()
     for task in (*waiting, announcing):
         task.cancel()
 
@@ -256,11 +257,6 @@ class StopSignals:
             loop.add_signal_handler(number, self._on_signal)
         for number in UNUSED_SIGNALS:
             loop.add_signal_handler(number, _log_unused, number)
-
-    async def next(self) -> None:
-        """Wait for the next signal."""
-        await self.again.wait()
-        self.again.clear()
 
     def _on_signal(self) -> None:
         now = asyncio.get_running_loop().time()

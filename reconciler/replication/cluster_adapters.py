@@ -15,7 +15,7 @@ from reconciler.ports.holders import Holders, HoldOrder, HoldStatus, added, wait
 from reconciler.ports.holders import Report as HeldReport
 from reconciler.ports.router import Report as RouteReport
 from reconciler.ports.router import Router, RouteState
-from reconciler.replication.membership import Membership
+from reconciler.replication.fleet import Membership
 from reconciler.replication.messages import RecordUpdate, Report
 
 

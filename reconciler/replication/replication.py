@@ -16,8 +16,7 @@ from reconciler.ports.holders import Report as HeldReport
 from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import Router, RouteState
 from reconciler.replication.cluster_adapters import ClusterHolders, ClusterRouter, RecordUpdates
-from reconciler.replication.fleet import FollowerState, ReplicaContext
-from reconciler.replication.membership import Membership
+from reconciler.replication.fleet import FollowerState, Membership, ReplicaContext
 from reconciler.replication.messages import MAX_TEXT_LENGTH, Report
 
 

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from inspect import isasyncgenfunction
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import structlog
 
-from reconciler.core.access import Denied, Entitled, Listed, Peer, StreamKind, entitlement
+from reconciler.core.access import Denied, Entitled, Listed, Peer, StreamKind, Unlisted, entitlement
 from xds.server import peer_address
 
 log = structlog.get_logger()
@@ -137,26 +137,19 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def _entitled(self, kind: StreamKind, peer: Peer) -> Entitled:
         """Return what the peer is entitled to; wait a while for an address that the EndpointSlices do not have."""
         found = entitlement(kind, peer, self._listed())
-        if not isinstance(found, Entitled | Denied):
-            with self._counted(UNIDENTIFIED):
-                found = await self._once_listed(kind, peer)
-        if isinstance(found, Entitled):
-            return found
-        denied = isinstance(found, Denied)
-        code = grpc.StatusCode.PERMISSION_DENIED if denied else grpc.StatusCode.UNAVAILABLE
-        raise RefusedError(code, found.reason)
-
-    async def _once_listed(self, kind: StreamKind, peer: Peer) -> Any:
-        end = time.monotonic() + self._limits.listing_seconds
-        while True:
-            news = self._relisted
-            found = entitlement(kind, peer, self._listed())
-            if isinstance(found, Entitled | Denied) or (left := end - time.monotonic()) <= 0:
+        if isinstance(found, Unlisted):
+            with self._counted(UNIDENTIFIED), suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.listing_seconds):
+                    while isinstance(found, Unlisted):
+                        await self._relisted.wait()
+                        found = entitlement(kind, peer, self._listed())
+        match found:
+            case Entitled():
                 return found
-            try:
-                await asyncio.wait_for(news.wait(), left)
-            except TimeoutError:
-                pass
+            case Denied(reason):
+                raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, reason)
+            case Unlisted(reason):
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, reason)
 
     async def _first(self, name_in: Callable[[Any], str], requests: AsyncIterator[Any]) -> tuple[Any, str]:
         """Return the first message and the name of its sender. Raises `RefusedError`."""
