@@ -191,7 +191,9 @@ async def _restore_one(api: Api, discovery: Discovery, raw: msgspec.Raw, landing
         try:
             done = await retries(restore, api, discovery, item, landing)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
-            done, failed = f"failed to restore {target_of(item)}: {error}; {_manual_command(item)}", True
+            target, replicas = target_of(item), max(1, item.status.replicas)
+            command = f"kubectl -n {target.namespace} scale {target.kind} {target.name} --replicas={replicas}"
+            done, failed = f"failed to restore {target}: {error}; scale it by hand: {command}", True
             # A webhook that is gone, as its own installation may be, must not block the uninstallation.
             if is_transient(error) and not is_of_a_webhook(error):
                 return RestoreOutcome(name, done, failed, retry=True)
@@ -227,11 +229,6 @@ async def _warn(api: Api, meta: ObjectMeta, text: str) -> None:
         await api.call("POST", path(EVENTS, "events", meta.namespace), body)
     except (ApiError, Unreachable) as error:
         log.debug("failed to write an Event", service=meta.key, error=str(error))
-
-
-def _manual_command(item: ScaledService) -> str:
-    target, replicas = target_of(item), max(1, item.status.replicas)
-    return f"scale it by hand: kubectl -n {target.namespace} scale {target.kind} {target.name} --replicas={replicas}"
 
 
 def _fence(found: Lease) -> dict[str, object]:

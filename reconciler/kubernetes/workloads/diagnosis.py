@@ -280,15 +280,12 @@ def _is_backing_off(container: ContainerStatus) -> bool:
     return waiting is not None and waiting.reason == Reason.CRASH_LOOP_BACK_OFF
 
 
-def _is_starting(container: ContainerStatus) -> bool:
-    """Return whether the container has never run."""
-    waiting = container.state.waiting
-    return waiting is not None and waiting.reason in STARTING_REASONS and container.last_state.terminated is None
-
-
 def _waits_for_volumes(pod: Pod) -> bool:
-    containers = (*pod.status.init_container_statuses, *pod.status.container_statuses)
-    return pod.status.phase in ("", "Pending") and all(_is_starting(container) for container in containers)
+    """Return whether no container has ever run."""
+    return pod.status.phase in ("", "Pending") and all(
+        one.state.waiting and one.state.waiting.reason in STARTING_REASONS and not one.last_state.terminated
+        for one in (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    )
 
 
 def _is_about(event: EventObject, pod: Pod) -> bool:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from reconciler.kubernetes.types.builtin import ContainerStatus, HttpGet, Pod, PodContainer, Probe
 
 MAX_PORT = 65535
-SCHEMES = ("HTTP", "HTTPS")
 MAX_REQUEST_LENGTH = 8192
 """Characters that a probe may send. A longer one would cost time that the wakes of others need."""
 
@@ -143,7 +142,7 @@ def _check(probe: Probe, container: PodContainer) -> Check | None:
 
 def _http_check(get: HttpGet, container: PodContainer, seconds: float) -> HttpCheck | None:
     port = _port(get.port, container)
-    if not port or get.host or get.scheme not in SCHEMES:
+    if not port or get.host or get.scheme not in ("HTTP", "HTTPS"):
         return None
     headers = tuple((header.name, header.value) for header in get.http_headers)
     if len(get.path) + sum(len(name) + len(value) for name, value in headers) > MAX_REQUEST_LENGTH:
