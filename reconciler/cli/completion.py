@@ -9,7 +9,8 @@ from typing import Any
 import typer
 
 from reconciler.cli import control_client
-from reconciler.cli.context import ContextOptions, addresses_cluster
+from reconciler.cli.context import addresses_cluster
+from reconciler.cluster_client.context_options import ContextOptions
 
 
 def complete_service(ctx: typer.Context, incomplete: str) -> list[str]:

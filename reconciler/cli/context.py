@@ -14,35 +14,11 @@ from pathlib import Path
 
 from reconciler.cli import output
 from reconciler.cli.exit_codes import ExitCode
-from reconciler.cli.options import SYSTEM_NAMESPACE
-from reconciler.local.state_dir import StateDir
+from reconciler.cluster_client.context_options import STATE_DIR_VARIABLE, ContextOptions
 
-STATE_DIR = Path(".zenvoy")
-STATE_DIR_VARIABLE = "ZENVOY_STATE_DIR"
 PLUGIN_PREFIX = "kubectl-"
 """Prefix of the program names of kubectl's plugins."""
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-
-
-@dataclass(frozen=True, slots=True)
-class ContextOptions:
-    """The options that select a zenvoy, as they were given."""
-
-    namespace: str | None = None
-    everywhere: bool = False
-    context: str | None = None
-    kubeconfig: Path | None = None
-    system: str = SYSTEM_NAMESPACE
-    controller: str | None = None
-    state_dir: Path | None = None
-
-    @property
-    def names_cluster(self) -> bool:
-        return bool(self.namespace or self.everywhere or self.context or self.kubeconfig)
-
-    @property
-    def state(self) -> StateDir:
-        return StateDir((self.state_dir or STATE_DIR).absolute())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""The program `zenvoy` and its commands."""
+"""The program `zenvoy`, its commands, and their help, which is made from docstrings."""
 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from reconciler import environment
 from reconciler.app.encoding import degrade_output, open_missing_streams, restart_in_utf8
@@ -17,7 +19,43 @@ from reconciler.cli import options, output
 from reconciler.cli.commands import controller, envoy, logs, maintenance, services, up
 from reconciler.cli.completion import complete_service
 from reconciler.cli.exit_codes import ExitCode
-from reconciler.cli.help_text import PROGRAM_HELP, render_help
+
+PROGRAM_HELP = """Scale services behind Envoy to zero, and wake them on the first connection without losing it.
+
+On one machine:
+
+  zenvoy check services.yaml
+
+  zenvoy up services.yaml
+
+  zenvoy status --watch
+
+In a cluster:
+
+  zenvoy status -A
+
+  zenvoy explain web -n shop
+
+Exit codes: 0 success; 1 failure; 2 usage error or invalid file; 3 zenvoy is not running or not reachable; 4 unknown
+service.
+"""
+
+
+def render_help(docstring: str | None) -> str:
+    """Return a docstring as markup for typer's rich mode.
+
+    A paragraph is written as one line, which the terminal wraps. Indented lines are examples and are kept as they are.
+    """
+    rendered: list[str] = []
+    after_example = False
+    for paragraph in inspect.cleandoc(docstring or "").split("\n\n"):
+        is_example = paragraph.startswith("  ")
+        # The tag precedes the indentation because typer removes the indentation that all lines share.
+        text = f"[bold]{escape(paragraph)}[/bold]" if is_example else " ".join(paragraph.split())
+        rendered.append(("\n" if is_example and after_example else "\n\n" if rendered else "") + text)
+        after_example = is_example
+    return "".join(rendered)
+
 
 app = typer.Typer(
     name="zenvoy",

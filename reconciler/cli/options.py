@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from reconciler.envoy.prometheus.settings import PrometheusSettings
 
 CLUSTER, MACHINE, PROMETHEUS = "In a cluster", "On one machine", "Prometheus"
-SYSTEM_NAMESPACE = "zenvoy-system"
 READY = "ready"
 """The goal of `zenvoy wait` that is not a state."""
 OutputFormat = Literal["table", "json", "yaml"]
@@ -34,7 +33,7 @@ def _service_argument(text: str, metavar: str) -> Any:
     return typer.Argument(help=text, metavar=metavar, autocompletion=complete_service)
 
 
-def address_option(text: str, *flags: str, callback: Callable[..., str | None] = validators.address) -> Any:
+def address(text: str, *flags: str, callback: Callable[..., str | None] = validators.address) -> Any:
     """Return an option for an address to serve at."""
     return typer.Option(*flags, help=text, metavar="IP:PORT", callback=callback)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, NoCluster, Unreachable
 from reconciler.kubernetes.client.informer import list_objects
@@ -18,7 +17,6 @@ from reconciler.kubernetes.types.names import InvalidName
 from reconciler.kubernetes.types.objects import api_path, decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
-SYSTEM = "zenvoy-system"
 LEASE = "zenvoy"
 _SCALED_SERVICE = decoder(ScaledService)
 _T = TypeVar("_T")
@@ -41,25 +39,10 @@ class RequestRefused(ClusterError):
     """The API server refused a request."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
-    """The options that select a cluster, and a namespace in it."""
-
-    kubeconfig: Path | None = None
-    context: str | None = None
-    namespace: str | None = None
-    everywhere: bool = False
-    """True for all namespaces."""
-    system: str = SYSTEM
-    """The namespace of the controller."""
-    controller: str | None = None
-    """The controller's HTTP address; None: through the API server's port-forward."""
-
-
 class ClusterClient:
     """Requests to one cluster; created by `open_cluster`."""
 
-    def __init__(self, api: Api, options: ClusterOptions) -> None:
+    def __init__(self, api: Api, options: ContextOptions) -> None:
         self.api, self.options = api, options
 
     @property
@@ -162,7 +145,7 @@ def _translate(server: str, error: ApiError) -> ClusterError:
 
 
 @asynccontextmanager
-async def open_cluster(options: ClusterOptions) -> AsyncIterator[ClusterClient]:
+async def open_cluster(options: ContextOptions) -> AsyncIterator[ClusterClient]:
     """Connect to a cluster until the end of the block. Raises `ClusterError`, also from within the block."""
     async with translated_errors():
         api = await connect(options.kubeconfig, options.context)

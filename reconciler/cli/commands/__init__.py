@@ -1,1 +1,4 @@
-"""The commands of `zenvoy`: their options, their help, and what they run."""
+"""The commands of `zenvoy`.
+
+Modules that only some commands need are imported in functions, so that commands start fast.
+"""

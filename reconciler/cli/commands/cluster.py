@@ -17,18 +17,18 @@ import typer
 
 from reconciler.app.logging import printable_values
 from reconciler.cli import explanation, output, tables
-from reconciler.cli.context import ContextOptions, kubeconfig_error
+from reconciler.cli.context import kubeconfig_error
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
 from reconciler.cluster_client import commands
 from reconciler.cluster_client.cluster import (
     ClusterClient,
     ClusterError,
-    ClusterOptions,
     ClusterUnreachable,
     NoSuchService,
     open_cluster,
 )
+from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.cluster_client.explain import explain_service
 from reconciler.cluster_client.status import (
     AWAKE,
@@ -117,7 +117,7 @@ def run(selection: ContextOptions, act: Callable[[ClusterClient], Coroutine[Any,
     structlog.configure([*processors, renderer], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     async def connected() -> _T:
-        async with open_cluster(cluster_options(selection)) as cluster:
+        async with open_cluster(selection) as cluster:
             return await act(cluster)
 
     try:
@@ -128,18 +128,6 @@ def run(selection: ContextOptions, act: Callable[[ClusterClient], Coroutine[Any,
         output.fail(str(error), ExitCode.NO_SUCH_SERVICE)
     except ClusterError as error:
         output.fail(str(error))
-
-
-def cluster_options(selection: ContextOptions) -> ClusterOptions:
-    """Return the part of a selection that concerns a cluster."""
-    return ClusterOptions(
-        selection.kubeconfig,
-        selection.context,
-        selection.namespace,
-        selection.everywhere,
-        selection.system,
-        selection.controller,
-    )
 
 
 def say(text: str) -> None:

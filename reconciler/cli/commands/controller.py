@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from reconciler.cli import output, validators
+from reconciler.cli import options, output, validators
 from reconciler.cli.commands.up import Log
-from reconciler.cli.options import (
-    PrometheusCa,
-    PrometheusHeaders,
-    PrometheusToken,
-    PrometheusUrl,
-    ScrapeInterval,
-    address_option,
-    prometheus_settings,
-    seconds,
-)
 
 if TYPE_CHECKING:
     from reconciler.app.cluster_settings import ReplicaSettings, SelfIssue
@@ -52,11 +42,11 @@ def _tls(text: str, checked: Callable[[str], str | None] | None = None) -> Any:
 def controller(
     pod_name: Annotated[str, _identity("This replica's name.", validators.name, envvar="POD_NAME")],
     pod_ip: Annotated[str, _identity("This replica's IP address.", validators.ip, envvar="POD_IP")],
-    grpc: Annotated[str, address_option("Address for Envoys, holders and other replicas.")] = "0.0.0.0:18000",
-    metrics: Annotated[str, address_option("Serve /metrics, /healthz and /readyz here.")] = "0.0.0.0:18080",
+    grpc: Annotated[str, options.address("Address for Envoys, holders and other replicas.")] = "0.0.0.0:18000",
+    metrics: Annotated[str, options.address("Serve /metrics, /healthz and /readyz here.")] = "0.0.0.0:18080",
     inspect: Annotated[
         str,
-        address_option(
+        options.address(
             "Serve /v1, for `zenvoy explain`, at this loopback address. In a pod, users with the permission "
             "pods/portforward reach it.",
             callback=validators.loopback,
@@ -119,11 +109,11 @@ def controller(
             callback=validators.ports,
         ),
     ] = "9902",
-    prometheus: PrometheusUrl = None,
-    scrape_interval: ScrapeInterval = "15s",
-    prometheus_headers_file: PrometheusHeaders = None,
-    prometheus_bearer_token_file: PrometheusToken = None,
-    prometheus_ca_file: PrometheusCa = None,
+    prometheus: options.PrometheusUrl = None,
+    scrape_interval: options.ScrapeInterval = "15s",
+    prometheus_headers_file: options.PrometheusHeaders = None,
+    prometheus_bearer_token_file: options.PrometheusToken = None,
+    prometheus_ca_file: options.PrometheusCa = None,
     tls_ca_secret: Annotated[
         str,
         _tls(
@@ -159,7 +149,7 @@ def controller(
     from reconciler.core.address import split_address
 
     logging.configure(log_style)
-    asked = prometheus_settings(
+    asked = options.prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     settings = ReplicaSettings(
@@ -202,7 +192,7 @@ def _run(settings: ReplicaSettings, kubeconfig: Path | None, context: str | None
 
 
 def _seconds(text: str, flag: str, least: float = 0.0) -> float:
-    found = seconds(text, flag, "1s or 500ms")
+    found = options.seconds(text, flag, "1s or 500ms")
     if found < least:
         raise typer.BadParameter(f"'{text}' is too short; use at least {least:g}s", param_hint=flag)
     return found

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from reconciler.cli import output, validators
-from reconciler.cli.context import ContextOptions
 from reconciler.cli.exit_codes import ExitCode
-from reconciler.cli.options import SYSTEM_NAMESPACE, Context, Kubeconfig, System
+from reconciler.cli.options import Context, Kubeconfig, System
+from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 
 TLS = "Mutual TLS"
 

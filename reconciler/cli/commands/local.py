@@ -11,9 +11,9 @@ from urllib.parse import quote
 import typer
 
 from reconciler.cli import control_client, output
-from reconciler.cli.context import ContextOptions
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
+from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.core.text import paused_effect
 from reconciler.local.state_dir import StateDir
 
@@ -44,7 +44,7 @@ def status(state: StateDir, name: str | None, output_format: OutputFormat, watch
 def command(selection: ContextOptions, name: str, verb: str, wait: bool, timeout: float) -> None:
     """Wake a service or put it to sleep; with `wait`, exit with `ExitCode.FAILED` if that does not happen in time."""
     state = selection.state
-    service = _post(state, name, verb)
+    service = ask(state, "POST", f"{service_path(name)}/{verb}")
     if wait:
         with _exit_on_error():
             service = _follow(state, service, PASSING_STATE[verb], timeout)
@@ -60,7 +60,8 @@ def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: fl
     def missing() -> Sequence[str]:
         if not names and goal == READY:
             return unready(state)
-        views = [ask_service(state, name) for name in names] if names else _all_services(state)
+        views = [ask_service(state, name) for name in names]
+        views = views or control_client.ask(state.control, "GET", "/v1/services")["services"]
         wanted = AWAKE if goal == READY else (goal,)
         away = [state_line(view) for view in views if view["state"] not in wanted]
         return [*away, *(unready(state) if goal == READY else ())]
@@ -72,7 +73,7 @@ def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: fl
 
 def pause(selection: ContextOptions, name: str, paused: bool) -> None:
     """Keep a service awake, or let it sleep again; exit with `ExitCode.FAILED` if the services file pauses it."""
-    service = _post(selection.state, name, "pause" if paused else "resume")
+    service = ask(selection.state, "POST", f"{service_path(name)}/{'pause' if paused else 'resume'}")
     if paused:
         output.echo(f"{name} is paused and {paused_effect(service['state'])}")
     elif service["paused"]:
@@ -131,11 +132,6 @@ def ask_service(state: StateDir, name: str) -> dict[str, Any]:
     return control_client.ask(state.control, "GET", service_path(name))
 
 
-def _all_services(state: StateDir) -> list[dict[str, Any]]:
-    views: list[dict[str, Any]] = control_client.ask(state.control, "GET", "/v1/services")["services"]
-    return views
-
-
 def service_path(name: str) -> str:
     """Return the path of a service in the control API."""
     return f"/v1/services/{quote(name, safe='')}"
@@ -170,10 +166,6 @@ def _exit_on_error() -> Iterator[None]:
         output.fail(f"{error}{hint}", error.code)
 
 
-def _post(state: StateDir, name: str, command: str) -> dict[str, Any]:
-    return ask(state, "POST", f"{service_path(name)}/{command}")
-
-
 def _get(state: StateDir, name: str | None) -> dict[str, Any]:
     return ask(state, "GET", "/v1/services" if name is None else service_path(name))
 
@@ -201,7 +193,7 @@ def _write_data(state: StateDir, name: str | None, output_format: OutputFormat, 
     output.data(_get(state, name), output_format, of_many=watch)
     while watch:
         time.sleep(WATCH_SECONDS)
-        output.data(_get(state, name), output_format, of_many=watch)
+        output.data(_get(state, name), output_format, of_many=True)
 
 
 def _write_table(services: list[dict[str, Any]], complaints: list[str]) -> None:

@@ -14,9 +14,9 @@ import typer
 
 from reconciler.cli import control_client, output
 from reconciler.cli.commands.local import ask_service
-from reconciler.cli.context import ContextOptions
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import Name, StateDirOption
+from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.local.state_dir import StateDir
 
 POLL_SECONDS = 0.2

@@ -1,7 +1,4 @@
-"""`zenvoy doctor` and `zenvoy uninstall`.
-
-Modules that only some commands need are imported in functions, so that commands start fast.
-"""
+"""`zenvoy doctor` and `zenvoy uninstall`."""
 
 from __future__ import annotations
 
@@ -11,21 +8,10 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import output, validators
-from reconciler.cli.context import ContextOptions, addresses_cluster
+from reconciler.cli import options, output, validators
+from reconciler.cli.context import addresses_cluster
 from reconciler.cli.exit_codes import ExitCode
-from reconciler.cli.options import (
-    SYSTEM_NAMESPACE,
-    Context,
-    Controller,
-    Everywhere,
-    Kubeconfig,
-    Namespace,
-    OutputFormat,
-    OutputOption,
-    StateDirOption,
-    System,
-)
+from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import CheckResult, Finding, Severity, as_data
 
@@ -38,14 +24,14 @@ def doctor(
         Path | None,
         typer.Argument(help="On one machine: the services file to check too.", metavar="[FILE]", exists=True),
     ] = None,
-    output_format: OutputOption = "table",
-    namespace: Namespace = None,
-    everywhere: Everywhere = False,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    system: System = SYSTEM_NAMESPACE,
-    controller: Controller = None,
-    state_dir: StateDirOption = None,
+    output_format: options.OutputOption = "table",
+    namespace: options.Namespace = None,
+    everywhere: options.Everywhere = False,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    system: options.System = SYSTEM_NAMESPACE,
+    controller: options.Controller = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Find problems with zenvoy, each with its remedy.
 
@@ -108,9 +94,9 @@ def uninstall(
             callback=validators.namespaces,
         ),
     ] = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    system: System = SYSTEM_NAMESPACE,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    system: options.System = SYSTEM_NAMESPACE,
 ) -> None:
     """Wake all sleeping services and remove finalizers, in preparation for uninstalling zenvoy.
 
@@ -152,7 +138,7 @@ def uninstall(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _write_results(results: list[CheckResult], output_format: OutputFormat) -> None:
+def _write_results(results: list[CheckResult], output_format: options.OutputFormat) -> None:
     """Write the results; exit with `ExitCode.FAILED` if there is a problem."""
     if output_format == "table":
         for line in _result_lines(results):

@@ -1,7 +1,4 @@
-"""`zenvoy status`, `wake`, `sleep`, `pause`, `resume` and `explain`, on one machine and in a cluster.
-
-Modules that only some commands need are imported in functions, so that commands start fast.
-"""
+"""`zenvoy status`, `wake`, `sleep`, `pause`, `resume` and `explain`, on one machine and in a cluster."""
 
 from __future__ import annotations
 
@@ -10,30 +7,10 @@ from typing import Annotated, Protocol
 
 import typer
 
-from reconciler.cli import validators
+from reconciler.cli import options, validators
 from reconciler.cli.commands import local
-from reconciler.cli.context import ContextOptions, addresses_cluster
-from reconciler.cli.options import (
-    READY,
-    SYSTEM_NAMESPACE,
-    WAKE_TIMEOUT,
-    Context,
-    Controller,
-    Everywhere,
-    Goal,
-    Kubeconfig,
-    MaybeName,
-    Name,
-    Names,
-    Namespace,
-    OutputFormat,
-    OutputOption,
-    StateDirOption,
-    System,
-    Timeout,
-    Wait,
-    seconds,
-)
+from reconciler.cli.context import addresses_cluster
+from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 
 SLEEP_TIMEOUT = "3m"
 
@@ -47,7 +24,7 @@ class ServiceCommands(Protocol):
 
     def pause(self, selection: ContextOptions, name: str, paused: bool) -> None: ...
 
-    def explain(self, selection: ContextOptions, name: str, output_format: OutputFormat) -> None: ...
+    def explain(self, selection: ContextOptions, name: str, output_format: options.OutputFormat) -> None: ...
 
 
 def _commands(selection: ContextOptions, name: str | None) -> ServiceCommands:
@@ -60,8 +37,8 @@ def _commands(selection: ContextOptions, name: str | None) -> ServiceCommands:
 
 
 def status(
-    name: MaybeName = None,
-    output_format: OutputOption = "table",
+    name: options.MaybeName = None,
+    output_format: options.OutputOption = "table",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until Ctrl-C.")] = False,
     states: Annotated[
         list[str] | None,
@@ -75,13 +52,13 @@ def status(
     problems: Annotated[
         bool, typer.Option("--problems", help="In a cluster: only services that have a problem.")
     ] = False,
-    namespace: Namespace = None,
-    everywhere: Everywhere = False,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    system: System = SYSTEM_NAMESPACE,
-    controller: Controller = None,
-    state_dir: StateDirOption = None,
+    namespace: options.Namespace = None,
+    everywhere: options.Everywhere = False,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    system: options.System = SYSTEM_NAMESPACE,
+    controller: options.Controller = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Show services: state, age, reason, connections, requests, the next deadline, and the last wake.
 
@@ -114,13 +91,13 @@ def status(
 
 
 def wake(
-    name: Name,
-    wait: Wait = True,
-    timeout: Timeout = WAKE_TIMEOUT,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    state_dir: StateDirOption = None,
+    name: options.Name,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAKE_TIMEOUT,
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Wake a service, as a connection does, and wait until it is ready.
 
@@ -136,17 +113,17 @@ def wake(
       zenvoy wake web -n shop --timeout 5m
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
-    _commands(selection, name).command(selection, name, "wake", wait, seconds(timeout))
+    _commands(selection, name).command(selection, name, "wake", wait, options.seconds(timeout))
 
 
 def sleep(
-    name: Name,
-    wait: Wait = True,
-    timeout: Timeout = SLEEP_TIMEOUT,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    state_dir: StateDirOption = None,
+    name: options.Name,
+    wait: options.Wait = True,
+    timeout: options.Timeout = SLEEP_TIMEOUT,
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Put a service to sleep now. It drains first.
 
@@ -160,17 +137,17 @@ def sleep(
       zenvoy sleep web -n shop --no-wait
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
-    _commands(selection, name).command(selection, name, "sleep", wait, seconds(timeout))
+    _commands(selection, name).command(selection, name, "sleep", wait, options.seconds(timeout))
 
 
 def wait(
-    names: Names = None,
-    goal: Goal = READY,
-    timeout: Timeout = WAKE_TIMEOUT,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    state_dir: StateDirOption = None,
+    names: options.Names = None,
+    goal: options.Goal = options.READY,
+    timeout: options.Timeout = options.WAKE_TIMEOUT,
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Wait until zenvoy is ready, or until services are in a state.
 
@@ -188,16 +165,16 @@ def wait(
       zenvoy wait web -n shop --for ready
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
-    most, wanted = seconds(timeout), names or []
+    most, wanted = options.seconds(timeout), names or []
     _commands(selection, wanted[0] if wanted else None).wait(selection, wanted, goal, most)
 
 
 def pause(
-    name: Name,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    state_dir: StateDirOption = None,
+    name: options.Name,
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Keep a service awake until `zenvoy resume`. It still wakes on demand.
 
@@ -214,11 +191,11 @@ def pause(
 
 
 def resume(
-    name: Name,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    state_dir: StateDirOption = None,
+    name: options.Name,
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Let a service sleep again after `zenvoy pause`.
 
@@ -233,14 +210,14 @@ def resume(
 
 
 def explain(
-    name: Name,
-    output_format: OutputOption = "table",
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    system: System = SYSTEM_NAMESPACE,
-    controller: Controller = None,
-    state_dir: StateDirOption = None,
+    name: options.Name,
+    output_format: options.OutputOption = "table",
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    system: options.System = SYSTEM_NAMESPACE,
+    controller: options.Controller = None,
+    state_dir: options.StateDirOption = None,
 ) -> None:
     """Explain a service's state: evidence, acknowledgements, next deadline, and recent transitions.
 

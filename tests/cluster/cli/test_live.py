@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType, web
 
-from reconciler.cluster_client.cluster import ClusterOptions, open_cluster
+from reconciler.cluster_client.cluster import open_cluster
+from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.cluster_client.controllers import ControllerSilent, fetch_live
 from reconciler.kubernetes.client.api import MERGE_PATCH
 from reconciler.kubernetes.types.objects import path
@@ -81,7 +82,7 @@ async def test_live_figures_come_through_the_api_server(
         pod["spec"] = {"nodeName": node, "containers": [{"name": "reconciler", "image": "example/zenvoy:1"}]}
         await objects.pod(pod)
         controller.answers = {"/v1/services/shop/web": {"name": "shop/web", "held": 2}}
-        where = ClusterOptions(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
+        where = ContextOptions(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
         port = int(controller.url.rpartition(":")[2])
         async with open_cluster(where) as cluster:
             figures = await fetch_live(cluster, "/v1/services/shop/web", "zenvoy-0", port)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.context import ContextOptions, Environment, selects_cluster
+from reconciler.cli.context import Environment, selects_cluster
+from reconciler.cluster_client.context_options import ContextOptions
 
 NOTHING = Environment(plugin=False, state_dir_typed=False, control=False, directory=False, kubeconfig=False)
 A_CLUSTER = replace(NOTHING, kubeconfig=True)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from reconciler.cluster_client.cluster import ClusterClient, ClusterOptions
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.cluster_client.controllers import fetch_live
 from tests.ports import free_port
 from tests.reconciler.envoy.prometheus_parts import served
@@ -23,5 +24,5 @@ async def test_controller_here_is_never_asked_through_a_proxy(monkeypatch: pytes
     app.router.add_get("/v1/overview", overview)
     async with served(app) as port:
         no_api: Any = None
-        cluster = ClusterClient(no_api, ClusterOptions(controller=f"http://127.0.0.1:{port}/"))
+        cluster = ClusterClient(no_api, ContextOptions(controller=f"http://127.0.0.1:{port}/"))
         assert await fetch_live(cluster, "/v1/overview") == {"leader": True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.cli.help_text import render_help
+from reconciler.cli.main import render_help
 
 
 @pytest.mark.parametrize(

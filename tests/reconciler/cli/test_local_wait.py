@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from reconciler.cli.commands import local
-from reconciler.cli.context import ContextOptions
+from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.local.state_dir import StateDir
 from reconciler.server.http import Http
 from tests.fakes.operations import FakeOperations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.cluster_client.cluster import LEASE, SYSTEM, ClusterClient, ClusterOptions
+from reconciler.cluster_client.cluster import LEASE, ClusterClient
+from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 from reconciler.doctor.findings import FindingCode
 from reconciler.doctor.installation import Installation, check_controller
 from reconciler.kubernetes.types.objects import path
 from tests.fakes.watched import Watched
 
-PODS = path("v1", "pods", SYSTEM)
+PODS = path("v1", "pods", SYSTEM_NAMESPACE)
 LEASES = path("coordination.k8s.io/v1", "leases")
 READY = [{"type": "Ready", "status": "True"}]
 
@@ -20,15 +21,15 @@ async def test_controller_pod_that_has_ended_is_no_finding() -> None:
     api: Any = Watched()
     api.exists(LEASES)
     lease = {"spec": {"holderIdentity": "zenvoy-1", "leaseDurationSeconds": 15}}
-    api.put(path("coordination.k8s.io/v1", "leases", SYSTEM, LEASE), lease)
+    api.put(path("coordination.k8s.io/v1", "leases", SYSTEM_NAMESPACE, LEASE), lease)
     for name, status in (
         ("zenvoy-0", {"phase": "Failed", "reason": "Terminated"}),
         ("zenvoy-1", {"phase": "Running", "conditions": READY}),
     ):
-        api.say(PODS, SYSTEM, name, {"spec": {"containers": []}, "status": status})
+        api.say(PODS, SYSTEM_NAMESPACE, name, {"spec": {"containers": []}, "status": status})
     installed = Installation()
 
-    result = await check_controller(ClusterClient(api, ClusterOptions()), installed)
+    result = await check_controller(ClusterClient(api, ContextOptions()), installed)
 
     assert [one for one in result.findings if one.code is FindingCode.CONTROLLER_NOT_READY] == []
     assert installed.ready == ["zenvoy-1"]
