@@ -88,8 +88,8 @@ class Api:
         # As kubectl: a cluster's CA may lack extensions that newer versions of Python require by default.
         configuration.disable_strict_ssl_verification = True
         configuration.trace_configs = [_without_redirects()]
-        self._past: list[tuple[ApiClient, aiohttp.TCPConnector]] = []
-        """Clients with a certificate that was replaced, and their connectors; calls may still use them."""
+        self._opened: list[tuple[ApiClient, aiohttp.TCPConnector]] = []
+        """Clients, current and past, and their connectors; calls may still use those with a certificate that was replaced."""
         self._credentials = _credentials_of(configuration)
         self._open()
 
@@ -104,10 +104,11 @@ class Api:
         )
         # aiohttp would read the environment for each call, in a pod too, and does not know CIDR blocks in NO_PROXY.
         self._configuration.client_session_kwargs = {"connector": self._connector, "trust_env": False}
+        self._opened.append((self._client, self._connector))
 
     async def close(self) -> None:
         """Close all connections."""
-        for client, connector in [*self._past, (self._client, self._connector)]:
+        for client, connector in self._opened:
             await client.close()
             await connector.close()
 
@@ -237,9 +238,7 @@ class Api:
     def _use(self, credentials: Credentials) -> None:
         """Connections to come have the new client certificate. Raises `OSError`, including the errors of TLS."""
         if credentials[1:] != self._credentials[1:]:
-            past = self._client, self._connector
             self._open()
-            self._past.append(past)
         self._credentials = credentials
 
     async def _headers(self, method: str, path: str, body: Any = None) -> CIMultiDict[str]:
