@@ -89,7 +89,7 @@ class Api:
         configuration.disable_strict_ssl_verification = True
         configuration.trace_configs = [_without_redirects()]
         self._opened: list[tuple[ApiClient, aiohttp.TCPConnector]] = []
-        """Clients, current and past, and their connectors; calls may still use those with a certificate that was replaced."""
+        """Current and past clients with their connectors; calls may still use those with a replaced certificate."""
         self._credentials = _credentials_of(configuration)
         self._open()
 

@@ -23,8 +23,8 @@ from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, protocol_of, resolve
 from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.names import is_api_version, is_kind, is_label, is_subdomain
-from reconciler.kubernetes.types.objects import ObjectMeta
+from reconciler.kubernetes.types.names import is_label
+from reconciler.kubernetes.types.objects import ObjectMeta, Target
 from reconciler.kubernetes.types.scaled_service import (
     BUSY_UNTIL_ANNOTATION,
     ENABLED_LABEL,
@@ -174,7 +174,7 @@ def _unknown_problem(key: str) -> Problem:
 def _target(text: str) -> Mapping[str, str]:
     *before, kind, name = text.split("/") if "/" in text else ("", text)
     api_version = "/".join(before) if before else DEFAULT_TARGET[0]
-    if not is_api_version(api_version) or not is_kind(kind) or not is_subdomain(name):
+    if Target(api_version, kind, name, namespace="").invalid:
         raise _Invalid(f"{text!r} is not a valid target", "use for example Deployment/web or apps/v1/StatefulSet/db")
     if before or kind in APPS:
         return {"apiVersion": api_version, "kind": kind, "name": name}

@@ -17,7 +17,6 @@ from reconciler.kubernetes.types.scaled_service import BUSY_UNTIL_ANNOTATION, Bu
 
 MAX_PATH_LENGTH = 1024
 _PATH = re.compile(r"/[!-~]*")
-_TIME_EXAMPLE = "2026-11-23T10:00:00Z"
 
 
 def path_problem(place: str, path: str) -> Problem | None:
@@ -82,5 +81,5 @@ def _parse(text: str) -> BusyUntil:
             return BusyUntil(datetime.fromisoformat(text).timestamp(), Blocker(Reason.BUSY_UNTIL, shown))
     except (ValueError, OverflowError):  # such as a month 13
         pass
-    message = f"{shown} is not a time; use for example {_TIME_EXAMPLE}, or remove it"
+    message = f"{shown} is not a time; use for example 2026-11-23T10:00:00Z, or remove it"
     return BusyUntil(math.inf, Blocker(Reason.BAD_ANNOTATION, message))

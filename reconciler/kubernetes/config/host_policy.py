@@ -68,7 +68,7 @@ class HostPolicy:
         named = any(name in rule.hosts for rule in self.rules if rule.covers(namespace))
         if owner is not None and not (named and name.count(".") < 2):
             return _not_yours(host, name, owner, namespace, service)
-        if named or not self._governs_hosts:
+        if named or "hosts" in self.ungoverned:
             return None
         if any(_matches(pattern, name) for rule in self.rules if rule.covers(namespace) for pattern in rule.hosts):
             return None
@@ -76,26 +76,18 @@ class HostPolicy:
 
     def port_refusal(self, port: int, namespace: str) -> Problem | None:
         """Return why a ScaledService may not have a port of the proxy; None when it may."""
-        if not self._governs_ports:
+        if "ports" in self.ungoverned:
             return None
         if any(_within(text, port) for rule in self.rules if rule.covers(namespace) for text in rule.ports):
             return None
         what = f"hostPolicy does not allow port {port} for namespace {namespace}"
         return Problem(Reason.LISTEN_NOT_ALLOWED, "spec.listen", what, _ASK)
 
-    @property
+    @cached_property
     def ungoverned(self) -> tuple[str, ...]:
         """The kinds of claims that no rule decides: hosts, ports."""
-        kinds = (("hosts", self._governs_hosts), ("ports", self._governs_ports))
-        return tuple(kind for kind, governed in kinds if not governed)
-
-    @cached_property
-    def _governs_hosts(self) -> bool:
-        return any(rule.hosts for rule in self.rules)
-
-    @cached_property
-    def _governs_ports(self) -> bool:
-        return any(rule.ports for rule in self.rules)
+        governs = {"hosts": any(rule.hosts for rule in self.rules), "ports": any(rule.ports for rule in self.rules)}
+        return tuple(kind for kind, is_governed in governs.items() if not is_governed)
 
 
 _ASK = "leave it out, or ask the cluster's administrator to add it to the chart value hostPolicy"

@@ -11,7 +11,6 @@ from reconciler.core.spec import Ignore, Protocol
 from reconciler.core.validation import MAX_STATUS, MIN_STATUS, Notation
 from reconciler.kubernetes.types.scaled_service import IgnoreAnswer, IgnoreRule
 
-EXAMPLE = "{paths: [/healthz], userAgents: [kube-probe/]}"
 MAX_COMBINATIONS, MAX_CHARACTERS = 1000, 131_072
 """The proxies have a route for each combination of a path and a user agent, with all sources and the body. All services
 share their memory, so what one object can fill is bounded."""
@@ -35,8 +34,8 @@ def rule_problems(rules: tuple[IgnoreRule, ...], names: Notation) -> Iterator[Pr
     for number, rule in enumerate(rules):
         place = f"ignore[{number}]"
         if rule.paths is rule.user_agents is rule.sources is None:
-            what, remedy = "a rule needs paths, userAgents, or sources", f"use for example {EXAMPLE}"
-            yield Problem(Reason.BAD_SPEC, names.place(place), what, remedy)
+            remedy = "use for example {paths: [/healthz], userAgents: [kube-probe/]}"
+            yield Problem(Reason.BAD_SPEC, names.place(place), "a rule needs paths, userAgents, or sources", remedy)
         yield from _texts(names.place(f"{place}.paths"), rule.paths, validation.path_problem)
         yield from _texts(names.place(f"{place}.userAgents"), rule.user_agents, validation.user_agent_problem)
         yield from _texts(names.place(f"{place}.sources"), rule.sources, validation.source_problem)
