@@ -15,7 +15,7 @@ import structlog
 
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.text import format_duration, join_words, pluralize
-from reconciler.core.traffic import Sample, in_flight
+from reconciler.core.traffic import Sample, evidence
 from reconciler.engine.service import ManagedService
 from reconciler.envoy.admin_stats import AdminStats
 from reconciler.local.processes.backend import ProcessBackend
@@ -100,9 +100,10 @@ def blocker(service: ManagedService, sample: Sample, expected: frozenset[str]) -
         return pluralize(seen.held, "held connection")
     if not seen.endpoints or not expected:
         return None
-    count = in_flight(service.spec, sample, expected)
-    if count is None:
+    found = evidence(sample, expected, service.spec.name)
+    if found is None:
         return "an unknown number of connections"
+    count = found.in_flight(service.spec)
     return pluralize(count, "request" if service.spec.protocol.is_http else "connection") if count else None
 
 

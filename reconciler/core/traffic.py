@@ -250,12 +250,6 @@ def evidence(sample: Sample, expected: frozenset[str], service: str) -> UsageEvi
     )
 
 
-def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | None:
-    """Return the number of requests or connections in flight to a service, or None if the sample is incomplete."""
-    found = evidence(sample, expected, spec.name)
-    return None if found is None else found.in_flight(spec)
-
-
 def is_without_bytes(spec: Spec, usage: ServiceUsage) -> bool:
     """Return whether all use of a window may be connections to the hold address whose clients sent nothing.
 

@@ -6,11 +6,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
-from reconciler.core.lifecycle import (
-    NOT_TERMINATING,
-    EndpointEvent,
-    TerminatingEndpoints,
-)
+from reconciler.core.lifecycle import NOT_TERMINATING, EndpointEvent, TerminatingEndpoints
 from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
