@@ -191,7 +191,8 @@ def test_envoy_service_left_out_keeps_its_endpoints() -> None:
     made.configure(LISTEN, [http("a"), ignoring])
     made.route("b", PODS)
     before = made.table(EDS).version
-    made.conclude(made.served, {"b": "no"})
+    made.selection.reject(made.served, {"b": "no"})
+    made.end_trial()
     assert made.faults == {"b": "no"}
     assert list(made.table(EDS)) == ["a", "b"]
     made.configure(LISTEN, [http("a"), http("c"), ignoring])
@@ -208,5 +209,6 @@ def test_attribution_late_ack_keeps_its_own_version() -> None:
     assert accepted
     made.configure(LISTEN, [ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a.localhost", "bad.localhost"))])
     made.accept(SharedResource.HOSTS, accepted.version)
-    made.conclude(made.served, {"a": "no"})
+    made.selection.reject(made.served, {"a": "no"})
+    made.end_trial()
     assert made.table(RDS).get("http") == accepted

@@ -222,7 +222,8 @@ class Attribution:
         if review.answer is not None:
             return self._end({})
         self._inquiry = None
-        return self._snapshot.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
+        self._snapshot.selection.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
+        return self._snapshot.end_trial()
 
     def _begin_next(self) -> Change | None:
         """Start the next inquiry into a resource that no Envoy accepts, or the next review."""
@@ -262,4 +263,5 @@ class Attribution:
         ended, self._inquiry = self._inquiry, None
         if found and not any(True for _ in self._others(ended.node, LDS)):
             self._sole[ended.kind] = ended.node
-        return self._snapshot.conclude(ended.tried, found)
+        self._snapshot.selection.reject(ended.tried, found)
+        return self._snapshot.end_trial()

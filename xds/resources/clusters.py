@@ -14,7 +14,6 @@ from typing import Any
 from xds import ir
 from xds.names import HELD, IGNORED_STAT, ignored, stat_name
 from xds.resources import proto
-from xds.resources.http_options import http1_options, http2_options
 from xds.resources.proto import encode, extension, packed
 
 _UNLIMITED = {"value": 1_000_000_000}
@@ -88,6 +87,18 @@ def _transport_sockets(protocol: ir.ServiceProtocol) -> list[dict[str, Any]]:
     transport = proto.ProxyProtocolTransport(config={"version": "V2"}, transport_socket=raw)
     socket = extension("envoy.transport_sockets.upstream_proxy_protocol", transport)
     return [{"name": HELD, "match": _IS_HELD, "transport_socket": socket}]
+
+
+def http1_options() -> dict[str, Any]:
+    """Return the HTTP/1.1 options of both sides. Names of headers keep their case, and trailers are passed."""
+    formatter = proto.PreserveCase(forward_reason_phrase=True, formatter_type_on_envoy_headers="PROPER_CASE")
+    preserve_case = extension("envoy.http.stateful_header_formatters.preserve_case", formatter)
+    return {"header_key_format": {"stateful_formatter": preserve_case}, "enable_trailers": True}
+
+
+def http2_options() -> dict[str, Any]:
+    """Return the HTTP/2 options of both sides. An invalid message ends its own stream, not all of the connection."""
+    return {"allow_connect": True, "override_stream_error_on_invalid_http_message": {"value": True}}
 
 
 def tcp_keepalive(seconds: int) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from xds import ir, names
-from xds.resources.clusters import ads, socket_address, tcp_keepalive
-from xds.resources.http_options import PASSED_UPGRADES, http1_options, http2_options, ignored_upgrades
+from xds.resources.clusters import ads, http1_options, http2_options, socket_address, tcp_keepalive
 from xds.resources.ignore_rules import source_ranges
 from xds.resources.proto import HttpConnectionManager, Listener, TcpProxy, encode, extension, message_class, packed
 from xds.resources.routes import BACKOFF, MAX_RETRIES, UNLIMITED
@@ -34,6 +33,9 @@ _TCP_PROXY = packed(
 """The part of each filter that is the same for all services."""
 _ANSWER_OPTIONS = ir.ListenerOptions(max_headers_kib=8192, max_headers=100_000)
 """The options of the listener `answers`, which only receives requests that the HTTP listener has accepted."""
+_PASSED_UPGRADES = ("websocket", "tcp", "spdy/3.1")
+"""The upgrades that are passed to services, in lower case: `tcp` is that of container engines, SPDY that of Kubernetes.
+Envoy can only pass upgrades that it is configured for. Their first letters differ."""
 NO_HOST = "no-host.invalid"
 """The host of an HTTP/1.0 request that names none."""
 _REASON = "%RESPONSE_CODE_DETAILS%"
@@ -180,13 +182,13 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
         codec_type="AUTO",
         rds={"config_source": ads(UNLIMITED), "route_config_name": routes},
         http_filters=[*_health_check(options.health_path), *_source_filters(options.trusted_hops), _ROUTER],
-        upgrade_configs=[{"upgrade_type": one} for one in PASSED_UPGRADES],
+        upgrade_configs=[{"upgrade_type": one} for one in _PASSED_UPGRADES],
         http_protocol_options={
             **http1_options(),
             "accept_http_10": True,
             "default_host_for_http_10": NO_HOST,
             "allow_custom_methods": True,
-            "ignore_http_11_upgrade": ignored_upgrades(),
+            "ignore_http_11_upgrade": _ignored_upgrades(),
         },
         common_http_protocol_options={
             "idle_timeout": _CLIENT_IDLE_TIMEOUT,
@@ -212,6 +214,27 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         server_header_transformation="PASS_THROUGH",
     )
+
+
+def _ignored_upgrades() -> list[dict[str, Any]]:
+    """Return the matchers of upgrades that Envoy removes from a request, which then continues without it.
+
+    A server may ignore an upgrade, and most do; Envoy would refuse the request with 403.
+    """
+    firsts = "".join(word[0] for word in _PASSED_UPGRADES)
+    patterns = [f"[^{firsts}].*", *(_starts_like(word) for word in _PASSED_UPGRADES)]
+    return [{"safe_regex": {"regex": f"(?i){pattern}"}} for pattern in patterns]
+
+
+def _starts_like(word: str) -> str:
+    """Return a regular expression for every text except this word that has its first letter.
+
+    Envoy's regular expressions have no negation, and a limit of their size.
+    """
+    pattern = ".+"
+    for character in reversed(word[1:]):
+        pattern = f"(?:[^{character}].*|{re.escape(character)}{pattern})?"
+    return word[0] + pattern
 
 
 def _client_identity(trusted_hops: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Envoy has received is in `ads/subscription.py`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -89,6 +89,8 @@ class Snapshot:
     def __init__(self, translate: Translate = parts) -> None:
         self._tables = {type_url: Table() for type_url in ORDER}
         self.selection = Selection(translate)
+        self._applied: Mapping[str, Parts] = {}
+        """The parts that the tables contain."""
         self._routes: dict[str, tuple[tuple[ir.SocketAddress, ...], bool]] = {}
         """The latest endpoints of each service, and whether they are its hold address."""
         self._under_inquiry: SharedResource | None = None
@@ -123,11 +125,10 @@ class Snapshot:
         wanted = tuple(services)
         if listen == self.selection.listen and wanted == tuple(self.selection.configured.values()):
             return Change({}, {})
-        before = self.served
         self.selection.choose(listen, wanted)
         for gone in self._routes.keys() - self.selection.configured.keys():
             del self._routes[gone]
-        return self._apply(before)
+        return self._apply()
 
     def accept(self, kind: SharedResource, version: str) -> None:
         """Record that an Envoy accepted this version of a shared resource, which may have changed since."""
@@ -148,19 +149,10 @@ class Snapshot:
         assert tried is not None
         return Change({LDS: (names.TRIAL,)}, {}), tried.version
 
-    def conclude(self, tried: Mapping[str, Parts], found: Mapping[str, str]) -> Change:
-        """End the trial, and leave out the services that were found, each with Envoy's message."""
+    def end_trial(self) -> Change:
+        """End the trial, and serve what is selected now."""
         self._under_inquiry, self._trial = None, b""
-        before = self.served
-        self.selection.reject(tried, found)
-        return self._apply(before)
-
-    def pardon(self, services: Container[str]) -> Change:
-        """End the trial, and serve these services' rejected parts again."""
-        self._under_inquiry, self._trial = None, b""
-        before = self.served
-        self.selection.pardon(services)
-        return self._apply(before)
+        return self._apply()
 
     def owner(self, type_url: str, resource: str) -> str | None:
         """Return the service that a resource belongs to; None if it is shared or gone."""
@@ -169,8 +161,9 @@ class Snapshot:
         service = names.service_of_cluster(resource)
         return service if type_url in (CDS, EDS) and service in self else None
 
-    def _apply(self, before: Mapping[str, Parts]) -> Change:
-        """Update the tables to the parts that are served; `before` are the parts that were served until now."""
+    def _apply(self) -> Change:
+        """Update the tables to the parts that are served."""
+        before, self._applied = self._applied, self.served
         assert self.selection.listen is not None
         whole = translation(self.selection.listen, self.served.values())
         if self._under_inquiry and (

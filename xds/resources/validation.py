@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import TypeVar
 
 from xds import ir
 
@@ -20,7 +19,6 @@ _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"({_LABEL}\.)*{_LABEL}")
 LONGEST_BODY_BYTES = 4096
 """Envoy rejects a route configuration with a longer body."""
-_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def faults(
     listeners: dict[ir.SocketAddress, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
         if address:
-            shared += _claim(listeners, _canonical(address), owner, f"the address {address.host}:{address.port}")
+            shared += _claim(listeners, address, owner)
     for service in services:
         if service.name in names:
             shared.append(f"service {service.name}: duplicate name; give each service its own")
@@ -73,12 +71,11 @@ def _claims(
     """Claim a service's host names and address; a service that cannot claim all of them claims none."""
     if service.listen is None:
         return _domain_claims(owners[service.protocol], service)
-    address, what = _canonical(service.listen), f"the address {service.listen.host}:{service.listen.port}"
-    taken = list(_claim(listeners, address, f"service {service.name}", what))
+    taken = _claim(listeners, service.listen, f"service {service.name}")
     if taken or service.protocol is ir.ServiceProtocol.TCP:
         return taken
     if taken := _domain_claims(owners[service.protocol], service):
-        del listeners[address]
+        del listeners[_canonical(service.listen)]
     return taken
 
 
@@ -99,9 +96,10 @@ def _domain_claims(owners: dict[str, str], service: ir.Upstream) -> list[str]:
     ]
 
 
-def _claim(owners: dict[_Key, str], key: _Key, owner: str, what: str) -> Iterator[str]:
-    if (other := owners.setdefault(key, owner)) != owner:
-        yield f"{owner}: {what} belongs to {other}; use another"
+def _claim(owners: dict[ir.SocketAddress, str], address: ir.SocketAddress, owner: str) -> list[str]:
+    if (other := owners.setdefault(_canonical(address), owner)) == owner:
+        return []
+    return [f"{owner}: the address {address.host}:{address.port} belongs to {other}; use another"]
 
 
 def _service_problems(listen: ir.Listen, service: ir.Upstream) -> Iterator[str]:
