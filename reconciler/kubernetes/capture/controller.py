@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import structlog
 
@@ -26,7 +26,6 @@ from reconciler.kubernetes.capture.plan import (
     next_to_release,
     without_proxy,
 )
-from reconciler.kubernetes.capture.ports import PortAssignments
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
@@ -50,6 +49,52 @@ IN_PROGRESS = "InProgress"
 """The reason of the condition while a Service is not captured yet."""
 _ADDS_PROXIES = (Action.WRITE_SLICES, Action.HIDE_PODS)
 """Steps after which more callers reach the proxies."""
+
+
+class PortAssignments:
+    """Ports of the proxies for captured Services, one for each ScaledService.
+
+    The status of a ScaledService keeps its port, so that all replicas configure the same listener. A port is reused as
+    late as possible: nodes may still lead callers of its former Service to it.
+    """
+
+    def __init__(self, ports: range) -> None:
+        self._range = ports
+        self._latest = ports.start - 1
+        self._names: dict[int, str] = {}
+        """The ScaledService of each assigned port."""
+        self._ports: dict[str, int] = {}
+        """The port of each ScaledService, also before its status shows it."""
+
+    def assigned(self, name: str) -> int:
+        """Return the port of a ScaledService; 0 if it has none."""
+        return self._ports.get(name, 0)
+
+    def assign(self, name: str, in_use: Container[int] = ()) -> None:
+        """Assign a port that is neither assigned nor in use to a ScaledService that has none, if there is one."""
+        after = range(self._latest + 1, self._range.stop)
+        free = (port for port in (*after, *self._range) if port not in self._names and port not in in_use)
+        if not self.assigned(name) and (port := next(free, 0)):
+            self._set(name, port)
+            self._latest = port
+
+    def saw(self, name: str, item: ScaledService | None) -> None:
+        """Note the port in a status, or that its ScaledService is gone. The port of another one is not taken over."""
+        port, before = item.status.capture_port if item else 0, self.assigned(name)
+        if port == before or (item and before and not port):
+            return  # an assignment that is not written yet stays
+        self.free(name)
+        if port in self._range and port not in self._names:
+            self._set(name, port)
+            self._latest = max(self._latest, port)
+
+    def free(self, name: str) -> None:
+        """Take its port from a ScaledService."""
+        if port := self._ports.pop(name, 0):
+            del self._names[port]
+
+    def _set(self, name: str, port: int) -> None:
+        self._names[port], self._ports[name] = name, port
 
 
 class CaptureController:
@@ -206,7 +251,7 @@ class CaptureController:
         users = [name for name in self._sources.provider.users(service.metadata.key) if self._has_listener(name)]
         return self._sources.scaled.get(users[0]) if users and len(service.spec.ports) == 1 else None
 
-    def _is_settled(self, since: dict[str, float], key: str, holds: bool) -> bool:
+    def _note_settled(self, since: dict[str, float], key: str, holds: bool) -> bool:
         """Note since when something holds, and return whether every node has applied it; look again once it has."""
         if not holds:
             since.pop(key, None)
@@ -221,7 +266,7 @@ class CaptureController:
         """Free the ports of ScaledServices for which a Service is not captured, once no caller is led to them."""
         users = [name for name in self._sources.provider.users(key) if self._ports.assigned(name)]
         freed = [name for name in users if owner is None or owner.metadata.key != name]
-        if self._is_settled(self._released_since, key, holds=is_done and bool(freed)):
+        if self._note_settled(self._released_since, key, holds=is_done and bool(freed)):
             for name in freed:
                 self._ports.free(name)
 
@@ -237,7 +282,7 @@ class CaptureController:
             self._ports.assign(owner.metadata.key, frozenset((self._listens or {}).values()))
         seen = self._observer.observe(service)
         step = self._next(service, owner, seen) if self._is_synced() else Wait("not observed yet")
-        is_closed = self._is_settled(self._hidden_since, key, holds=self._is_synced() and seen.is_closed)
+        is_closed = self._note_settled(self._hidden_since, key, holds=self._is_synced() and seen.is_closed)
         self._free_ports(key, owner, is_done=step is None)
         for name in self._sources.provider.users(key):
             self._report_to(name, key, owner, step, is_closed)

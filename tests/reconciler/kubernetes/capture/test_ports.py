@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.kubernetes.capture.ports import PortAssignments
+from reconciler.kubernetes.capture.controller import PortAssignments
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceStatus
 from tests.reconciler.kubernetes.objects import scaled
 
