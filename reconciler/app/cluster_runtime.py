@@ -156,12 +156,12 @@ class ClusterRuntime:
         clock, valid, proxies = Clock(ticks=ticks), self._elector.valid, self._proxies or NoMembers()
         context = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, proxies)
         secure = (lambda: credentials.channel(found.read())) if found else None
-        peers = Peers(context, self.engine, self._elector.renew_now, secure, settings.server_name or None)
+        peers = Peers(context, self._elector.renew_now, secure, settings.server_name or None)
         shared = peers.replication
         routed, faults, acked = shared.router.routed, shared.faults.found, self._runtime.metrics.acked
         self._router = XdsRouter(routed, time.monotonic, _rejected, acked, self._joined, FORGET_AT_ONCE, faults)
         self._holders = HolderStreams(shared.holders.held, time.time, FORGET_AT_ONCE, self._joined)
-        peers.attach(self._router, self._holders, self._runtime.held)
+        shared.attach(self.engine, self._router, self._holders, self._runtime.held)
         self._peers = peers
         self._grpc = stream_server(self._router, self._holders, self._admission)
 
@@ -236,7 +236,7 @@ class ClusterRuntime:
         self._peers.follow(None)
         self._started = True
         self._configure(*self._configured)
-        self._grpc.add_generic_rpc_handlers((self._peers.handler(),))
+        self._grpc.add_generic_rpc_handlers((self._peers.server.handler(),))
         while not (self.engine.synced and self._peers.synced):
             await asyncio.sleep(POLL_SECONDS)
         # Not before: a holder that knows half of the services refuses the clients of the other half.

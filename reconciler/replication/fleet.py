@@ -62,6 +62,9 @@ class ReplicaContext:
     """The proxy's pods, which are Envoys and holders of the same name."""
     forget_seconds: float = FORGET_SECONDS
     return_seconds: float = RETURN_SECONDS
+    alone_after_seconds: float = 0.0
+    """Time without a leader after which a follower continues alone; 0: as long as is safe with a Lease that lasts for
+    `settle_seconds`."""
 
 
 class Presence:

@@ -20,7 +20,7 @@ import structlog
 
 from reconciler.core.backoff import Backoff
 from reconciler.replication import messages
-from reconciler.replication.replication import ReplicaEngine, Replication
+from reconciler.replication.replication import Replication
 
 log = structlog.get_logger()
 
@@ -72,19 +72,13 @@ class PeerClient:
     """Connection to the leader at an address, `ip:port`. Calls `lost` when a stream ends: there may be a new leader."""
 
     def __init__(
-        self,
-        me: str,
-        replication: Replication,
-        engine: ReplicaEngine,
-        lost: Callable[[], None],
-        credentials: Credentials | None,
-        authority: str | None,
-        alone_after_seconds: float,
+        self, replication: Replication, lost: Callable[[], None], credentials: Credentials | None, authority: str | None
     ) -> None:
         """Take the name in the leader's certificate as `authority`; it is not the leader's address."""
-        self._me, self._engine, self._lost = me, engine, lost
         self._replication, self._members = replication, replication.members
-        self._credentials, self._alone_after_seconds = credentials, alone_after_seconds
+        self._lost, self._credentials = lost, credentials
+        context = self._members.context
+        self._alone_after_seconds = context.alone_after_seconds or max(ALONE_AFTER_SECONDS, 2 * context.settle_seconds)
         self._options: Sequence[tuple[str, Any]] = GRPC_OPTIONS
         if authority:
             self._options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", authority))
@@ -152,7 +146,7 @@ class PeerClient:
         self._alone = None
         log.warning("no leader found; this replica continues alone", seconds=self._alone_after_seconds)
         self.synced = True
-        self._engine.detach()
+        self._replication.engine.detach()
 
     def _report(self, service: str) -> None:
         is_awaited = self._replication.holders.own(service).held
@@ -215,7 +209,7 @@ class PeerClient:
             for update in message.updates:
                 named.add(update.service)
                 self._replication.updates.add(update)
-                self._engine.adopt(update.service, update.record, update.fence, update.cause)
+                self._replication.engine.adopt(update.service, update.record, update.fence, update.cause)
             for service in message.removed:
                 self._drop(service)
             if message.fleet is not None:
@@ -229,12 +223,12 @@ class PeerClient:
 
     def _drop(self, service: str) -> None:
         self._replication.updates.latest.pop(service, None)
-        self._engine.adopt(service, None)
+        self._replication.engine.adopt(service, None)
 
     async def _send(self, call: Any) -> None:
         """Send changes: removed members before reports that exclude them, new members after those that include them."""
         sent, faults = self._reported_fleet(), dict[str, str]()
-        await call.write(messages.FollowerMessage(messages.FollowerHello(self._me), sent))
+        await call.write(messages.FollowerMessage(messages.FollowerHello(self._members.context.me), sent))
         self._pending.wakeup.set()
         while True:
             await self._pending.wakeup.wait()

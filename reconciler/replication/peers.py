@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import grpc
-
-from reconciler.ports.holders import Holders, Report
-from reconciler.ports.router import Router
 from reconciler.replication.fleet import ReplicaContext
-from reconciler.replication.follower import ALONE_AFTER_SECONDS, Credentials, PeerClient
+from reconciler.replication.follower import Credentials, PeerClient
 from reconciler.replication.leader import PeerServer
-from reconciler.replication.replication import ReplicaEngine, Replication
+from reconciler.replication.replication import Replication
 
 FORGET_EVERY_SECONDS = 1.0
 """Interval between two checks for members that are gone for good; until then they keep all services awake."""
@@ -22,35 +18,13 @@ class Peers:
     """Replication with its streams. It starts without a leader."""
 
     def __init__(
-        self,
-        context: ReplicaContext,
-        engine: ReplicaEngine,
-        lost: Callable[[], None],
-        credentials: Credentials | None,
-        authority: str | None,
-        alone_after_seconds: float | None = None,
+        self, context: ReplicaContext, lost: Callable[[], None], credentials: Credentials | None, authority: str | None
     ) -> None:
-        """Continue alone after `alone_after_seconds` without a leader; by default as long as is safe with a Lease of
-        `settle_seconds`."""
-        self._context, self._engine = context, engine
+        """Attach the engine to `replication` before anything else."""
         self.replication = Replication(context)
         self.members = self.replication.members
-        self._server = PeerServer(self.replication)
-        wait = (
-            max(ALONE_AFTER_SECONDS, 2 * context.settle_seconds) if alone_after_seconds is None else alone_after_seconds
-        )
-        self._client = PeerClient(context.me, self.replication, engine, lost, credentials, authority, wait)
-
-    def attach(self, router: Router, holders: Holders, held: Report | None = None) -> None:
-        """Set this replica's own router and holders, before anything else.
-
-        `held` receives the held connections for the engine, if they do not go to the engine directly.
-        """
-        self.replication.attach(self._engine, router, holders, held)
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler for the gRPC server."""
-        return self._server.handler()
+        self.server = PeerServer(self.replication)
+        self._client = PeerClient(self.replication, lost, credentials, authority)
 
     @property
     def synced(self) -> bool:
@@ -65,13 +39,13 @@ class Peers:
         """Lead since that time, in `ticks`. The backend should have reported all services."""
         self._client.lead()
         self.replication.lead(since)
-        self._engine.lead(self._context.clock.now())
+        self.replication.engine.lead(self.members.context.clock.now())
 
     def follow(self, address: str | None) -> None:
         """Follow the leader at this `ip:port`; None: it is not known. Needs a running loop."""
         self.replication.follow()
-        self._server.end()
-        self._engine.follow()
+        self.server.end()
+        self.replication.engine.follow()
         self._client.follow(address)
 
     async def run(self) -> None:
@@ -83,5 +57,5 @@ class Peers:
     async def close(self) -> None:
         """End all streams. Await it before the gRPC server stops."""
         self.replication.follow()
-        self._server.end()
+        self.server.end()
         await self._client.close()

@@ -89,7 +89,7 @@ class Replication:
         self, engine: ReplicaEngine, own_router: Router, own_holders: Holders, held: HeldReport | None = None
     ) -> None:
         """Set the engine, this replica's own adapters, and what receives statuses for the engine. Call it first."""
-        self._engine = engine
+        self.engine = engine
         self.router.attach(engine.routed, own_router)
         self.holders.attach(held or engine.held, own_holders)
 
@@ -138,7 +138,7 @@ class Replication:
 
     def report(self, service: str) -> Report | None:
         """Return the report on the last update of a service, or None if there is none."""
-        update, progress = self.updates.latest.get(service), self._engine.record_progress(service)
+        update, progress = self.updates.latest.get(service), self.engine.record_progress(service)
         if update is None or progress is None:
             return None
         held = self.holders.own(service)

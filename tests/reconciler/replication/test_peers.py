@@ -101,9 +101,10 @@ class Replica:
             proxies=MemberList((), shared.ended),
             forget_seconds=300.0,
             return_seconds=0.0,
+            alone_after_seconds=alone_after_seconds,
         )
         client, authority = (tls.client, tls.name) if tls else (None, None)
-        self.peers = Peers(terms, self.engine, self._lost, client, authority, alone_after_seconds)
+        self.peers = Peers(terms, self._lost, client, authority)
         replication = self.peers.replication
         self.router = XdsRouter(
             replication.router.routed,
@@ -116,7 +117,7 @@ class Replica:
         self.holders = HolderStreams(
             self.peers.replication.holders.held, time.time, forget_seconds=0, joined=self._joined
         )
-        self.peers.attach(self.router, self.holders)
+        replication.attach(self.engine, self.router, self.holders)
 
     def _lost(self) -> None:
         self.lost += 1
@@ -134,7 +135,7 @@ class Replica:
         self.router.configure("127.0.0.1:10000", None, self.specs)
         self.engine.configure(self.specs)
         self.server = grpc.aio.server(options=GRPC_OPTIONS, interceptors=self._interceptors)
-        handlers = (self.router.server.handler(), self.holders.handler(), self.peers.handler())
+        handlers = (self.router.server.handler(), self.holders.handler(), self.peers.server.handler())
         self.server.add_generic_rpc_handlers(handlers)
         if self._tls:
             self.server.add_secure_port(self.address, self._tls.server)
