@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from reconciler.core.access import StreamKind
 from reconciler.core.address import Address, split_address
 from reconciler.core.spec import Spec
+from reconciler.ports.clock import FORGET_SECONDS
 from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.router import Report, RouteState
 from xds import ir
@@ -29,10 +30,6 @@ A connection that never begins a TLS handshake takes 60 kB for 10 s: at most 600
 def grpc_options(open_files: int) -> tuple[tuple[str, int], ...]:
     """Return options of a gRPC server, which uses at most half of the process's open files: wakes need the rest."""
     return (*GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", min(MAX_CONNECTIONS, open_files // 2)))
-
-
-FORGET_SECONDS = 300.0
-"""Time after which a disconnected Envoy no longer counts."""
 
 
 DEFAULT_PROXY = ProxySettings()

@@ -1,4 +1,4 @@
-"""The clocks of a process, which tests replace, and the port for deadlines."""
+"""The clocks of a process, which tests replace, the port for deadlines, and a time that adapters share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reconciler.plan import Deadline
+
+FORGET_SECONDS = 300.0
+"""Time after which a disconnected Envoy or holder no longer counts: nothing waits for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.core.reasons import Reason, Unknown
-from reconciler.ports.clock import Clock
+from reconciler.ports.clock import FORGET_SECONDS, Clock
 from reconciler.ports.replicas import Connected
 from reconciler.replication.messages import Fleet, Report
 
-FORGET_SECONDS = 300.0
-"""Time after which a disconnected Envoy or holder is no longer missing."""
 RETURN_SECONDS = 45.0
 """Time that a leader without knowledge of any Envoy waits for Envoys; Envoy reconnects within 30 s."""
 

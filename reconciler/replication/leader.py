@@ -21,11 +21,7 @@ UPDATES_PER_MESSAGE = 500
 """Bounds a message, and the time that a follower's event loop spends on one."""
 
 
-def _claimed(first: messages.FollowerMessage) -> str:
-    return first.hello.replica if first.hello else ""
-
-
-CLAIMS = {messages.METHOD: (StreamKind.PEER, _claimed)}
+CLAIMS = {messages.METHOD: (StreamKind.PEER, lambda first: first.hello.replica if first.hello else "")}
 """By method, the kind of stream, and how to read the replica's address from its first message."""
 
 

@@ -17,23 +17,18 @@ import structlog
 from reconciler.core.access import StreamKind
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
+from reconciler.ports.clock import FORGET_SECONDS
 from reconciler.ports.holders import HoldOrder, HoldStatus, Report, added, wait_order
 from tproxy import wire
 
 log = structlog.get_logger(__name__)
 
-FORGET_SECONDS = 300.0
-"""Time after which a disconnected holder no longer counts."""
 CLOCK_SKEW_SECONDS = 300.0
 """Tolerated lead of a holder's clock; times beyond it are ignored."""
 HOLD = wire.Hold()
 
 
-def _claimed(first: wire.HolderReport) -> str:
-    return first.hello.holder if first.hello else ""
-
-
-CLAIMS = {wire.METHOD: (StreamKind.HOLDER, _claimed)}
+CLAIMS = {wire.METHOD: (StreamKind.HOLDER, lambda first: first.hello.holder if first.hello else "")}
 """By method, the kind of stream, and how to read the holder's id from its first message."""
 
 
