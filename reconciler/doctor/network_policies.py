@@ -16,9 +16,8 @@ from reconciler.core.reasons import Problem
 from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.conflicts import read_targets
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
-from reconciler.kubernetes.config.resolve import service_of, target_of
+from reconciler.kubernetes.config.resolve import select_port, service_of, target_of
 from reconciler.kubernetes.config.service_config import Readiness
-from reconciler.kubernetes.config.service_ports import select_port
 from reconciler.kubernetes.types.builtin import Pod, Probe, Service
 from reconciler.kubernetes.types.network_policy import ClientPod, NetworkPolicy, ServerPod, admits, restricting
 from reconciler.kubernetes.types.objects import ObjectMeta, Struct, decoder, path

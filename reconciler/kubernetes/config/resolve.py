@@ -6,15 +6,16 @@ validated again, because the schema may be older than this module. `conflicts.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Protocol, Spec, WakeBy
-from reconciler.core.text import parse_duration
+from reconciler.core.text import closest_match, join_words, parse_duration
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, WAKE_BY, Notation
-from reconciler.kubernetes.config import busy, ignore_rules, service_ports
+from reconciler.kubernetes.config import busy, ignore_rules
 from reconciler.kubernetes.config.capture import Capture, CaptureMode, capture_of
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
@@ -30,6 +31,7 @@ DURATIONS = {"idleAfter": "5m", "wakeTimeout": "2m", "holdTimeout": "60s", "drai
 _PROTOCOLS, _IDLE_BYS, _WAKE_BYS = frozenset(Protocol), frozenset(IdleBy), frozenset(WakeBy)
 MAX_NAME_LENGTH = 253
 """Characters of `namespace/name`; Envoy rejects all of its configuration for a longer name."""
+PREFERRED_PORTS = ("http", "https", "http2", "tcp")
 SPEC = Notation(place=lambda path: f"spec.{path}", key=lambda path: path)
 """The names of fields in a ScaledService."""
 
@@ -137,13 +139,63 @@ def _port(item: ScaledService, service: Service | None, names: Notation) -> Serv
     if not service.pod_selector:
         what = f"Service {name} has no selector, so its pods are not known"
         return Problem(Reason.SERVICE_UNUSABLE, place, what, "add a selector, or use a Service that has one")
-    return service_ports.select_port(service, item.spec.port, names.place("port"))
+    return select_port(service, item.spec.port, names.place("port"))
+
+
+def select_port(service: Service, wanted: int | str | None, place: str) -> ServicePort | Problem:
+    """Return the port with the wanted name or number, or the default; `place` is the field of a problem."""
+    name = service.metadata.key
+    ports = [port for port in service.spec.ports if port.protocol == "TCP"]
+    if not ports:
+        others = {port.protocol for port in service.spec.ports}
+        what = f"Service {name} has only {join_words(others, 'and')} ports" if others else f"Service {name} has no port"
+        return Problem(Reason.PORT_NOT_FOUND, place, what, "add the TCP port that its pods listen on")
+    if wanted is not None:
+        return _find_port(name, ports, wanted, place)
+    if len(ports) == 1:
+        return ports[0]
+    by_name = {port.name: port for port in reversed(ports)}
+    for preferred in PREFERRED_PORTS:
+        if preferred in by_name:
+            return by_name[preferred]
+    what = f"Service {name} has {len(ports)} ports, none of them named {join_words(PREFERRED_PORTS)}"
+    return Problem(Reason.PORT_AMBIGUOUS, place, what, f"use {join_words(map(_shown, ports))}")
+
+
+def _find_port(service: str, ports: Sequence[ServicePort], wanted: int | str, place: str) -> ServicePort | Problem:
+    for port in ports:
+        if str(wanted) in (port.name, str(port.port)):
+            return port
+    what = f"Service {service} has no TCP port {wanted}"
+    behind = [port for port in ports if str(wanted) == str(port.target_port)]
+    guess = closest_match(str(wanted), [port.name for port in ports if port.name])
+    if behind:
+        right = f"that is the target port of {_shown(behind[0])}; use {_shown(behind[0])}"
+    elif guess:
+        right = f"did you mean {guess}?"
+    else:
+        right = f"use {join_words(map(_shown, ports))}"
+    return Problem(Reason.PORT_NOT_FOUND, place, what, right)
+
+
+def _shown(port: ServicePort) -> str:
+    return port.name or str(port.port)
 
 
 def _protocol(fields: ScaledServiceSpec, port: ServicePort) -> Protocol:
     if fields.protocol in _PROTOCOLS:
         return Protocol(fields.protocol)
-    return service_ports.protocol_of(port) or (Protocol.TCP if fields.listen is not None else Protocol.HTTP)
+    return _named_protocol(port) or (Protocol.TCP if fields.listen is not None else Protocol.HTTP)
+
+
+def _named_protocol(port: ServicePort) -> Protocol | None:
+    """Return the protocol that `appProtocol`, or else the name, indicates; None if neither does."""
+    name = port.name.lower()
+    first_words = (name, re.sub(r"-[^-]*$", "", name), name.partition("-")[0])
+    for word in (port.app_protocol.lower(), *first_words):
+        if word in PROTOCOL_OF_WORD:
+            return PROTOCOL_OF_WORD[word]
+    return None
 
 
 def _seconds(name: str, given: str | None, names: Notation) -> float | Problem:
@@ -220,8 +272,8 @@ def _protocol_problems(
 
 def _origin(fields: ScaledServiceSpec, port: ServicePort, names: Notation) -> str:
     """Return where a protocol that is not set comes from."""
-    if service_ports.protocol_of(port) is None:
+    if _named_protocol(port) is None:
         return f"because {names.place('listen')} is set" if fields.listen is not None else "the default"
-    if service_ports.protocol_of(ServicePort(app_protocol=port.app_protocol)):
+    if _named_protocol(ServicePort(app_protocol=port.app_protocol)):
         return f"from the Service port's appProtocol {port.app_protocol}"
     return f"from the Service port's name {port.name}"
