@@ -134,7 +134,8 @@ class ProcessSupervisor:
             began = loop.time()
             output = LogFile(child.output)
             try:
-                how = _describe(await self._run(child, output))
+                code = await self._run(child, output)
+                how = f"exit code {code}" if code >= 0 else f"killed by {signal_name(-code)}"
             except OSError as error:
                 how = f"cannot be started: {error}"
             if loop.time() - began > STABLE_AFTER_SECONDS:
@@ -142,7 +143,10 @@ class ProcessSupervisor:
                 self._was_ready.add(child.name)
             last_lines = output.last_lines()
             if starts >= MAX_STARTS and child.name not in self._was_ready:
-                self._fail(child, how, last_lines)
+                wrote = f"; its last output: {last_lines}" if last_lines else ""
+                reason = f"{child.name} ended {MAX_STARTS} times and was never ready: {how}{wrote}; see {child.output}"
+                self.failure = reason
+                self.failed.set()
                 return
             pause = BACKOFF.delay(failures)
             said = {"output": last_lines} if last_lines else {}
@@ -150,28 +154,10 @@ class ProcessSupervisor:
             await asyncio.sleep(pause)
             failures += 1
 
-    def _fail(self, child: ChildProcess, how: str, last_lines: str) -> None:
-        wrote = f"; its last output: {last_lines}" if last_lines else ""
-        self.failure = f"{child.name} ended {MAX_STARTS} times and was never ready: {how}{wrote}; see {child.output}"
-        self.failed.set()
-
     async def _run(self, child: ChildProcess, output: LogFile) -> int:
-        process = await self._start(child, output)
-        if child.raises_open_files:
-            raise_of(process.pid)
-        self._running[child.name] = process
-        self._note()
-        watching = asyncio.create_task(self._watch(child, child.health, process)) if child.health else None
-        try:
-            return await process.wait()
-        finally:
-            if watching:
-                watching.cancel()
-
-    async def _start(self, child: ChildProcess, output: LogFile) -> asyncio.subprocess.Process:
         descriptor = output.open()
         try:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *child.command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=None if child.shares_stdout else descriptor,
@@ -184,6 +170,16 @@ class ProcessSupervisor:
             )
         finally:
             os.close(descriptor)
+        if child.raises_open_files:
+            raise_of(process.pid)
+        self._running[child.name] = process
+        self._note()
+        watching = asyncio.create_task(self._watch(child, child.health, process)) if child.health else None
+        try:
+            return await process.wait()
+        finally:
+            if watching:
+                watching.cancel()
 
     async def _watch(self, child: ChildProcess, at: Path, process: asyncio.subprocess.Process) -> None:
         """Probe the process, and kill it if it hangs."""
@@ -224,7 +220,3 @@ async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _describe(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by {signal_name(-code)}"

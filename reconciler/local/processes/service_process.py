@@ -245,15 +245,15 @@ class ServiceProcess:
             return again
         diagnosis = self.running.diagnosis
         if process and failed:
-            again = not (process.exit_code == 0 and await self._daemonized(process))
+            if process.exit_code == 0:  # a daemon was never reachable, or has left processes behind
+                again = "reachable" in self.running.milestones and not await self._family(process)
             diagnosis = self._crash(process, again)
         self._report(replace(self.running, endpoints=(), diagnosis=diagnosis))
         self._termination = Termination(self.service, self._mark, process, shared.censuses)
-        self._termination.shorten(self._at_most)
         stop_signal, timeout = self.program.stop_signal, self.program.drain_timeout
         if failed and again:
             stop_signal, timeout = SIGTERM, LEFTOVER_SECONDS
-        await self._termination.run(stop_signal, timeout)
+        await self._termination.run(stop_signal, min(timeout, self._at_most))
         self._termination, self._process, self._strays = None, None, False
         self.claims = frozenset()
         shared.succession.ended(self.service)
@@ -262,12 +262,6 @@ class ServiceProcess:
             shared.ports.release(self._note.port)
             self._note = None
         return again
-
-    async def _daemonized(self, process: WatchedProcess) -> bool:
-        """Return whether a program that exited with 0 was never reachable, or has left processes behind."""
-        if "reachable" not in self.running.milestones:
-            return True
-        return bool(await self._family(process))
 
     async def _rest(self, again: bool) -> None:
         """Wait longer after each crash; without `again`, until the program changes or the service sleeps."""

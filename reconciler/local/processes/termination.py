@@ -49,13 +49,11 @@ class Termination:
         self._leader = leader
         self._censuses = censuses
         self._deadline: asyncio.Timeout | None = None
-        self._at_most = float("inf")
         self.killed_at: float | None = None
         """The time at which SIGKILL was sent, by the loop's clock."""
 
     def shorten(self, seconds: float) -> None:
         """Reduce the time until SIGKILL to at most this, from now on."""
-        self._at_most = min(self._at_most, seconds)
         if self._deadline is not None:
             sooner = asyncio.get_running_loop().time() + seconds
             self._deadline.reschedule(min(sooner, self._deadline.when() or sooner))
@@ -64,7 +62,7 @@ class Termination:
         """Send `number` to all, and SIGKILL after `timeout` seconds; return when no process is left."""
         signalled = self._signal_group(number)
         try:
-            async with asyncio.timeout(min(timeout, self._at_most)) as self._deadline:
+            async with asyncio.timeout(timeout) as self._deadline:
                 if self._leader is not None:
                     await self._leader.wait()
                 await self._until_gone(number, skip_group=signalled)
