@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,11 +125,9 @@ class ListenAddresses:
     async def run(self, file: Callable[[], ServicesFile], changed: Callable[[], None]) -> None:
         """Retry busy addresses until cancelled; call `changed` when the addresses have changed."""
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_SECONDS if self._busy else None):
                     await self._wakeup.wait()
-            except TimeoutError:
-                pass
             self._wakeup.clear()
             async with self.lock:
                 await self.probe(file())

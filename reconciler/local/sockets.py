@@ -38,15 +38,12 @@ class ListeningSocket:
 def parsed(text: str) -> str:
     """Return `ip:port` from user input. Raises `ValueError` with the remedy."""
     host, _, port = text.rpartition(":")
-    wrong = f"{text!r} is not ip:port; use for example 127.0.0.1:18080 or [::1]:18080"
-    try:
+    with suppress(ValueError):
         ip = ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        raise ValueError(wrong) from None
-    bracketed = host.startswith("[") and host.endswith("]")
-    if bracketed != (ip.version == 6) or not (port.isdecimal() and 0 < int(port) < 65536):
-        raise ValueError(wrong)
-    return text
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed == (ip.version == 6) and port.isdecimal() and 0 < int(port) < 65536:
+            return text
+    raise ValueError(f"{text!r} is not ip:port; use for example 127.0.0.1:18080 or [::1]:18080")
 
 
 def is_loopback(address: str) -> bool:
