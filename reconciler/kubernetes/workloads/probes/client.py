@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from functools import cached_property
+from functools import cache
 from urllib.parse import quote
 
 import grpc
@@ -40,45 +40,45 @@ _GRPC_OPTIONS = (
 )
 
 
-class ProbeClient:
-    """A client for one event loop."""
+async def run(ip: str, check: Check) -> bool:
+    """Run a check of the pod at `ip`, and return whether it passed."""
+    seconds = min(check.timeout_seconds, MAX_TIMEOUT_SECONDS)
+    try:
+        async with asyncio.timeout(seconds):
+            return await _result(ip, check, seconds)
+    except TimeoutError:
+        return False
 
-    async def run(self, ip: str, check: Check) -> bool:
-        """Run a check of the pod at `ip`, and return whether it passed."""
-        seconds = min(check.timeout_seconds, MAX_TIMEOUT_SECONDS)
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._result(ip, check, seconds)
-        except TimeoutError:
-            return False
 
-    async def _result(self, ip: str, check: Check, seconds: float) -> bool:
-        match check:
-            case HttpCheck():
-                return await self._http(ip, check)
-            case GrpcCheck():
-                return await _grpc(join_address(ip, check.port), check.service, seconds)
-            case TcpCheck():
-                return await accepts(join_address(ip, check.port), seconds) is True
+async def _result(ip: str, check: Check, seconds: float) -> bool:
+    match check:
+        case HttpCheck():
+            return await _http(ip, check)
+        case GrpcCheck():
+            return await _grpc(join_address(ip, check.port), check.service, seconds)
+        case TcpCheck():
+            return await accepts(join_address(ip, check.port), seconds) is True
 
-    async def _http(self, ip: str, check: HttpCheck) -> bool:
-        path = quote(check.path.partition("#")[0], safe=_SAFE_IN_TARGET)
-        target = path if path.startswith("/") else f"/{path}"
-        if not all(_HEADER.fullmatch(f"{name}: {value}") for name, value in check.headers):
-            return False
-        head = request_head(ip, check.port, target, USER_AGENT, check.headers)
-        try:
-            status = await ask(ip, check.port, head, self._unverified if check.tls else None, whole_head=True)
-        except (NoStatus, OSError):
-            return False
-        return 200 <= status < 300
 
-    @cached_property
-    def _unverified(self) -> ssl.SSLContext:
-        """A context that accepts any certificate, as the kubelet does: a pod is known by its address."""
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
+async def _http(ip: str, check: HttpCheck) -> bool:
+    path = quote(check.path.partition("#")[0], safe=_SAFE_IN_TARGET)
+    target = path if path.startswith("/") else f"/{path}"
+    if not all(_HEADER.fullmatch(f"{name}: {value}") for name, value in check.headers):
+        return False
+    head = request_head(ip, check.port, target, USER_AGENT, check.headers)
+    try:
+        status = await ask(ip, check.port, head, _unverified() if check.tls else None, whole_head=True)
+    except (NoStatus, OSError):
+        return False
+    return 200 <= status < 300
+
+
+@cache
+def _unverified() -> ssl.SSLContext:
+    """Return a context that accepts any certificate, as the kubelet does: a pod is known by its address."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def _grpc(address: str, service: str, seconds: float) -> bool:

@@ -17,6 +17,7 @@ from reconciler.core.address import split_address
 from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+from reconciler.kubernetes.workloads.probes import client
 from reconciler.kubernetes.workloads.probes.checks import (
     Check,
     GrpcCheck,
@@ -25,7 +26,6 @@ from reconciler.kubernetes.workloads.probes.checks import (
     PodReadiness,
     pod_checks,
 )
-from reconciler.kubernetes.workloads.probes.client import ProbeClient
 from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, SLOT_SECONDS, CheckSlots
 from reconciler.kubernetes.workloads.probing import accepts
 from reconciler.kubernetes.workloads.target_observer import Spawn
@@ -43,8 +43,7 @@ class EarlyEndpoints:
 
     def __init__(self, changed: Callable[[str], None], spawn: Spawn) -> None:
         """`changed` is called with a service when one of its endpoints may be used, or no longer may be."""
-        self._changed, self._spawn = changed, spawn
-        self._client, self._slots = ProbeClient(), CheckSlots()
+        self._changed, self._spawn, self._slots = changed, spawn, CheckSlots()
 
     def usable(self, workload: Workload, endpoints: Sequence[PodEndpoint]) -> list[str]:
         """Return the addresses that passed, after comparing with the endpoints that may get connections."""
@@ -117,7 +116,7 @@ class EarlyEndpoints:
     async def _run(self, namespace: str, ip: str, check: Check) -> bool:
         is_costly = isinstance(check, GrpcCheck) or (isinstance(check, HttpCheck) and check.tls)
         async with self._slots.slot(namespace, COSTLY_SLOT_SECONDS if is_costly else SLOT_SECONDS):
-            return await self._client.run(ip, check)
+            return await client.run(ip, check)
 
 
 def _record_unready(workload: Workload, endpoints: Sequence[PodEndpoint]) -> None:

@@ -14,20 +14,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from reconciler.kubernetes.workloads.probes import client as client_module
+from reconciler.kubernetes.workloads.probes import client
 from reconciler.kubernetes.workloads.probes.checks import GrpcCheck, HttpCheck, TcpCheck
-from reconciler.kubernetes.workloads.probes.client import ProbeClient
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.servers import serving
 
 HERE = "127.0.0.1"
 GENEROUS_SECONDS = 60.0
-
-
-@pytest.fixture
-def client() -> ProbeClient:
-    return ProbeClient()
 
 
 @asynccontextmanager
@@ -63,12 +57,12 @@ def response(status: str, headers: str = "") -> bytes:
     ("status", "passes"),
     [("200 OK", True), ("201 Created", True), ("404 Not Found", False), ("503 Starting", False), ("500", False)],
 )
-async def test_http_passes_by_status(client: ProbeClient, status: str, passes: bool) -> None:
+async def test_http_passes_by_status(status: str, passes: bool) -> None:
     async with answering(response(status)) as port:
         assert await client.run(HERE, get(port)) is passes
 
 
-async def test_http_request_is_as_written(client: ProbeClient) -> None:
+async def test_http_request_is_as_written() -> None:
     requests: list[bytes] = []
     async with answering(response("200 OK"), requests.append) as port:
         assert await client.run(HERE, get(port, "/ready?full=1"))
@@ -87,12 +81,12 @@ async def test_http_request_is_as_written(client: ProbeClient) -> None:
     assert not [line for line in own if "kube-probe" in line]
 
 
-async def test_http_ipv6_passes(client: ProbeClient) -> None:
+async def test_http_ipv6_passes() -> None:
     async with answering(response("200 OK"), ip="::1") as port:
         assert await client.run("::1", get(port))
 
 
-async def test_http_unverified_tls_passes(client: ProbeClient, tmp_path: Path) -> None:
+async def test_http_unverified_tls_passes(tmp_path: Path) -> None:
     pair = Authority(tmp_path / "authority").sign(tmp_path / "pair", "other.example.com")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair / "tls.crt", pair / "tls.key")
@@ -101,7 +95,7 @@ async def test_http_unverified_tls_passes(client: ProbeClient, tmp_path: Path) -
         assert not await client.run(HERE, get(port))
 
 
-async def test_http_redirect_is_not_followed(client: ProbeClient) -> None:
+async def test_http_redirect_is_not_followed() -> None:
     reached: list[bytes] = []
     async with answering(response("200 OK"), reached.append) as other:
         location = f"Location: http://{HERE}:{other}/\r\n"
@@ -111,7 +105,7 @@ async def test_http_redirect_is_not_followed(client: ProbeClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["@localhost/", "//localhost/", "/%0d%0aHost:%20x", "/a b\r\nX: y", "/\u00e9"])
-async def test_http_path_cannot_change_the_host(client: ProbeClient, path: str) -> None:
+async def test_http_path_cannot_change_the_host(path: str) -> None:
     requests: list[bytes] = []
     async with answering(response("200 OK"), requests.append) as port:
         await client.run(HERE, get(port, path))
@@ -122,12 +116,12 @@ async def test_http_path_cannot_change_the_host(client: ProbeClient, path: str) 
 
 
 @pytest.mark.parametrize("header", [("X", "a\r\nY: b"), ("X", "a\nY: b"), ("X", "\x00"), ("X\r\nY", "b"), ("", "b")])
-async def test_http_invalid_header_does_not_pass(client: ProbeClient, header: tuple[str, str]) -> None:
+async def test_http_invalid_header_does_not_pass(header: tuple[str, str]) -> None:
     async with answering(response("200 OK")) as port:
         assert not await client.run(HERE, get(port, headers=(header,)))
 
 
-async def test_http_answer_without_end_does_not_pass(client: ProbeClient, tmp_path: Path) -> None:
+async def test_http_answer_without_end_does_not_pass(tmp_path: Path) -> None:
     pair = Authority(tmp_path / "authority").sign(tmp_path / "pair", "other.example.com")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair / "tls.crt", pair / "tls.key")
@@ -156,37 +150,37 @@ async def test_http_answer_without_end_does_not_pass(client: ProbeClient, tmp_pa
         b"HTTP/1.1 102 Processing\r\n" + b"X: a\r\n" * 1000 + b"\r\nHTTP/1.1 200 OK\r\n\r\n",
     ],
 )
-async def test_http_answer_is_bounded(client: ProbeClient, answer: bytes) -> None:
+async def test_http_answer_is_bounded(answer: bytes) -> None:
     async with answering(answer) as port:
         assert not await client.run(HERE, get(port))
 
 
-async def test_http_body_is_not_awaited(client: ProbeClient) -> None:
+async def test_http_body_is_not_awaited() -> None:
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n") as port:
         assert await client.run(HERE, get(port))
 
 
-async def test_checks_without_answer_do_not_pass(client: ProbeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_TIMEOUT_SECONDS", 0.2)
+async def test_checks_without_answer_do_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_TIMEOUT_SECONDS", 0.2)
     with socket.create_server((HERE, 0)) as silent:
         port = silent.getsockname()[1]
         assert not await client.run(HERE, get(port, seconds=3600))
         assert not await client.run(HERE, GrpcCheck(port, 3600, ""))
 
 
-async def test_checks_of_closed_port_do_not_pass(client: ProbeClient) -> None:
+async def test_checks_of_closed_port_do_not_pass() -> None:
     port = free_port()
     assert not await client.run(HERE, get(port))
     assert not await client.run(HERE, TcpCheck(port, GENEROUS_SECONDS))
     assert not await client.run(HERE, GrpcCheck(port, GENEROUS_SECONDS, ""))
 
 
-async def test_tcp_listener_passes(client: ProbeClient) -> None:
+async def test_tcp_listener_passes() -> None:
     with socket.create_server((HERE, 0)) as server:
         assert await client.run(HERE, TcpCheck(server.getsockname()[1], GENEROUS_SECONDS))
 
 
-async def test_grpc_passes_by_serving_status(client: ProbeClient) -> None:
+async def test_grpc_passes_by_serving_status() -> None:
     server, servicer = grpc.aio.server(), health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = server.add_insecure_port(f"{HERE}:0")
@@ -202,6 +196,6 @@ async def test_grpc_passes_by_serving_status(client: ProbeClient) -> None:
         await server.stop(None)
 
 
-async def test_grpc_of_another_server_does_not_pass(client: ProbeClient) -> None:
+async def test_grpc_of_another_server_does_not_pass() -> None:
     async with answering(response("200 OK")) as port:
         assert not await client.run(HERE, GrpcCheck(port, 1.0, ""))
