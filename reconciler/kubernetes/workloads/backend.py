@@ -10,12 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
 
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.discovery import Discovery
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
@@ -24,7 +26,7 @@ from reconciler.kubernetes.workloads.probes.early_endpoints import EarlyEndpoint
 from reconciler.kubernetes.workloads.probing import EndpointProber
 from reconciler.kubernetes.workloads.scale import ObservedScale
 from reconciler.kubernetes.workloads.scaler import TargetScaler
-from reconciler.kubernetes.workloads.target_informers import TargetInformers, TargetObject
+from reconciler.kubernetes.workloads.target_informers import ResourceWatch, TargetObject
 from reconciler.kubernetes.workloads.target_observer import TargetObserver
 from reconciler.kubernetes.workloads.target_search import TargetSearch
 from reconciler.kubernetes.workloads.wake_client import WarmConnections
@@ -72,15 +74,21 @@ class KubernetesBackend:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed_services: dict[str, None] = {}
         self._closing, self._diagnoses = False, True
-        within: Sequence[str | None] = namespaces or (None,)
-        self._target_informers = TargetInformers(api, within, self._object_changed, self._watch_changed, self.spawn)
+        self._namespaces: Sequence[str | None] = namespaces or (None,)
+        self._discovery = Discovery(api)
+        self._watches: dict[tuple[str, str], ResourceWatch] = {}
+        """The watches of the targets' kinds, by apiVersion and kind."""
+        self._watching: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._prober = EndpointProber(self._refresh_soon, self.spawn)
         self._target_search = TargetSearch(api, self._refresh_soon, self.spawn)
         self._early_endpoints = EarlyEndpoints(self._refresh_soon, self.spawn)
         self._busy_check = PodBusyCheck(api)
         self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
         self.endpoint_slices = EndpointSlices(
-            api, within, lambda key: self.changed(self._by_service.get(key, ())), lambda: self.changed(self._workloads)
+            api,
+            self._namespaces,
+            lambda key: self.changed(self._by_service.get(key, ())),
+            lambda: self.changed(self._workloads),
         )
         for work in self.endpoint_slices.run():
             self.spawn(work, "endpoint slices")
@@ -111,7 +119,7 @@ class KubernetesBackend:
         for name, workload in self._workloads.items():
             key = workload.config.service_key
             self._by_service[key] = (*self._by_service.get(key, ()), name)
-        self._target_informers.use(frozenset((target.api_version, target.kind) for target in self.targets))
+        self._watch({(target.api_version, target.kind) for target in self.targets})
         for target in {config.target for config in changed}:
             self._examine(self.targets[target])
         for config in changed:
@@ -222,6 +230,17 @@ class KubernetesBackend:
             workload.scaler.close()
             self.targets.pop(workload.scaler.target, None)
 
+    def _watch(self, kinds: set[tuple[str, str]]) -> None:
+        """Watch these kinds, and no others."""
+        for gone in self._watches.keys() - kinds:
+            del self._watches[gone]
+            self._watching.pop(gone).cancel()
+        for named in kinds - self._watches.keys():
+            changed, turned = partial(self._object_changed, named), partial(self._watch_changed, named)
+            watch = ResourceWatch(self.api, self._discovery, named, self._namespaces, changed, turned)
+            self._watches[named] = watch
+            self._watching[named] = self.spawn(watch.run(), f"watch of {named[1]}")
+
     # Observations
 
     def _object_changed(self, named: tuple[str, str], key: str) -> None:
@@ -237,7 +256,7 @@ class KubernetesBackend:
     def _examine(self, scaler: TargetScaler) -> None:
         """Pass the observed state of a target to its scaler."""
         ref = scaler.target
-        watch = self._target_informers.watches[ref.api_version, ref.kind]
+        watch = self._watches[ref.api_version, ref.kind]
         informer = watch.informer(ref.namespace)
         item = informer.items.get(ref.key) if informer else None
         if watch.resource is None or watch.diagnosis:
@@ -338,7 +357,7 @@ class KubernetesBackend:
 
     def _item(self, scaler: TargetScaler) -> TargetObject | None:
         ref = scaler.target
-        informer = self._target_informers.watches[ref.api_version, ref.kind].informer(ref.namespace)
+        informer = self._watches[ref.api_version, ref.kind].informer(ref.namespace)
         return informer.items.get(ref.key) if informer else None
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:

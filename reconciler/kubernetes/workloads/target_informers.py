@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import msgspec
 import structlog
@@ -20,7 +19,6 @@ from reconciler.kubernetes.client.errors import DENIED, NOT_FOUND, ApiError, Unr
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
 from reconciler.kubernetes.types.resource_requests import Template, requests_of
-from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 
 log = structlog.get_logger()
@@ -178,34 +176,3 @@ class ResourceWatch:
     def _set_diagnosis(self, diagnosis: Diagnosis | None, absent: bool = False) -> None:
         self.diagnosis, self.is_absent = diagnosis, absent
         self._turned()
-
-
-class TargetInformers:
-    """The watches of all kinds in use."""
-
-    def __init__(
-        self,
-        api: Api,
-        namespaces: Sequence[str | None],
-        changed: Callable[[tuple[str, str], str], None],
-        turned: Callable[[tuple[str, str]], None],
-        spawn: Spawn,
-    ) -> None:
-        """Create the watches; `changed` and `turned` are those of `ResourceWatch`, with apiVersion and kind first."""
-        self._api, self._namespaces, self._spawn = api, namespaces, spawn
-        self._changed, self._turned = changed, turned
-        self._discovery = Discovery(api)
-        self.watches: dict[tuple[str, str], ResourceWatch] = {}
-        """By apiVersion and kind."""
-        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-
-    def use(self, kinds: frozenset[tuple[str, str]]) -> None:
-        """Set the kinds in use."""
-        for gone in self.watches.keys() - kinds:
-            del self.watches[gone]
-            self._tasks.pop(gone).cancel()
-        for named in kinds - self.watches.keys():
-            changed, turned = partial(self._changed, named), partial(self._turned, named)
-            watch = ResourceWatch(self._api, self._discovery, named, self._namespaces, changed, turned)
-            self.watches[named] = watch
-            self._tasks[named] = self._spawn(watch.run(), f"watch of {named[1]}")
