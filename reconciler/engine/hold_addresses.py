@@ -43,28 +43,24 @@ class AnyIp:
 class Tproxy:
     """Hold addresses by port, which a redirect rule diverts to the holder of the pod."""
 
-    first: int
-    last: int
+    diverted: range
+    """The ports of a proxy pod that the redirect rule diverts to the holder."""
 
     @property
     def size(self) -> int:
         """The number of hold addresses."""
-        return self.last - self.first + 1
-
-    @property
-    def diverted(self) -> range:
-        """The ports of a proxy pod that the redirect rule diverts to the holder."""
-        return range(self.first, self.last + 1)
+        return len(self.diverted)
 
     def address(self, index: int) -> str:
         """Return the hold address of an index; addresses repeat after `size` indexes."""
-        return f"{_LOCAL}:{self.first + index % self.size}"
+        return f"{_LOCAL}:{self.diverted[index % self.size]}"
 
     def index(self, address: str) -> int | None:
         """Return the index of a hold address; None for one that the rule does not divert."""
         host, _, port = address.rpartition(":")
-        number = int(port) if port.isascii() and port.isdecimal() and len(port) <= len(str(self.last)) else 0
-        return number - self.first if host == _LOCAL and self.first <= number <= self.last else None
+        is_number = port.isascii() and port.isdecimal() and len(port) <= len(str(self.diverted[-1]))
+        is_ours = host == _LOCAL and is_number and int(port) in self.diverted
+        return self.diverted.index(int(port)) if is_ours else None
 
 
 HoldRange = AnyIp | Tproxy

@@ -203,8 +203,7 @@ def _hold(mode: str, port: int, ports: str) -> AnyIp | Tproxy:
 
     if mode == "anyip":
         return AnyIp(port)
-    found = _port_range(ports, "--hold-ports", "20000-32767")
-    return Tproxy(found.start, found.stop - 1)
+    return Tproxy(_port_range(ports, "--hold-ports", "20000-32767"))
 
 
 def _port_range(text: str, flag: str, example: str) -> range:

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.engine.hold_addresses import AnyIp, Tproxy
 
-ANYIP, TPROXY = AnyIp(18001), Tproxy(20000, 20003)
+ANYIP, TPROXY = AnyIp(18001), Tproxy(range(20000, 20004))
 
 
 @pytest.mark.parametrize("hold", [ANYIP, TPROXY], ids=["anyip", "tproxy"])
