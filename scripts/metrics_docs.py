@@ -94,12 +94,12 @@ def transitions() -> int:
 def holder_families() -> Iterator[Family]:
     """Yield the metrics that a holder with one service exports."""
     assignment = SimpleNamespace(service="web")
-    names = ("held", "relayed", "released", "gone", "silent_ended", "redialed", "bytes_up", "bytes_down")
+    names = ("held", "released", "gone", "silent_ended", "redialed", "bytes_up", "bytes_down")
     counts = dict.fromkeys(names, 0)
-    queue = SimpleNamespace(assignment=assignment, silent=(), refused=Counter(timeout=1), **counts)
+    queue = SimpleNamespace(assignment=assignment, silent=(), relayed=(), refused=Counter(timeout=1), **counts)
     stand_in: Any = SimpleNamespace(
         refused=Counter(),
-        addresses={"": SimpleNamespace(queue=queue, relayed=())},
+        addresses={"": SimpleNamespace(queue=queue)},
         is_connected=True,
         is_redirected=True,
         keeper=SimpleNamespace(is_connected=True),

@@ -67,12 +67,11 @@ class HolderContext:
 class HoldAddress:
     """One hold address at work."""
 
-    __slots__ = ("_context", "_dialer", "_timeout", "queue", "relayed")
+    __slots__ = ("_context", "_dialer", "_timeout", "queue")
 
     def __init__(self, context: HolderContext, address: str, assignment: Assignment) -> None:
         self._context = context
         self.queue = HoldQueue(address, self._on_held_events, assignment)
-        self.relayed: set[RelayedConnection] = set()
         self._dialer = Dialer(context.limiter, self, self.queue.endpoints)
         self._timeout: Timer | None = None
 
@@ -106,9 +105,12 @@ class HoldAddress:
             self._context.reporter.report(queue, at_once=queue.held == 1 and not queue.endpoints)
             self._dialer.pump()
 
-    def _hold_again(self, held: HeldConnection, fd: int) -> None:
+    def _hold_again(self, held: HeldConnection, relayed: RelayedConnection, fd: int) -> None:
         """Hold a released connection that the endpoint ended without an answer."""
         queue, context = self.queue, self._context
+        queue.relayed.discard(relayed)
+        queue.redialed += 1
+        context.budget.used -= 1
         if not self._dialer.pace.is_losing:
             log.warning(
                 "the endpoint ends connections without an answer; dialing again until it answers",
@@ -221,32 +223,23 @@ class HoldAddress:
             context.budget.used -= 2
             queue.gone += 1
         else:
-            self.relayed.add(relayed)
+            queue.relayed.add(relayed)
             queue.released += not held.was_released
-            queue.relayed += 1
             held.was_released = True
         context.reporter.report(queue)
 
-    def on_first_byte(self, relayed: RelayedConnection) -> None:
+    def on_first_byte(self) -> None:
         """Record the first byte that an endpoint sent after the latest wait."""
         queue = self.queue
         self._dialer.answered()
         if queue.first_byte_at is None or queue.first_byte_at < (queue.held_since or 0):
-            queue.first_byte_at = relayed.first_byte_at
+            queue.first_byte_at = time.time()
             self._context.reporter.report(queue)
-
-    def on_relay_lost(self, relayed: RelayedConnection) -> None:
-        """Count a connection that the endpoint ended without an answer, and that is held again."""
-        self.relayed.discard(relayed)
-        self.queue.relayed -= 1
-        self.queue.redialed += 1
-        self._context.budget.used -= 1
 
     def on_relay_ended(self, relayed: RelayedConnection) -> None:
         """Count a relayed connection that has ended."""
         queue, context = self.queue, self._context
-        self.relayed.discard(relayed)
-        queue.relayed -= 1
+        queue.relayed.discard(relayed)
         queue.bytes_up += relayed.bytes_up
         queue.bytes_down += relayed.bytes_down
         context.budget.used -= 2
@@ -255,7 +248,7 @@ class HoldAddress:
         context.limiter.resume()
 
     def _forget_if_unused(self) -> None:
-        if not (self.queue.is_assigned or self.queue.held or self.queue.silent or self.relayed):
+        if not (self.queue.is_assigned or self.queue.held or self.queue.silent or self.queue.relayed):
             self._context.addresses.pop(self.queue.address, None)
 
     def _reinterpret(self, was_assigned: bool) -> None:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from tproxy.io import tcp
 from tproxy.protocols.http2 import HeldRequests
+from tproxy.relay.relay import RelayedConnection
 from tproxy.wire import HTTP, HTTP2, Assignment, Count, Go, Hold
 
 UNASSIGNED_TIMEOUT_SECONDS = 10.0
@@ -70,7 +71,7 @@ class HoldQueue:
     silent: dict[HeldConnection, None] = field(default_factory=dict)
     """Connections that are not demand yet, oldest first."""
     held: int = 0
-    relayed: int = 0
+    relayed: set[RelayedConnection] = field(default_factory=set)
     released: int = 0
     gone: int = 0
     silent_ended: int = 0
@@ -196,7 +197,7 @@ class HoldQueue:
         return Count(
             address=self.address,
             held=self.held,
-            relayed=self.relayed,
+            relayed=len(self.relayed),
             released=self.released,
             refused=self.refused.total(),
             gone=self.gone,

@@ -47,12 +47,7 @@ class Holder:
     """The hold addresses of one listening socket."""
 
     def __init__(
-        self,
-        loop: Loop,
-        budget: Budget,
-        hello: HolderHello,
-        keeper_path: Path | None = None,
-        keepalive_seconds: int = tcp.KEEPALIVE_SECONDS,
+        self, loop: Loop, budget: Budget, hello: HolderHello, keeper_path: Path | None, keepalive_seconds: int
     ) -> None:
         self.loop = loop
         self.budget = budget

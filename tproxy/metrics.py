@@ -82,14 +82,14 @@ class HolderCollector(Collector):
         for cause, count in list(self._holder.refused.items()):
             refused.add_metric([NO_SERVICE, cause], count)
         held_unassigned = relayed_unassigned = 0
-        for hold_address in list(self._holder.addresses.values()):
-            queue = hold_address.queue
+        for queue in [one.queue for one in list(self._holder.addresses.values())]:
             service = [queue.assignment.service]
             if service == [NO_SERVICE]:
-                held_unassigned, relayed_unassigned = held_unassigned + queue.held, relayed_unassigned + queue.relayed
+                held_unassigned += queue.held
+                relayed_unassigned += len(queue.relayed)
                 continue
             held.add_metric(service, queue.held)
-            relayed.add_metric(service, queue.relayed)
+            relayed.add_metric(service, len(queue.relayed))
             released.add_metric(service, queue.released)
             gone.add_metric(service, queue.gone)
             redialed.add_metric(service, queue.redialed)
@@ -97,7 +97,7 @@ class HolderCollector(Collector):
             silent_ended.add_metric(service, queue.silent_ended)
             for cause, count in list(queue.refused.items()):
                 refused.add_metric([*service, cause], count)
-            current = list(hold_address.relayed)
+            current = list(queue.relayed)
             moved.add_metric([*service, "up"], queue.bytes_up + sum(one.bytes_up for one in current))
             moved.add_metric([*service, "down"], queue.bytes_down + sum(one.bytes_down for one in current))
         held.add_metric([NO_SERVICE], held_unassigned)

@@ -163,20 +163,15 @@ class HolderProcess:
             self._metrics.close()
 
     def _redirect(self, stack: ExitStack) -> None:
+        holder, settings = self._holder, self._settings
         redirected = self._install_rules()
         if redirected is not None:
-            self._holder.set_redirected(redirected)
+            holder.set_redirected(redirected)
         stack.callback(self._remove_rules)
-        settings = self._settings
-        self_check = SelfCheck(
-            self._loop,
-            settings.ports,
-            settings.rules_check_seconds,
-            self._holder.assignments,
-            self._holder.set_redirected,
+        holder.self_check = SelfCheck(
+            self._loop, settings.ports, settings.rules_check_seconds, holder.assignments, holder.set_redirected
         )
-        self._holder.self_check = self_check
-        stack.callback(self_check.stop)
+        stack.callback(holder.self_check.stop)
 
     def _install_rules(self) -> bool | None:
         """Install or find the rules; return whether there are any, or None without a tool to find them with."""

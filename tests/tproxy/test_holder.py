@@ -18,6 +18,7 @@ from tproxy.hold_queue import HoldQueue
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
+from tproxy.io.tcp import KEEPALIVE_SECONDS
 from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, HolderReport, Verdict
 
 RUN_SECONDS = 0.003
@@ -44,7 +45,7 @@ class Holding(RuleBasedStateMachine):
         self.pod.setblocking(False)
         self.refusing = socket.socket()
         self.refusing.bind(("127.0.0.1", 0))  # and never listens: a dial to it is refused
-        self.holder = Holder(self.loop, Budget(1_000), HolderHello("h", "anyip"))
+        self.holder = Holder(self.loop, Budget(1_000), HolderHello("h", "anyip"), None, KEEPALIVE_SECONDS)
         self.unused = self.holder.budget.used
         self.clients: list[socket.socket] = []
         self.dialled: list[socket.socket] = []

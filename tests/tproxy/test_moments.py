@@ -25,6 +25,7 @@ from tproxy.io import refuser
 from tproxy.io.descriptors import Budget
 from tproxy.io.listener import Listener
 from tproxy.io.loop import Loop
+from tproxy.io.tcp import KEEPALIVE_SECONDS
 from tproxy.protocols import http2
 from tproxy.wire import Assignment, AssignmentUpdate, Hold, HolderHello, Verdict
 
@@ -36,7 +37,7 @@ class Inside:
 
     def __init__(self) -> None:
         self.loop = Loop(fail)
-        self.holder = Holder(self.loop, Budget(1_000), HolderHello("h", "anyip"))
+        self.holder = Holder(self.loop, Budget(1_000), HolderHello("h", "anyip"), None, KEEPALIVE_SECONDS)
         self.listening = socket.create_server(("0.0.0.0", 0))
         self._opened = [self.listening]
 

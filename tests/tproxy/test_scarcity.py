@@ -15,6 +15,7 @@ from tproxy.dial.dialer import Dialer, DialLimiter
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
+from tproxy.io.tcp import KEEPALIVE_SECONDS
 from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, HolderReport, Verdict
 
 
@@ -71,7 +72,7 @@ class Silent:
 
 def holder(loop: Loop, server: socket.socket, protocol: str, verdict: Verdict) -> Holder:
     """Return a holder for connections to the server's own address."""
-    holder = Holder(loop, Budget(1_000), HolderHello("h", "anyip"))
+    holder = Holder(loop, Budget(1_000), HolderHello("h", "anyip"), None, KEEPALIVE_SECONDS)
     assignment = Assignment(name_of(server), "web", protocol, verdict, 10, 600.0)
     link: Link = Silent()
     holder.received(link, AssignmentUpdate(1, (assignment,), full=True))
@@ -126,7 +127,7 @@ class Waiting:
 def test_dialer_without_descriptors_resumes_when_some_are_free(loop: ScarceLoop, server: socket.socket) -> None:
     budget, waiting = Budget(1_000), Waiting()
     budget.used = budget.limit
-    dialer = Dialer(DialLimiter(loop, budget), waiting, (name_of(server),))
+    dialer = Dialer(DialLimiter(loop, budget, KEEPALIVE_SECONDS), waiting, (name_of(server),))
     dialer.pump()
     assert not waiting.got
     budget.used -= 10  # as when those that wait for another service give up

@@ -47,7 +47,7 @@ class KeeperClient:
         self._failures = 0
         """Attempts to connect that failed in a row."""
         self._out: deque[tuple[bytes, list[HeldConnection]]] = deque()
-        self._is_scheduled = self._is_writing = self._is_closed = self._is_pinged = False
+        self._is_writing = self._is_closed = self._is_pinged = False
 
     @property
     def is_connected(self) -> bool | None:
@@ -78,14 +78,14 @@ class KeeperClient:
     def keep(self, held: HeldConnection) -> None:
         """Send a connection to the keeper, after the current round of the loop."""
         if self._path is not None:
-            self._added.append(held)
             self._schedule()
+            self._added.append(held)
 
     def drop(self, fd: int) -> None:
         """Remove a connection from the keeper. Must precede reading from it and closing it."""
         if self._link is not None:
-            self._removed.append(os.fstat(fd).st_ino)
             self._schedule()
+            self._removed.append(os.fstat(fd).st_ino)
 
     def close(self) -> None:
         """Close the link. The keeper keeps what is held, for the next holder."""
@@ -101,12 +101,10 @@ class KeeperClient:
         return False
 
     def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
+        if not (self._added or self._removed):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._is_scheduled = False
         added, self._added = [held for held in self._added if held.fd >= 0], []
         removed, self._removed = self._removed, []
         if self._link is None:

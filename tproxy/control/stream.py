@@ -93,12 +93,7 @@ class ReconcilerStream:
     """Keeps a stream open to `target`, `host:port`, until it is closed."""
 
     def __init__(
-        self,
-        target: str,
-        loop: Loop,
-        receiver: Receiver,
-        keepalive_seconds: float = KEEPALIVE_SECONDS,
-        tls: TlsFiles | None = None,
+        self, target: str, loop: Loop, receiver: Receiver, keepalive_seconds: float, tls: TlsFiles | None
     ) -> None:
         self._target, self._tls = target, tls
         self._options: Options = [

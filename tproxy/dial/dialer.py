@@ -27,7 +27,7 @@ DESCRIPTOR_POLL_SECONDS = 0.05
 class DialLimiter:
     """The limits that all dialers of a holder share: descriptors, and the number of services that are retried."""
 
-    def __init__(self, loop: Loop, budget: Budget, keepalive_seconds: int = tcp.KEEPALIVE_SECONDS) -> None:
+    def __init__(self, loop: Loop, budget: Budget, keepalive_seconds: int) -> None:
         self.loop = loop
         self.keepalive_seconds = keepalive_seconds
         self.budget = budget

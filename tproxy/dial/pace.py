@@ -86,7 +86,6 @@ class DialPace:
         """
         if self._failing_since is None:
             self._failing_since = now
-            self._refused_in_a_row = 0
         self._refused_in_a_row += 1
         if self._refused_in_a_row % max(1, endpoints):
             return 0.0

@@ -29,15 +29,10 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 def frames(data: bytes, at: int) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield kind, flags, stream, and payload begin and end of each frame from `at`; the last may be incomplete."""
     while (begin := at + FRAME_HEADER) <= len(data):
-        length, kind, flags, stream = frame_head(data, at)
+        length, kind, flags = int.from_bytes(data[at : at + 3]), data[at + 3], data[at + 4]
+        stream = int.from_bytes(data[at + 5 : begin]) & 0x7FFF_FFFF
         at = begin + length
         yield kind, flags, stream, begin, at
-
-
-def frame_head(data: bytes, at: int = 0) -> tuple[int, int, int, int]:
-    """Return the payload length, kind, flags and stream of the frame that begins at `at`."""
-    length, stream = int.from_bytes(data[at : at + 3]), int.from_bytes(data[at + 5 : at + FRAME_HEADER])
-    return length, data[at + 3], data[at + 4], stream & 0x7FFF_FFFF
 
 
 def header_fragment(flags: int, payload: bytes) -> bytes:

@@ -70,16 +70,16 @@ class RefusalResponse:
         return self._goaway() if self._is_http2 and not self.done else b""
 
     def _on_frames(self) -> bytes:
-        out = bytearray()
-        while len(self._buffer) >= http2.FRAME_HEADER:
-            length, kind, flags, stream = http2.frame_head(self._buffer)
-            if length > http2.LARGEST_FRAME:
-                return bytes(out) + self._goaway(http2.FRAME_SIZE_ERROR)
-            end = http2.FRAME_HEADER + length
-            if len(self._buffer) < end:
+        out, at = bytearray(), 0
+        for kind, flags, stream, begin, end in http2.frames(self._buffer, 0):
+            if end - begin > http2.LARGEST_FRAME:
+                out += self._goaway(http2.FRAME_SIZE_ERROR)
                 break
-            payload, self._buffer = self._buffer[http2.FRAME_HEADER : end], self._buffer[end:]
-            out += self._on_frame(kind, flags, stream, payload)
+            if end > len(self._buffer):
+                break
+            out += self._on_frame(kind, flags, stream, self._buffer[begin:end])
+            at = end
+        self._buffer = self._buffer[at:]
         return bytes(out)
 
     def _goaway(self, code: int = 0) -> bytes:

@@ -48,7 +48,7 @@ class SelfCheck:
         ports: tuple[int, int],
         seconds: float,
         assigned: Container[str],
-        on_result: Callable[[bool], object],
+        on_result: Callable[[bool], None],
     ) -> None:
         self._loop, self._ports, self._seconds = loop, ports, seconds
         self._assigned, self._on_result = assigned, on_result

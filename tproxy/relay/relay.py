@@ -44,11 +44,8 @@ connect timeout is 5 s in Envoy and 10 s in Istio."""
 class RelayOwner(Protocol):
     """The component that starts relayed connections."""
 
-    def on_first_byte(self, relayed: RelayedConnection) -> None:
-        """Handle the first byte from the endpoint; `first_byte_at` is set."""
-
-    def on_relay_lost(self, relayed: RelayedConnection) -> None:
-        """Handle a connection that left the relay without an answer, and that did not end."""
+    def on_first_byte(self) -> None:
+        """Handle the first byte from the endpoint of a connection."""
 
     def on_relay_ended(self, relayed: RelayedConnection) -> None:
         """Handle the end of a connection, exactly once, after its sockets were closed."""
@@ -73,8 +70,8 @@ class Attempt:
     """First bytes of the client, which the endpoint does not receive."""
     deadline: float
     """Monotonic time after which nothing is repeated."""
-    on_lost: Callable[[int], object]
-    """Receives the client's descriptor, to hold the connection again."""
+    on_lost: Callable[[RelayedConnection, int], object]
+    """Receives a connection that left the relay without an answer, and its client's descriptor, to hold it again."""
     sent: int = 0
     """Bytes of the client that the kernel has accepted for the endpoint."""
     _owner: RelayedConnection | None = None
@@ -149,7 +146,7 @@ class Attempt:
             seconds=now - self._since,
         ):
             self._owner = None
-            self.on_lost(owner.on_attempt_lost())
+            self.on_lost(owner, owner.on_attempt_lost())
         else:
             self._complete(self._endpoint_events)
 
@@ -166,13 +163,11 @@ class Attempt:
 class RelayedConnection:
     """One relayed connection. Raises OSError if its sockets cannot be registered."""
 
-    __slots__ = ("_attempt", "_down", "_grace", "_owner", "_relay", "_up", "first_byte_at", "loop", "pipes")
+    __slots__ = ("_attempt", "_down", "_grace", "_owner", "_relay", "_up", "loop", "pipes")
 
     def __init__(
         self, relay: Relay, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None
     ) -> None:
-        self.first_byte_at: float | None = None
-        """The time of the first byte from the endpoint, in seconds since the epoch."""
         self.loop = relay.loop
         self.pipes = relay.pipes
         self._relay = relay
@@ -247,7 +242,6 @@ class RelayedConnection:
         """Close the endpoint's side and return the client's descriptor, which is the caller's."""
         client_fd, endpoint_fd = self._leave()
         os.close(endpoint_fd)
-        self._owner.on_relay_lost(self)
         return client_fd
 
     def _leave(self) -> tuple[int, int]:
@@ -265,10 +259,9 @@ class RelayedConnection:
         return fds
 
     def on_first_byte(self, flow: Flow) -> None:
-        """Record the time of the first byte from the endpoint."""
+        """Report the first byte from the endpoint."""
         if flow is self._down:
-            self.first_byte_at = time.time()
-            self._owner.on_first_byte(self)
+            self._owner.on_first_byte()
 
     def on_source_ended(self, flow: Flow) -> None:
         """Pass on the end of one direction; close after both have ended."""

@@ -56,7 +56,7 @@ class FaultyLoop(Loop):
 
 def test_stream_unexpected_error_reconnects() -> None:
     loop, receiver = FaultyLoop(fail), Receiver()
-    stream = ReconcilerStream("127.0.0.1:9", loop, receiver)
+    stream = ReconcilerStream("127.0.0.1:9", loop, receiver, 10.0, None)
     eventually(lambda: len(receiver.ends) >= 2, "another attempt")
     stream.close()
     loop.close()

@@ -42,8 +42,7 @@ class Rig:
     def __init__(self) -> None:
         self.errors: list[Exception] = []
         self.done: queue.Queue[RelayedConnection] = queue.Queue()
-        self.first_bytes: list[RelayedConnection] = []
-        self.lost: list[RelayedConnection] = []
+        self.first_bytes = 0
         self.loop = Loop(on_error=self.errors.append)
         self.relay = Relay(self.loop)
         self.ends: list[socket.socket] = []
@@ -63,11 +62,8 @@ class Rig:
         self.loop.call_soon_threadsafe(run)
         return future.result(PATIENCE_SECONDS)
 
-    def on_first_byte(self, relayed: RelayedConnection) -> None:
-        self.first_bytes.append(relayed)
-
-    def on_relay_lost(self, relayed: RelayedConnection) -> None:
-        self.lost.append(relayed)
+    def on_first_byte(self) -> None:
+        self.first_bytes += 1
 
     def on_relay_ended(self, relayed: RelayedConnection) -> None:
         self.done.put(relayed)

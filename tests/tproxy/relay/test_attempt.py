@@ -48,7 +48,7 @@ class Trial:
         inner, endpoint = tcp_pair()
         self.rig.ends.append(endpoint)
         inner.setblocking(False)
-        attempt = Attempt(skip, time.monotonic() + seconds, self.returned.append)
+        attempt = Attempt(skip, time.monotonic() + seconds, lambda _, fd: self.returned.append(fd))
         fds = self._fd, inner.detach()
         self.rig.call(lambda: self.rig.relay.start(*fds, self.rig, attempt))
         return endpoint
