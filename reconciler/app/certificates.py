@@ -16,9 +16,9 @@ from reconciler.core.access import PROXY, RECONCILER, Role
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.secrets import OwnSecrets, Secret
 from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming
-from reconciler.server.credentials import Files, Material, NoCertificates, authority, issuing, x509
+from reconciler.server.credentials import authority, issuing, x509
 from reconciler.server.credentials.authority import Authority
-from reconciler.server.credentials.material import LastUsable, check
+from reconciler.server.credentials.material import Files, LastUsable, Material, NoCertificates, check
 from reconciler.server.credentials.x509 import Subject
 
 log = structlog.get_logger()

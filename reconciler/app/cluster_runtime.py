@@ -51,12 +51,14 @@ from reconciler.local.open_files import raise_limit
 from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
-from reconciler.replication import CLAIMS as PEER_CLAIMS
-from reconciler.replication import NoMembers, Peers, ReplicaContext
-from reconciler.server import credentials
+from reconciler.replication.fleet import NoMembers, ReplicaContext
+from reconciler.replication.leader import CLAIMS as PEER_CLAIMS
+from reconciler.replication.peers import Peers
 from reconciler.server.admission import Admission
+from reconciler.server.credentials import material
 from reconciler.server.holders import HolderStreams
-from reconciler.server.http import Http, report_exhaustion
+from reconciler.server.http.connections import report_exhaustion
+from reconciler.server.http.server import Http
 
 log = structlog.get_logger()
 
@@ -155,7 +157,7 @@ class ClusterRuntime:
         settings, found = self._settings, self._certificates
         clock, valid, proxies = Clock(ticks=ticks), self._elector.valid, self._proxies or NoMembers()
         context = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, proxies)
-        secure = (lambda: credentials.channel(found.read())) if found else None
+        secure = (lambda: material.channel(found.read())) if found else None
         peers = Peers(context, self._elector.renew_now, secure, settings.server_name or None)
         shared = peers.replication
         routed, faults, acked = shared.router.routed, shared.faults.found, self._runtime.metrics.acked
@@ -251,8 +253,8 @@ class ClusterRuntime:
             self._grpc.add_insecure_port(self._settings.grpc)
         while self._certificates:
             try:
-                server = credentials.Server(self._certificates.read)
-            except credentials.NoCertificates:
+                server = material.Server(self._certificates.read)
+            except material.NoCertificates:
                 await asyncio.sleep(POLL_SECONDS)
             else:
                 self._grpc.add_secure_port(self._settings.grpc, server.credentials)

@@ -10,7 +10,7 @@ from reconciler.envoy.admin_stats import STATS_PORTS
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.ports.proxy import ProxySettings
-from reconciler.server.credentials import Files
+from reconciler.server.credentials.material import Files
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from reconciler.core.access import Role, envoy
-from reconciler.server.credentials import Files, NoCertificates
-from reconciler.server.credentials.material import check
+from reconciler.server.credentials.material import Files, NoCertificates, check
 from xds.bootstrap.document import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files
 
 

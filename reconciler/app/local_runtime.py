@@ -54,11 +54,12 @@ from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
 from reconciler.server.admission import Admission
 from reconciler.server.holders import HolderStreams
-from reconciler.server.http import Http, report_exhaustion
+from reconciler.server.http.connections import report_exhaustion
+from reconciler.server.http.server import Http
 from reconciler.threads import in_thread
 
 if TYPE_CHECKING:
-    from reconciler.server.credentials import Files
+    from reconciler.server.credentials.material import Files
 
 log = structlog.get_logger()
 
@@ -201,12 +202,12 @@ class LocalRuntime:
             self._further_grpc.add_insecure_port(address)
             await self._further_grpc.start()
             return
-        from reconciler.server import credentials  # slow to import, and rarely needed
+        from reconciler.server.credentials import material  # slow to import, and rarely needed
 
         try:
-            self._further_grpc.add_secure_port(address, credentials.Server(files.read).credentials)
+            self._further_grpc.add_secure_port(address, material.Server(files.read).credentials)
             await self._further_grpc.start()
-        except credentials.NoCertificates as error:  # they were valid when `up` started
+        except material.NoCertificates as error:  # they were valid when `up` started
             log.error(
                 "failed to listen for further Envoys and holders until the next start", grpc=address, error=str(error)
             )

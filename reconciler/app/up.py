@@ -47,7 +47,7 @@ from reconciler.local.state_dir import (
 from xds.bootstrap.document import Join, as_json
 
 if TYPE_CHECKING:
-    from reconciler.server.credentials import Files
+    from reconciler.server.credentials.material import Files
 
 log = structlog.get_logger()
 

@@ -10,7 +10,8 @@ from reconciler.cluster_client.cluster import ClusterClient, ClusterError
 from reconciler.core.access import envoy
 from reconciler.kubernetes.client.secrets import Secret
 from reconciler.kubernetes.types.objects import decoder, path
-from reconciler.server.credentials import Material, authority, issuing
+from reconciler.server.credentials import authority, issuing
+from reconciler.server.credentials.material import Material
 from reconciler.server.credentials.x509 import Subject
 
 _NO_AUTHORITY = (

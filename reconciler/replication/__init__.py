@@ -3,10 +3,3 @@
 `replication` does no I/O, and neither do `fleet` and the `cluster_adapters` of the engine. `messages` are those of the
 peer stream, `leader` and `follower` its two ends; `peers` is all of it.
 """
-
-from reconciler.replication.fleet import NoMembers, ReplicaContext
-from reconciler.replication.leader import CLAIMS
-from reconciler.replication.peers import Peers
-from reconciler.replication.replication import Replication
-
-__all__ = ["CLAIMS", "NoMembers", "Peers", "ReplicaContext", "Replication"]

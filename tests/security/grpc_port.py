@@ -16,12 +16,13 @@ from typing import Any
 
 import grpc
 
-from reconciler import replication
 from reconciler.core.access import PROXY, RECONCILER, Listed
 from reconciler.envoy import xds_router
+from reconciler.replication import leader, messages
 from reconciler.server import holders
 from reconciler.server.admission import Admission, Limits
-from reconciler.server.credentials import Material, Server, channel, x509
+from reconciler.server.credentials import x509
+from reconciler.server.credentials.material import Material, Server, channel
 from tests.reconciler.replication.test_peers import POD, WEB, Everything, Replica, Tls
 from tests.servers import serving
 from tests.xds.oracle import DeltaDiscoveryRequest, core_v3
@@ -32,7 +33,7 @@ NAME = "zenvoy-reconciler.zenvoy-system.svc"
 REPLICA, OTHER_REPLICA = "127.0.0.11", "127.0.0.12"
 PROXY_A, PROXY_B, STRANGER = "127.0.0.21", "127.0.0.22", "127.0.0.66"
 PODS = {PROXY_A: "proxy-a", PROXY_B: "proxy-b"}
-CLAIMS = {**xds_router.CLAIMS, **holders.CLAIMS, **replication.CLAIMS}
+CLAIMS = {**xds_router.CLAIMS, **holders.CLAIMS, **leader.CLAIMS}
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 HOLDER, PEER = wire.METHOD, "/zenvoy.v1.Peer/Stream"
 PATIENCE_SECONDS = 60.0
@@ -192,9 +193,7 @@ def introduces(method: str, name: str, *counts: wire.Count) -> bytes:
         return asks(name, EDS, WEB.name)
     if method == HOLDER:
         return wire.ENCODER.encode(wire.HolderReport(counts=counts, hello=wire.HolderHello(name, "anyip")))
-    return replication.messages.ENCODER.encode(
-        replication.messages.FollowerMessage(replication.messages.FollowerHello(name), replication.messages.Fleet())
-    )
+    return messages.ENCODER.encode(messages.FollowerMessage(messages.FollowerHello(name), messages.Fleet()))
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.core.access import PROXY, RECONCILER
 from reconciler.envoy.xds_router import MAX_CONNECTIONS, grpc_options
-from reconciler.server.credentials import Server, channel
+from reconciler.server.credentials.material import Server, channel
 from tests.security.grpc_port import NAME, Authority
 
 LOCAL, LIMIT = "127.0.0.1", 20

@@ -14,7 +14,7 @@ import yaml
 from reconciler.core.access import PROXY, RECONCILER, StreamKind
 from reconciler.core.record import State
 from reconciler.server.admission import OPEN, UNIDENTIFIED, Limits
-from reconciler.server.credentials import Server, channel
+from reconciler.server.credentials.material import Server, channel
 from tests.reconciler.replication.test_peers import WEB, Everything, Replica, Tls
 from tests.security.grpc_port import (
     ADS,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reconciler.engine.hold_addresses import AnyIp, Tproxy
     from reconciler.kubernetes.config.host_policy import HostPolicy
     from reconciler.ports.proxy import ProxySettings
-    from reconciler.server.credentials import Files
+    from reconciler.server.credentials.material import Files
 
 LEASE_SECONDS_MIN = 1.0
 """The duration of a Lease is a whole number of seconds."""
@@ -235,7 +235,7 @@ def _certificates(
     paths: tuple[Path | None, Path | None, Path | None], authority_secret: str, proxy_secret: str, plaintext: bool
 ) -> Files | SelfIssue | None:
     from reconciler.app.cluster_settings import SelfIssue
-    from reconciler.server.credentials import Files
+    from reconciler.server.credentials.material import Files
 
     if bool(any(paths)) + bool(authority_secret) + plaintext != 1:
         raise typer.BadParameter(

@@ -22,7 +22,7 @@ from reconciler.local.state_dir import StateDir
 if TYPE_CHECKING:
     from reconciler.core.address import Address
     from reconciler.local.services_file import FileProblem, ServicesFile
-    from reconciler.server.credentials import Files
+    from reconciler.server.credentials.material import Files
 
 
 PRIVATE_UMASK = 0o077
@@ -311,7 +311,7 @@ def _certificates(
     if grpc is None:
         raise typer.BadParameter("--tls-cert is the certificate of --grpc; give --grpc too", param_hint="--grpc")
     from reconciler.core.access import Role
-    from reconciler.server.credentials import Files, NoCertificates, check  # slow to import, and rarely used
+    from reconciler.server.credentials.material import Files, NoCertificates, check  # slow to import, and rarely used
 
     files = Files(certificate.absolute(), key.absolute(), authority.absolute())
     try:

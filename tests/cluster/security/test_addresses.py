@@ -17,8 +17,8 @@ import grpc
 import pytest
 
 from reconciler.core.access import PROXY, RECONCILER
-from reconciler.server.credentials import channel, x509
-from reconciler.server.credentials.material import Material
+from reconciler.server.credentials import x509
+from reconciler.server.credentials.material import Material, channel
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.door import Door
 from tests.cluster.replicas.scene import CA_SECRET, PATIENCE_SECONDS, PEERS, PROXIES, Scene, opened

@@ -17,8 +17,9 @@ from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline, Scale
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
-from reconciler.replication import ReplicaContext, Replication
+from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.messages import RecordUpdate
+from reconciler.replication.replication import Replication
 from tests.fakes.member_list import MemberList
 from tests.fakes.simulation.backends import ClusterBackend, MachineBackend
 from tests.fakes.simulation.clients import INSTANT, NAME

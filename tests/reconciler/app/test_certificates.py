@@ -12,7 +12,7 @@ from reconciler.app import certificates
 from reconciler.app.certificates import MountedCertificates
 from reconciler.app.envoy_bootstrap import BootstrapOptions, write
 from reconciler.core.access import PROXY, RECONCILER, envoy
-from reconciler.server.credentials import Files, NoCertificates
+from reconciler.server.credentials.material import Files, NoCertificates
 from tests.certificates import Authority
 
 NAME = "zenvoy-reconciler.zenvoy-system.svc"

@@ -13,7 +13,7 @@ import typer
 from reconciler.cli.commands import local
 from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.local.state_dir import StateDir
-from reconciler.server.http import Http
+from reconciler.server.http.server import Http
 from tests.fakes.operations import FakeOperations
 
 ENOUGH, SHORT = 60.0, 0.2

@@ -25,7 +25,8 @@ from reconciler.envoy.xds_router import XdsRouter
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
-from reconciler.replication import Peers, ReplicaContext
+from reconciler.replication.fleet import ReplicaContext
+from reconciler.replication.peers import Peers
 from reconciler.server.holders import HolderStreams
 from tests.fakes.listener import NoListener
 from tests.fakes.member_list import MemberList

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from reconciler.core.access import RECONCILER
-from reconciler.server.credentials import Files, NoCertificates, Server, channel
+from reconciler.server.credentials.material import Files, NoCertificates, Server, channel
 from tests.certificates import Authority
 from tproxy.control.stream import TlsFiles as HolderTls
 from tproxy.control.stream import open_channel

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.server.http import Http
+from reconciler.server.http.server import Http
 from tests.fakes.operations import FakeOperations
 from tests.ports import free_port
 

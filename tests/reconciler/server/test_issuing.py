@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.access import PROXY, RECONCILER
-from reconciler.server.credentials import Material, x509
+from reconciler.server.credentials import x509
 from reconciler.server.credentials.authority import (
     AUTHORITY,
     CERTIFICATE,
@@ -32,6 +32,7 @@ from reconciler.server.credentials.issuing import (
     dns_names,
     is_due,
 )
+from reconciler.server.credentials.material import Material
 from reconciler.server.credentials.x509 import Subject
 
 NOW = 1_800_000_000.0
