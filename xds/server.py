@@ -79,16 +79,6 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
-class AckedVersion:
-    """One connected Envoy's version of a service's endpoints."""
-
-    version: str
-    """The version that it last acknowledged; empty until then."""
-    at: float | None
-    """When that was (seconds since the epoch) if `version` is the current one; otherwise None."""
-
-
-@dataclass(frozen=True, slots=True)
 class Node:
     """A connected Envoy."""
 
@@ -244,12 +234,13 @@ class XdsServer:
         have = {id_: at for id_, at in times.items() if at is not None}
         return Acked(frozenset(have), frozenset(times.keys() - have.keys()), max(have.values(), default=None))
 
-    def has(self, service: str) -> Mapping[str, AckedVersion]:
-        """Return each connected Envoy's version of a service's endpoints, by node id, for display."""
+    def has(self, service: str) -> Mapping[str, tuple[str, float | None]]:
+        """Return the version of a service's endpoints that each connected Envoy acknowledged last, by node id.
+
+        It is empty until then. The second value is when that was (seconds since the epoch), if it is the current one.
+        """
         held = {id_: session.stream.types[EDS] for id_, session in self._sessions.items()}
-        return {
-            id_: AckedVersion(sub.acked.get(service, ("", 0))[0], sub.acked_at(service)) for id_, sub in held.items()
-        }
+        return {id_: (sub.acked.get(service, ("", 0))[0], sub.acked_at(service)) for id_, sub in held.items()}
 
     def version(self, service: str) -> str:
         """Return the version of a service's current endpoints; empty while it has none."""

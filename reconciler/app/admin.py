@@ -137,8 +137,8 @@ class EngineOperations:
     def _routed(self, name: str) -> dict[str, Any]:
         """Return the acknowledgements of the present route, by Envoy."""
         seen = [
-            {"id": id_, "acked": has.version, "ackedAt": moment(has.at)}
-            for id_, has in sorted(self._router.server.has(name).items())
+            {"id": id_, "acked": version, "ackedAt": moment(at)}
+            for id_, (version, at) in sorted(self._router.server.has(name).items())
         ]
         away = [{"id": id_, "acked": None, "ackedAt": None} for id_ in sorted(self._router.away())]
         return {"version": self._router.server.version(name), "each": seen + away}

@@ -161,7 +161,7 @@ class ClusterRuntime:
         peers = Peers(context, self._elector.renew_now, secure, settings.server_name or None)
         shared = peers.replication
         routed, faults, acked = shared.router.routed, shared.faults.found, self._runtime.metrics.acked
-        self._router = XdsRouter(routed, time.monotonic, _rejected, acked, self._joined, FORGET_AT_ONCE, faults)
+        self._router = XdsRouter(routed, _rejected, acked, self._joined, FORGET_AT_ONCE, faults)
         self._holders = HolderStreams(shared.holders.held, time.time, FORGET_AT_ONCE, self._joined)
         shared.attach(self.engine, self._router, self._holders, self._runtime.held)
         self._peers = peers

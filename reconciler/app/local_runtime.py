@@ -107,7 +107,7 @@ class LocalRuntime:
         self._store = SqliteStore(directory.records)
         self._admission = Admission(STREAM_CLAIMS, reserved=frozenset((NODE,)))
         routed, acked = self.engine.routed, self._runtime.metrics.acked
-        self._router = XdsRouter(routed, time.monotonic, self._rejected, acked, faults=self._found_faults)
+        self._router = XdsRouter(routed, self._rejected, acked, faults=self._found_faults)
         self._holders = HolderStreams(self._held, time.time)
         self._grpc = stream_server(self._router, self._holders, self._admission)
         self._further_grpc = stream_server(self._router, self._holders, self._admission)

@@ -71,25 +71,25 @@ def service(spec: Spec, proxy: ProxySettings = DEFAULT_PROXY) -> ir.Upstream:
 class XdsRouter:
     """The routes of all Envoys.
 
-    `ticks` returns a monotonic time. `rejected` is called for each NACK, with the node id and Envoy's message; `acked`
-    for each acknowledgement; `joined` when an Envoy connects or disconnects, before any route is reported; `faults`
-    when the errors of services change, including rejections by Envoys, by service. With 0 for `forget_seconds`,
-    another replica may serve the Envoy: the caller then decides whether it counts.
+    `rejected` is called for each NACK, with the node id and Envoy's message; `acked` for each acknowledgement; `joined`
+    when an Envoy connects or disconnects, before any route is reported; `faults` when the errors of services change,
+    including rejections by Envoys, by service. With 0 for `forget_seconds`, another replica may serve the Envoy: the
+    caller then decides whether it counts.
     """
 
     def __init__(
         self,
         report: Report,
-        ticks: Callable[[], float],
         rejected: Callable[[str, str], None],
         acked: Callable[[str], None],
         joined: Callable[[], None] = lambda: None,
         forget_seconds: float = FORGET_SECONDS,
         faults: Callable[[Mapping[str, str]], None] = lambda _: None,
     ) -> None:
-        self._report, self._ticks, self._rejected, self._acked = report, ticks, rejected, acked
+        self._report, self._rejected, self._acked = report, rejected, acked
         self._joined, self._forget_seconds = joined, forget_seconds
-        self._gone: dict[str, float] = {}
+        self._gone: dict[str, asyncio.TimerHandle] = {}
+        """By node id of a disconnected Envoy that still counts, the timer that ends this."""
         self._known: dict[str, tuple[Spec, ir.Upstream]] = {}
         self._proxy = DEFAULT_PROXY
         """The settings with which they were translated."""
@@ -162,24 +162,16 @@ class XdsRouter:
                 self._rejected(node.id, node.nack.message)
             return
         if event == "connected":
-            self._gone.pop(node.id, None)
+            if node.id in self._gone:
+                self._gone.pop(node.id).cancel()
         elif self._forget_seconds:
-            self._gone[node.id] = self._ticks()
-            self._forget_later(node.id, self._forget_seconds)
+            loop = asyncio.get_running_loop()
+            self._gone[node.id] = loop.call_later(self._forget_seconds, self._forget, node.id)
         self._report_all()
 
-    def _forget_later(self, node: str, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._forget, node)
-
     def _forget(self, node: str) -> None:
-        """Forget an Envoy if its time is over; if it reconnected and left again meanwhile, wait for the rest of it."""
-        if (at := self._gone.get(node)) is None:
-            return
-        if (left := at + self._forget_seconds - self._ticks()) > 0:
-            self._forget_later(node, left)
-        else:
-            del self._gone[node]
-            self._report_all()
+        del self._gone[node]
+        self._report_all()
 
     def _report_all(self) -> None:
         """Report all routes: the Envoys that must acknowledge have changed."""

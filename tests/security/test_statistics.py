@@ -116,7 +116,7 @@ async def test_statistics_port_not_allowed_is_not_asked() -> None:
 async def test_statistics_other_host_named_own_address_is_asked() -> None:
     """A stream of the discovery service, whose node names statistics at another host."""
     joined = asyncio.Event()
-    router = XdsRouter(lambda _: None, time.monotonic, lambda *_: None, lambda _: None, joined.set)
+    router = XdsRouter(lambda _: None, lambda *_: None, lambda _: None, joined.set)
     plane = grpc.aio.server()
     plane.add_generic_rpc_handlers((router.server.handler(),))
     port = plane.add_insecure_port("127.0.0.1:0")

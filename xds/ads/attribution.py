@@ -219,11 +219,9 @@ class Attribution:
 
     def _conclude_review(self, review: _Inquiry) -> Change:
         self._sole.pop(review.kind, None)
-        if review.answer is not None:
-            return self._end({})
-        self._inquiry = None
-        self._snapshot.selection.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
-        return self._snapshot.end_trial()
+        if review.answer is None:
+            self._snapshot.selection.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
+        return self._end({})
 
     def _begin_next(self) -> Change | None:
         """Start the next inquiry into a resource that no Envoy accepts, or the next review."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -31,7 +30,7 @@ class Reconciler:
 @pytest.fixture
 async def reconciler() -> AsyncIterator[Reconciler]:
     states: list[RouteState] = []
-    router = XdsRouter(states.append, time.monotonic, lambda *_: None, lambda _: None, forget_seconds=SHORT_SECONDS)
+    router = XdsRouter(states.append, lambda *_: None, lambda _: None, forget_seconds=SHORT_SECONDS)
     router.configure("127.0.0.1:10000", None, [WEB])
     router.server.open()
     server = grpc.aio.server(options=GRPC_OPTIONS)

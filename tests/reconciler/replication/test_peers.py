@@ -109,7 +109,6 @@ class Replica:
         replication = self.peers.replication
         self.router = XdsRouter(
             replication.router.routed,
-            time.time,
             lambda *_: None,
             lambda _: None,
             self._joined,
