@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from reconciler.core.reasons import Diagnosis
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import ScalableResource
-from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, Unreachable
+from reconciler.kubernetes.client.errors import DENIED, FORBIDDEN, NOT_FOUND, ApiError, Unreachable
 from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads import wake_client
 from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale
@@ -216,5 +216,18 @@ class TargetObserver:
         return self._answered.is_newer_than(scale)
 
     def _diagnose(self, error: ApiError | Unreachable) -> Diagnosis:
-        resource = self.resource.plural if self.resource else self.target.kind
-        return wake_client.diagnose_scale_error(error, str(self.target), resource, self.target.namespace)
+        """Return why the target cannot be scaled, with a remedy."""
+        target, resource = self.target, self.resource.plural if self.resource else self.target.kind
+        if isinstance(error, Unreachable):
+            return Diagnosis(Reason.API_UNREACHABLE, f"the API server does not answer: {error}")
+        if error.status == NOT_FOUND:
+            return Diagnosis(Reason.TARGET_NOT_FOUND, f"{target} does not exist")
+        # The API server gives a denial by RBAC and one by an admission webhook the same status and reason.
+        if error.status == FORBIDDEN and f'resource "{resource}/scale" in API group' in error.message:
+            remedy = f"add {resource} to the chart's `scaleTargets`"
+            message = f"zenvoy may not scale {target}: no right to {resource}/scale in {target.namespace}; {remedy}"
+            return Diagnosis(Reason.FORBIDDEN, message)
+        if error.status in DENIED:
+            return Diagnosis(Reason.FORBIDDEN, f"{target} cannot be scaled: {error.message}")
+        message = f"{target} cannot be scaled: {error.reason or error.status}: {error.message}"
+        return Diagnosis(Reason.SCALE_FAILED, message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -23,6 +23,7 @@ from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import Object, ObjectList, ObjectMeta, OwnerReference, Struct, decoder, path
 from reconciler.kubernetes.types.scaled_service import PREFIX
+from reconciler.kubernetes.types.selectors import selector_of
 from reconciler.kubernetes.workloads.target_observer import Spawn, Task
 
 log = structlog.get_logger()
@@ -94,17 +95,16 @@ class TargetSearch:
         service = await find_object(self._api, path("v1", "services", namespace), config.service, _SERVICE)
         if service is None or not service.pod_selector:
             return ()
-        selector, found = service.pod_selector.items(), list[str]()
+        selector, found = service.pod_selector, list[str]()
         for kind, plural in KINDS:
             workloads = await self._listed(path(APPS, plural, namespace))
-            selected = [one for one in workloads if selector <= one.spec.template.metadata.labels.items()]
+            selected = [one for one in workloads if selector.items() <= one.spec.template.metadata.labels.items()]
             found += sorted(f"{kind}/{one.metadata.name}" for one in selected)
-        return tuple(found or await self._owners(namespace, selector))
+        return tuple(found or await self._owners(namespace, selector_of(selector)))
 
-    async def _owners(self, namespace: str, selector: Iterable[tuple[str, str]]) -> list[str]:
+    async def _owners(self, namespace: str, selector: str) -> list[str]:
         """Return the owners of the selected pods, as `Kind/name` or `apiVersion/Kind/name`."""
-        query = {"labelSelector": ",".join(f"{key}={value}" for key, value in selector)}
-        pods = _PODS(await self._api.get(path("v1", "pods", namespace), query)).items
+        pods = _PODS(await self._api.get(path("v1", "pods", namespace), {"labelSelector": selector})).items
         found = {owner for pod in pods if (owner := _controller(pod))}
         if any(owner.kind == REPLICA_SET for owner in found):
             sets = await self._listed(path(APPS, "replicasets", namespace))
@@ -127,9 +127,8 @@ def _controller(one: Object | _Workload) -> OwnerReference | None:
 
 
 def _named(owner: OwnerReference) -> str:
-    return (
-        f"{owner.kind}/{owner.name}" if owner.api_version == APPS else f"{owner.api_version}/{owner.kind}/{owner.name}"
-    )
+    name = f"{owner.kind}/{owner.name}"
+    return name if owner.api_version == APPS else f"{owner.api_version}/{name}"
 
 
 def _remedy(config: ServiceConfig, found: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Connections, backoff, and error descriptions for calls that change a scale.
+"""Connections and backoff for calls that change a scale.
 
 A wake waits neither for a rate limit, nor behind other calls, nor for a handshake. It has an `Api` of its own, whose
 connections are used regularly, because the API server closes connections that are idle for 90 s.
@@ -11,9 +11,8 @@ import asyncio
 import structlog
 
 from reconciler.core.backoff import Backoff
-from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import DENIED, FORBIDDEN, NOT_FOUND, ApiError, Unreachable
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
 
 log = structlog.get_logger()
 
@@ -69,20 +68,3 @@ class WarmConnections:
         except Unreachable as error:
             return str(error)
         return None
-
-
-def diagnose_scale_error(error: ApiError | Unreachable, target: str, resource: str, namespace: str) -> Diagnosis:
-    """Return why a target cannot be scaled, with a remedy. `resource` is as in RBAC, such as `deployments`."""
-    if isinstance(error, Unreachable):
-        return Diagnosis(Reason.API_UNREACHABLE, f"the API server does not answer: {error}")
-    if error.status == NOT_FOUND:
-        return Diagnosis(Reason.TARGET_NOT_FOUND, f"{target} does not exist")
-    # The API server gives a denial by RBAC and one by an admission webhook the same status and reason.
-    if error.status == FORBIDDEN and f'resource "{resource}/scale" in API group' in error.message:
-        remedy = f"add {resource} to the chart's `scaleTargets`"
-        message = f"zenvoy may not scale {target}: no right to {resource}/scale in {namespace}; {remedy}"
-        return Diagnosis(Reason.FORBIDDEN, message)
-    if error.status in DENIED:
-        return Diagnosis(Reason.FORBIDDEN, f"{target} cannot be scaled: {error.message}")
-    message = f"{target} cannot be scaled: {error.reason or error.status}: {error.message}"
-    return Diagnosis(Reason.SCALE_FAILED, message)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reconciler.core.reasons import STALL_REASONS, UNKNOWN_REASONS, Diagnosis, Problem, Reason
 from reconciler.kubernetes.client import discovery
-from reconciler.kubernetes.workloads import diagnosis, wake_client
+from reconciler.kubernetes.workloads import diagnosis, target_observer
 
 TROUBLESHOOTING = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 OF_CONDITIONS_ONLY = {"TargetUnavailable", "NotSeenYet"}
@@ -58,6 +58,6 @@ def test_stall_reasons_include_all_of_troubleshooting() -> None:
 
 
 def test_stall_reasons_include_all_of_kubernetes() -> None:
-    source = "".join(Path(str(module.__file__)).read_text() for module in (wake_client, diagnosis, discovery))
+    source = "".join(Path(str(module.__file__)).read_text() for module in (target_observer, diagnosis, discovery))
 
     assert set(re.findall(r'(?<!")"([A-Z][A-Za-z]{5,}): ', source)) <= set(STALL_REASONS)
