@@ -230,16 +230,13 @@ class Api:
             if self._credentials == refused:
                 await self._renew()
                 try:
-                    self._use(_credentials_of(self._configuration))
-                except OSError as error:
+                    credentials = _credentials_of(self._configuration)
+                    if credentials[1:] != self._credentials[1:]:
+                        self._open()
+                    self._credentials = credentials
+                except OSError as error:  # including the errors of TLS
                     log.warning("failed to use the new client certificate", error=str(error))
         return self._credentials != refused
-
-    def _use(self, credentials: Credentials) -> None:
-        """Connections to come have the new client certificate. Raises `OSError`, including the errors of TLS."""
-        if credentials[1:] != self._credentials[1:]:
-            self._open()
-        self._credentials = credentials
 
     async def _headers(self, method: str, path: str, body: Any = None) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict(self._impersonation)
