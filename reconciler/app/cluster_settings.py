@@ -9,7 +9,7 @@ from reconciler.engine.hold_addresses import AnyIp, Tproxy
 from reconciler.envoy.admin_stats import STATS_PORTS
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.kubernetes.config.host_policy import HostPolicy
-from reconciler.ports.proxy import ProxySettings
+from reconciler.ports.router import ProxySettings
 from reconciler.server.credentials.material import Files
 
 

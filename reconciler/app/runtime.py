@@ -33,7 +33,7 @@ from reconciler.metrics import Metrics, Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
-from reconciler.ports.proxy import ProxySettings
+from reconciler.ports.router import ProxySettings
 from reconciler.server.admission import Admission, Claims
 from reconciler.server.holders import CLAIMS as HOLDER_CLAIMS
 from reconciler.server.holders import HolderStreams

@@ -14,8 +14,7 @@ from reconciler.core.access import StreamKind
 from reconciler.core.address import Address, split_address
 from reconciler.core.spec import Spec
 from reconciler.ports.clock import FORGET_SECONDS
-from reconciler.ports.proxy import ProxySettings
-from reconciler.ports.router import Report, RouteState
+from reconciler.ports.router import ProxySettings, Report, RouteState
 from xds import ir
 from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Node, NodeEvent, XdsServer
 from xds.types import LDS

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from reconciler.local.services_file.proxy import proxy_of
-from reconciler.ports.proxy import ProxySettings
+from reconciler.ports.router import ProxySettings
 from tests.deploy.containers import containers, documents, ports_of_proxies, unknown_options
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reconciler.app.cluster_settings import ReplicaSettings, SelfIssue
     from reconciler.engine.hold_addresses import AnyIp, Tproxy
     from reconciler.kubernetes.config.host_policy import HostPolicy
-    from reconciler.ports.proxy import ProxySettings
+    from reconciler.ports.router import ProxySettings
     from reconciler.server.credentials.material import Files
 
 LEASE_SECONDS_MIN = 1.0

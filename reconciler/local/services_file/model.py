@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.core.spec import Spec
 from reconciler.local.processes.program import Program
-from reconciler.ports.proxy import ProxySettings
+from reconciler.ports.router import ProxySettings
 
 MAX_WORDS = 600
 """The longest message, in characters."""

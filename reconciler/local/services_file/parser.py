@@ -22,7 +22,7 @@ from reconciler.local.services_file.model import FileProblem, Problems, Services
 from reconciler.local.services_file.proxy import read_proxy
 from reconciler.local.services_file.service import EXAMPLE, TIMING, Draft, read_service, read_timing
 from reconciler.local.services_file.values import Value, given
-from reconciler.ports.proxy import ProxySettings
+from reconciler.ports.router import ProxySettings
 
 SAMPLE_INTERVAL_SECONDS = 1.0
 SHORTEST_INTERVAL_SECONDS = 0.01

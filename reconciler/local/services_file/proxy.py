@@ -11,7 +11,7 @@ from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import MAX_PORT, MAX_TRUSTED_HOPS
 from reconciler.local.services_file.model import FileProblem, Problems
 from reconciler.local.services_file.values import Value, given
-from reconciler.ports.proxy import (
+from reconciler.ports.router import (
     MAX_HEADERS,
     MAX_HEADERS_KIB,
     MAX_KEEPALIVE_SECONDS,

@@ -10,8 +10,7 @@ import pytest
 
 from reconciler.core.spec import Spec
 from reconciler.envoy.xds_router import XdsRouter, options, service
-from reconciler.ports.proxy import ProxySettings
-from reconciler.ports.router import RouteState
+from reconciler.ports.router import ProxySettings, RouteState
 from tests.reconciler.replication.test_peers import POD, WEB, Envoy, until
 from xds.server import GRPC_OPTIONS
 

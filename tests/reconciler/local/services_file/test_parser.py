@@ -12,7 +12,7 @@ import pytest
 from reconciler.core.spec import IdleBy, Ignore, Protocol, Spec
 from reconciler.local.processes.program import Program
 from reconciler.local.services_file import ServicesFile, read
-from reconciler.ports.proxy import ProxySettings
+from reconciler.ports.router import ProxySettings
 
 FULL = """
 listen: {http: "127.0.0.1:10000", tls: "[::1]:10443"}
