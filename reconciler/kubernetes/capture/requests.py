@@ -17,7 +17,7 @@ from reconciler.kubernetes.types.objects import ObjectList, ObjectMeta, decoder,
 from reconciler.kubernetes.workloads.probing import accepts
 
 DIAL_SECONDS = 2.0
-_SLICES, _SERVICE = decoder(ObjectList[EndpointSlice]), decoder(Service)
+_SLICES = decoder(ObjectList[EndpointSlice])
 
 
 async def read_slices(api: Api, key: str, label: str) -> tuple[EndpointSlice, ...]:
@@ -30,7 +30,7 @@ async def read_slices(api: Api, key: str, label: str) -> tuple[EndpointSlice, ..
 async def read_service(api: Api, key: str) -> Service | None:
     """Return a Service by its key."""
     namespace, _, name = key.partition("/")
-    return await find_object(api, path("v1", "services", namespace), name, _SERVICE)
+    return await find_object(api, Service, path("v1", "services", namespace), name)
 
 
 async def read_pods(api: Api, key: str, companion: bool) -> frozenset[str]:

@@ -78,13 +78,14 @@ async def list_objects(api: Api, where: str, query: Mapping[str, str] | None = N
         parameters["continue"] = page.metadata.continues
 
 
-async def find_object(api: Api, collection: str, name: str, decode: Callable[[msgspec.Raw], _T]) -> _T | None:
+async def find_object(api: Api, kind: type[_T], collection: str, name: str) -> _T | None:
     """Return the object of a collection with this name, for which permission to list them is enough.
 
     Raises `ApiError`, `Unreachable`, and `msgspec.DecodeError`.
     """
     page = _PAGE.decode(await api.get(collection, {"fieldSelector": name_selector("metadata.name", name)}))
-    return next((one for one in map(decode, page.items or ()) if one.metadata.name == name), None)
+    found = [msgspec.json.decode(raw, type=kind) for raw in page.items or ()]
+    return next((one for one in found if one.metadata.name == name), None)
 
 
 class Informer(Generic[_T]):

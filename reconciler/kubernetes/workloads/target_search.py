@@ -50,7 +50,7 @@ class _Workload(Struct, frozen=True):
     spec: _Spec = _Spec()
 
 
-_SERVICE, _WORKLOADS, _PODS = decoder(Service), decoder(ObjectList[_Workload]), decoder(ObjectList[Object])
+_WORKLOADS, _PODS = decoder(ObjectList[_Workload]), decoder(ObjectList[Object])
 
 
 class TargetSearch:
@@ -92,7 +92,7 @@ class TargetSearch:
     async def _selected(self, config: ServiceConfig) -> tuple[str, ...]:
         """Return the workloads whose pods the Service selects, as `Kind/name`."""
         namespace = config.target.namespace
-        service = await find_object(self._api, path("v1", "services", namespace), config.service, _SERVICE)
+        service = await find_object(self._api, Service, path("v1", "services", namespace), config.service)
         if service is None or not service.pod_selector:
             return ()
         selector, found = service.pod_selector, list[str]()

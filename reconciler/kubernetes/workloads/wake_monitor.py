@@ -18,7 +18,7 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.types.builtin import EventObject, Pod, Service
-from reconciler.kubernetes.types.objects import Condition, decoder, path
+from reconciler.kubernetes.types.objects import Condition, path
 from reconciler.kubernetes.types.selectors import selector_of
 from reconciler.kubernetes.workloads import diagnosis
 from reconciler.kubernetes.workloads.diagnosis import Evidence
@@ -32,9 +32,6 @@ log = structlog.get_logger()
 DIAGNOSE_EVERY_SECONDS = 1.0
 """Interval at which a slow wake is diagnosed again, even if nothing but the time has changed."""
 LINGER_SECONDS = 15.0
-
-
-_SERVICE = decoder(Service)
 
 
 class WakeMonitor:
@@ -151,7 +148,7 @@ class WakeMonitor:
         config = workload.config
         try:
             services = path("v1", "services", config.target.namespace)
-            service = await find_object(self._api, services, config.service, _SERVICE)
+            service = await find_object(self._api, Service, services, config.service)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             log.warning("failed to read a Service's selector", service=config.service_key, error=str(error))
         else:

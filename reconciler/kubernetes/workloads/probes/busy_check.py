@@ -20,7 +20,7 @@ from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.types.names import is_subdomain
-from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, CheckSlots
@@ -28,9 +28,6 @@ from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, Ch
 SERVICE_SECONDS = 30.0
 """The longest time of the questions to all pods of a service."""
 NO_POD = check_failed("no ready pod can be asked")
-
-
-_DECODE = decoder(Pod)
 
 
 class PodBusyCheck:
@@ -70,7 +67,7 @@ class PodBusyCheck:
         if not is_subdomain(name):
             return "its EndpointSlice names no pod"
         try:
-            pod = await find_object(self._api, path("v1", "pods", namespace), name, _DECODE)
+            pod = await find_object(self._api, Pod, path("v1", "pods", namespace), name)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             return f"pod {name} cannot be read: {error}"
         if pod is None or pod.metadata.uid != endpoint.pod:
