@@ -51,7 +51,7 @@ from reconciler.local.open_files import raise_limit
 from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
-from reconciler.replication.fleet import NoMembers, ReplicaContext
+from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.leader import CLAIMS as PEER_CLAIMS
 from reconciler.replication.peers import Peers
 from reconciler.server.admission import Admission
@@ -155,8 +155,8 @@ class ClusterRuntime:
     def _replicate(self) -> None:
         """Make the streams of this replica, and the view of all replicas that the engine works with."""
         settings, found = self._settings, self._certificates
-        clock, valid, proxies = Clock(ticks=ticks), self._elector.valid, self._proxies or NoMembers()
-        context = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, proxies)
+        clock, valid = Clock(ticks=ticks), self._elector.valid
+        context = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, self._proxies)
         secure = (lambda: material.channel(found.read())) if found else None
         peers = Peers(context, self._elector.renew_now, secure, settings.server_name or None)
         shared = peers.replication
@@ -185,7 +185,10 @@ class ClusterRuntime:
 
     def _make_sampler(self) -> Sampler:
         settings, members = self._settings, self._peers.members
-        admin, prometheus = sample_source.admin(members.stats, settings.stats_ports), settings.prometheus
+        admin, prometheus = (
+            sample_source.admin(lambda: members.ledger.stats(), settings.stats_ports),
+            settings.prometheus,
+        )
         self._source = sample_source.prometheus(prometheus, members.envoys) if prometheus else admin
         spacing = sample_source.spacing(prometheus)
         return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._runtime.sampled)

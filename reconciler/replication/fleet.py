@@ -32,16 +32,6 @@ class Members(Protocol):
         """Return whether a member that is disconnected has certainly ended."""
 
 
-class NoMembers:
-    """A list without members, of which none is known to have ended."""
-
-    def names(self) -> frozenset[str]:
-        return frozenset()
-
-    def ended(self, name: str) -> bool:
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class ReplicaContext:
     """This replica's identity, environment and time limits."""
@@ -56,8 +46,8 @@ class ReplicaContext:
     """Its monotonic seconds include the time that the machine was suspended."""
     settle_seconds: float
     """Time during which a new leader puts nothing to sleep."""
-    proxies: Members = field(default_factory=NoMembers)
-    """The proxy's pods, which are Envoys and holders of the same name."""
+    proxies: Members | None = None
+    """The proxy's pods, which are Envoys and holders of the same name; None: the end of such a pod is not observed."""
     forget_seconds: float = FORGET_SECONDS
     return_seconds: float = RETURN_SECONDS
     alone_after_seconds: float = 0.0
@@ -73,33 +63,43 @@ class Presence:
 
     def __init__(self, context: ReplicaContext) -> None:
         self._context, self._ticks = context, context.clock.ticks
-        self._at: dict[str, frozenset[str]] = {}
-        self._away: dict[str, float] = {}
+        self._at: dict[str, Mapping[str, str]] = {}
+        """By replica, the addresses of its connected members by name."""
+        self._away: dict[str, tuple[float, str]] = {}
+        """The time at which a member disconnected, and its last address."""
         self.connected: frozenset[str] = frozenset()
 
-    def set_connected(self, replica: str, names: Iterable[str]) -> None:
-        """Record that exactly these members are connected to the replica."""
-        self._at[replica] = frozenset(names)
-        before, self.connected = self.connected, frozenset().union(*self._at.values())
-        self._away.update(dict.fromkeys(before - self.connected, self._ticks()))
+    def set_connected(self, replica: str, members: Mapping[str, str]) -> None:
+        """Record that exactly these members are connected to the replica, with their addresses by name."""
+        left = {name: self.address(name) for name in self._at.get(replica, {}) if name not in members}
+        self._at[replica] = members
+        self.connected = frozenset().union(*self._at.values())
+        self.remember(left)
         for name in self.connected & self._away.keys():
             del self._away[name]
 
-    def remember(self, names: Iterable[str]) -> None:
-        """Record members that an earlier leader knew."""
+    def remember(self, members: Mapping[str, str]) -> None:
+        """Record members that were connected, with their addresses by name, unless they are connected now."""
         now = self._ticks()
-        self._away.update({name: now for name in names if name not in self.connected})
+        self._away |= {name: (now, address) for name, address in members.items() if name not in self.connected}
 
     def forget(self) -> bool:
         """Drop the members that have ended or have been away for too long. Return True if there were any."""
-        now, before = self._ticks(), len(self._away)
-        missed = {name: at for name, at in self._away.items() if now - at < self._context.forget_seconds}
-        self._away = {name: at for name, at in missed.items() if not self._context.proxies.ended(name)}
+        now, before, proxies = self._ticks(), len(self._away), self._context.proxies
+        missed = {name: away for name, away in self._away.items() if now - away[0] < self._context.forget_seconds}
+        self._away = {name: away for name, away in missed.items() if not (proxies and proxies.ended(name))}
         return len(self._away) < before
 
     def where(self) -> dict[str, str]:
         """Return the replica of each connected member."""
-        return {name: replica for replica, names in self._at.items() for name in names}
+        return {name: replica for replica, members in self._at.items() for name in members}
+
+    def address(self, name: str) -> str:
+        """Return a known member's address. This replica's knowledge comes first, so that no other can override it."""
+        if name in self._away:
+            return self._away[name][1]
+        own = self._at.get(self._context.me, {})
+        return next(members[name] for members in (own, *self._at.values()) if name in members)
 
     @property
     def away(self) -> frozenset[str]:
@@ -137,12 +137,8 @@ class FleetLedger:
         self._context = context
         self.followers: dict[str, FollowerState] = {}
         self.envoys, self.holders = Presence(context), Presence(context)
-        self._stats: dict[str, Mapping[str, str]] = {}
-        """By replica, the addresses of the statistics of its connected Envoys."""
-        self._last_stats: dict[str, str] = dict(memory.envoys)
-        """The last known addresses of disconnected Envoys."""
         self.envoys.remember(memory.envoys)
-        self.holders.remember(memory.holders)
+        self.holders.remember(dict.fromkeys(memory.holders, ""))
         remembers = bool(memory.envoys or memory.holders)
         wait = context.settle_seconds if remembers else max(context.settle_seconds, context.return_seconds)
         self._settled_at = since + wait
@@ -150,10 +146,8 @@ class FleetLedger:
     def set_connected(self, replica: str, fleet: Fleet) -> bool:
         """Record the Envoys and holders connected to a replica. Return True if that changes the set of members."""
         before = self._present()
-        self._last_stats |= {node: at for node, at in self._stats.get(replica, {}).items() if node not in fleet.envoys}
-        self._stats[replica] = fleet.envoys
         self.envoys.set_connected(replica, fleet.envoys)
-        self.holders.set_connected(replica, fleet.holders)
+        self.holders.set_connected(replica, dict.fromkeys(fleet.holders, ""))
         return before != self._present()
 
     def _present(self) -> tuple[frozenset[str], ...]:
@@ -161,18 +155,12 @@ class FleetLedger:
 
     def fleet(self) -> Fleet:
         """Return all known members, connected or away."""
-        envoys = {node: self._stats_of(node) for node in sorted(self.envoys.known)}
+        envoys = {node: self.envoys.address(node) for node in sorted(self.envoys.known)}
         return Fleet(envoys, tuple(sorted(self.holders.known)))
 
     def stats(self) -> Mapping[str, str]:
         """Return, by node id, the address of the statistics of each connected Envoy that announces one."""
-        return {node: at for node in self.envoys.connected if (at := self._stats_of(node))}
-
-    def _stats_of(self, node: str) -> str:
-        """Return an Envoy's address. This replica's own knowledge comes first, so that no other can override it."""
-        own = self._stats.get(self._context.me, {})
-        sources = (own, *self._stats.values(), self._last_stats)
-        return next((envoys[node] for envoys in sources if node in envoys), "")
+        return {node: at for node in self.envoys.connected if (at := self.envoys.address(node))}
 
     def connected(self) -> frozenset[str]:
         """Return the connected followers."""
@@ -196,10 +184,7 @@ class FleetLedger:
         gone = [name for name, follower in self.followers.items() if not follower.connected and ended(name)]
         for name in gone:
             del self.followers[name]
-        changed = bool(gone) | self.envoys.forget() | self.holders.forget()
-        if changed:
-            self._last_stats = {node: at for node, at in self._last_stats.items() if node in self.envoys.known}
-        return changed
+        return bool(gone) | self.envoys.forget() | self.holders.forget()
 
 
 class Membership:
@@ -284,10 +269,6 @@ class Membership:
     def away(self) -> frozenset[str]:
         """Return those of them that are not connected to any replica."""
         return self.ledger.envoys.away if self.leads else frozenset()
-
-    def stats(self) -> Mapping[str, str]:
-        """Return, by node id, the address of the statistics of each connected Envoy that announces one."""
-        return self.ledger.stats()
 
     def connected(self) -> Connected:
         """Return the connected Envoys and holders: of all replicas as leader, else of this one."""
