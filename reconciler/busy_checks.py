@@ -17,15 +17,13 @@ from reconciler.ports.usage import Report
 log = structlog.get_logger(__name__)
 
 MAX_CONCURRENT_CHECKS = 256
-Check = Callable[[str], Awaitable[Blocker | None]]
-"""Asks a service, and returns the reason to keep it awake, or None if it is idle."""
 
 
 class BusyCheckRunner:
     """Runs the checks of all services, with bounded concurrency and one at a time for each service."""
 
-    def __init__(self, check: Check, report: Report) -> None:
-        """`check` must be bounded in time."""
+    def __init__(self, check: Callable[[str], Awaitable[Blocker | None]], report: Report) -> None:
+        """`check` asks a service, and returns the reason to keep it awake, or None. It must be bounded in time."""
         self._check, self._report = check, report
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -61,7 +61,10 @@ async def drain(
     if await envoy.stop_listening(NODE):
         await asyncio.sleep(SETTLE_SECONDS)
     while True:
-        blockers = await _blockers(waiting, envoy, others)
+        sample = await envoy.sample()
+        gone = NODE not in sample.envoys and await envoy.is_gone(NODE)
+        expected = others() | (frozenset() if gone else {NODE})
+        blockers = {name: blocker(service, sample, expected) for name, service in waiting.items()}
         elapsed = time.monotonic() - began
         for name, reason in blockers.items():
             if reason and elapsed < waiting[name].spec.drain_timeout:
@@ -78,16 +81,6 @@ async def drain(
         if await is_set(shorten, POLL_SECONDS):
             log.warning("cutting what is in flight", services={name: blockers[name] for name in waiting})
             return
-
-
-async def _blockers(
-    services: Mapping[str, ManagedService], envoy: AdminStats, others: Callable[[], frozenset[str]]
-) -> dict[str, str | None]:
-    """Return what is in flight to each service."""
-    sample = await envoy.sample()
-    gone = NODE not in sample.envoys and await envoy.is_gone(NODE)
-    expected = others() | (frozenset() if gone else {NODE})
-    return {name: blocker(service, sample, expected) for name, service in services.items()}
 
 
 def blocker(service: ManagedService, sample: Sample, expected: frozenset[str]) -> str | None:
