@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.cli import output
@@ -21,28 +20,23 @@ PLUGIN_PREFIX = "kubectl-"
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """The facts that decide in addition to the options."""
-
-    plugin: bool
-    """The program runs as a plugin of kubectl."""
-    state_dir_typed: bool
-    """The state directory comes from the command line, not from the environment."""
-    control: bool
-    """The state directory has a control socket: a `zenvoy up` runs there, or was killed."""
-    directory: bool
-    """The state directory exists."""
-    kubeconfig: bool
-    """There is a kubeconfig or a service account."""
-
-
-def selects_cluster(selection: ContextOptions, environment: Environment, name: str | None = None) -> bool:
+def selects_cluster(
+    selection: ContextOptions,
+    name: str | None,
+    *,
+    plugin: bool,
+    state_dir_typed: bool,
+    directory: bool,
+    kubeconfig: bool,
+) -> bool:
     """Return whether a command addresses a cluster; `name` is that of a service.
+
+    Further facts: the program runs as a plugin of kubectl; the state directory comes from the command line, not from
+    the environment; the state directory exists; and there is a kubeconfig or a service account.
 
     Raises `ValueError` if the options name both a cluster and this machine.
     """
-    if selection.names_cluster and selection.state_dir and environment.state_dir_typed:
+    if selection.names_cluster and selection.state_dir and state_dir_typed:
         raise ValueError(
             "--state-dir selects this machine, and -n, -A, --context and --kubeconfig select a cluster; remove one"
         )
@@ -50,29 +44,25 @@ def selects_cluster(selection: ContextOptions, environment: Environment, name: s
         return selection.names_cluster
     if name and "/" in name:
         return True
-    if environment.plugin or environment.control or environment.directory:
-        return environment.plugin
-    return environment.kubeconfig or bool(selection.controller)
+    if plugin or directory:
+        return plugin
+    return kubeconfig or bool(selection.controller)
 
 
 def addresses_cluster(selection: ContextOptions, name: str | None = None) -> bool:
     """Return whether a command addresses a cluster; exit with an error if the options conflict."""
+    is_typed = selection.state_dir is not None and str(selection.state_dir) != os.environ.get(STATE_DIR_VARIABLE)
     try:
-        return selects_cluster(selection, read_environment(selection), name)
+        return selects_cluster(
+            selection,
+            name,
+            plugin=Path(sys.argv[0]).name.startswith(PLUGIN_PREFIX),
+            state_dir_typed=is_typed,
+            directory=selection.state.path.is_dir(),
+            kubeconfig=kubeconfig_error(selection.kubeconfig) is None,
+        )
     except ValueError as error:
         output.fail(str(error), ExitCode.USAGE)
-
-
-def read_environment(selection: ContextOptions) -> Environment:
-    """Return the facts about this process and its directory."""
-    return Environment(
-        plugin=Path(sys.argv[0]).name.startswith(PLUGIN_PREFIX),
-        state_dir_typed=selection.state_dir is not None
-        and str(selection.state_dir) != os.environ.get(STATE_DIR_VARIABLE),
-        control=selection.state.control.exists(),
-        directory=selection.state.path.is_dir(),
-        kubeconfig=kubeconfig_error(selection.kubeconfig) is None,
-    )
 
 
 def kubeconfigs() -> list[Path]:

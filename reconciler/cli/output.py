@@ -37,9 +37,9 @@ def data(answer: Any, output_format: OutputFormat, of_many: bool = False) -> Non
     typer.echo(text, nl=False)
 
 
-def document(text: str, nl: bool = True) -> None:
+def document(text: str) -> None:
     """Write a document that zenvoy generated, such as a configuration, unchanged."""
-    typer.echo(text, nl=nl)
+    typer.echo(text)
 
 
 def echo(text: str, err: bool = False) -> None:

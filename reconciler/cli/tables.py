@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,16 +19,16 @@ WIDTH_FOR_ALL, WIDTH_FOR_PARTS = 100, 150
 EVENTS = {"IdleElapsed": "sleeps", "WakeTimedOut": "wake times out", "DrainTimedOut": "drain times out"}
 
 
-def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None, width: int = WIDTH_FOR_PARTS) -> Table:
+def table(services: Sequence[Mapping[str, Any]], width: int) -> Table:
     """Return a table of services on one machine, for a terminal of this width."""
-    at = now or datetime.now(UTC)
+    now = datetime.now(UTC)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     shown = [column for column in COLUMNS if width >= WIDTH_FOR_ALL or column not in OPTIONAL_COLUMNS]
     for column in shown:
         folds = column in ("WHY", "NEXT", "LAST WAKE")
         drawn.add_column(column, justify="right" if column in FIGURES else "left", no_wrap=not folds)
     for service in services:
-        cells = dict(zip(COLUMNS, _row(service, at, parts=width >= WIDTH_FOR_PARTS), strict=True))
+        cells = dict(zip(COLUMNS, _row(service, now, parts=width >= WIDTH_FOR_PARTS), strict=True))
         colour = COLOURS.get(service["state"], "white")
         drawn.add_row(*(cell(cells[column], colour if column == "STATE" else "") for column in shown))
     return drawn
@@ -39,27 +39,21 @@ def line(service: Mapping[str, Any]) -> str:
     return f"{service['name']:<20}  {_state(service):<21}  {_why(service)}"
 
 
-def complaints(envoys: Sequence[Mapping[str, Any]], holders: Sequence[object]) -> list[str]:
-    """Return a line for each problem that is not about one service; `envoys` and `holders` are the connected ones."""
-    lines = [
-        f"Envoy {envoy['id']} rejected a configuration at {envoy['lastNack']['at']}: {envoy['lastNack']['message']}"
-        for envoy in envoys
-        if envoy["lastNack"]
-    ]
+def complaints(
+    envoys: Sequence[Mapping[str, Any]], holders: Sequence[object], file: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield a line for each problem that is not about one service; `envoys` and `holders` are the connected ones."""
+    for envoy in envoys:
+        if nack := envoy["lastNack"]:
+            yield f"Envoy {envoy['id']} rejected a configuration at {nack['at']}: {nack['message']}"
     if not envoys:
-        lines.append("no Envoy is connected: clients cannot reach services, and no service sleeps")
+        yield "no Envoy is connected: clients cannot reach services, and no service sleeps"
     if not holders:
-        lines.append("no holder is connected: connections cannot wake services, and no service sleeps")
-    return lines
-
-
-def file_complaints(file: Mapping[str, Any]) -> list[str]:
-    """Return a line if the services file on disk, or a part of it, is not in force."""
-    if not (problems := file.get("problems")):
-        return []
-    effect = "is rejected, and its last valid content stays in force" if file["rejected"] else "is applied in part"
-    more = f" (and {len(problems) - 1} more; see `zenvoy check {file['path']}`)" if len(problems) > 1 else ""
-    return [f"the services file {effect}: {problems[0]}{more}"]
+        yield "no holder is connected: connections cannot wake services, and no service sleeps"
+    if problems := file.get("problems"):
+        effect = "is rejected, and its last valid content stays in force" if file["rejected"] else "is applied in part"
+        more = f" (and {len(problems) - 1} more; see `zenvoy check {file['path']}`)" if len(problems) > 1 else ""
+        yield f"the services file {effect}: {problems[0]}{more}"
 
 
 def _row(service: Mapping[str, Any], now: datetime, parts: bool) -> list[str]:

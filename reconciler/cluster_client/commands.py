@@ -57,12 +57,10 @@ class PendingCommand:
         if (item := self.carried_out) is None:
             return None
         status, name = item.status, item.metadata.key
-        if self.verb is CommandVerb.WAKE:
-            return CommandResult(True, f"{name} is {status.state}: {status.reason}") if status.state in AWAKE else None
-        if status.state == "ScaledToZero":
-            return CommandResult(True, f"{name} is ScaledToZero: {status.reason}")
+        if status.state in (AWAKE if self.verb is CommandVerb.WAKE else ("ScaledToZero",)):
+            return CommandResult(True, f"{name} is {status.state}: {status.reason}")
         moved = status.since != self.before.since
-        if status.state == "Draining" or not (moved or settled):
+        if self.verb is CommandVerb.WAKE or status.state == "Draining" or not (moved or settled):
             return None
         return CommandResult(False, f"{name} stays {status.state}: {status.stalled or status.reason}")
 

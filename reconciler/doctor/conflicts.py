@@ -47,7 +47,7 @@ REPLICAS = "f:replicas"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-class AutoscalerTarget(msgspec.Struct, rename="camel"):
+class ScalerTarget(msgspec.Struct, rename="camel"):
     """The target of an autoscaler."""
 
     name: str
@@ -80,33 +80,20 @@ class ManagedFields(msgspec.Struct, rename="camel"):
     fields: FieldSet = msgspec.field(default_factory=FieldSet, name="fieldsV1")
 
 
-class AutoscalerSpec(msgspec.Struct, rename="camel"):
-    """The target and the minimum of a HorizontalPodAutoscaler."""
+class ScalerSpec(msgspec.Struct, rename="camel"):
+    """The target and the minimum of a HorizontalPodAutoscaler (`min_replicas`), or of a ScaledObject of KEDA."""
 
-    scale_target_ref: AutoscalerTarget
+    scale_target_ref: ScalerTarget
     min_replicas: int = 1
-
-
-class Autoscaler(msgspec.Struct):
-    """A HorizontalPodAutoscaler."""
-
-    metadata: ObjectMeta
-    spec: AutoscalerSpec
-
-
-class ScaledObjectSpec(msgspec.Struct, rename="camel"):
-    """The target and the minimum of a ScaledObject."""
-
-    scale_target_ref: AutoscalerTarget
     min_replica_count: int = 0
     idle_replica_count: int | None = None
 
 
-class ScaledObject(msgspec.Struct):
-    """A ScaledObject of KEDA."""
+class Scaler(msgspec.Struct):
+    """A HorizontalPodAutoscaler, or a ScaledObject of KEDA."""
 
     metadata: ObjectMeta
-    spec: ScaledObjectSpec
+    spec: ScalerSpec
 
 
 class ClaimRetention(msgspec.Struct, rename="camel"):
@@ -128,16 +115,15 @@ class ManagedTarget(msgspec.Struct):
     spec: ManagedSpec = msgspec.field(default_factory=ManagedSpec)
 
 
-_Scaler = TypeVar("_Scaler", Autoscaler, ScaledObject)
 _Part = TypeVar("_Part")
 
 
 async def check_conflicts(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:
     """Find the programs that write the replicas of our targets. Raises `ApiError`."""
     where = path("autoscaling/v2", "horizontalpodautoscalers", cluster.namespace)
-    autoscalers = await cluster.list_objects(where, decoder(Autoscaler))
+    autoscalers = await cluster.list_objects(where, decoder(Scaler))
     where = path("keda.sh/v1alpha1", "scaledobjects", cluster.namespace)
-    scaled_objects = await cluster.list_served(where, decoder(ScaledObject))
+    scaled_objects = await cluster.list_served(where, decoder(Scaler))
     targets, unreadable = await read_targets(cluster, items, ManagedTarget)
     findings = [
         *check_autoscalers(items, autoscalers),
@@ -151,7 +137,7 @@ async def check_conflicts(cluster: ClusterClient, items: list[ScaledService]) ->
     return CheckResult("conflicts", summary, tuple(findings))
 
 
-def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Autoscaler]) -> Iterator[Finding]:
+def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Scaler]) -> Iterator[Finding]:
     """Find autoscalers that act at zero replicas (the default allows this from Kubernetes 1.37 on); note the others."""
     for one, services in _on_targets(items, autoscalers):
         place, minimum = f"HorizontalPodAutoscaler {one.metadata.key}", one.spec.min_replicas
@@ -167,7 +153,7 @@ def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Auto
             yield Finding(FindingCode.AUTOSCALER_RAISES_REPLICAS, place, message, remedy, Severity.NOTE)
 
 
-def check_scaled_objects(items: Iterable[ScaledService], scaled_objects: Iterable[ScaledObject]) -> Iterator[Finding]:
+def check_scaled_objects(items: Iterable[ScaledService], scaled_objects: Iterable[Scaler]) -> Iterator[Finding]:
     """Find the ScaledObjects of KEDA on our targets that are not paused."""
     for one, services in _on_targets(items, scaled_objects):
         meta, minimum, idle = one.metadata, one.spec.min_replica_count, one.spec.idle_replica_count
@@ -253,7 +239,7 @@ def _argo_manager(meta: TargetMeta, entries: Iterable[ManagedFields]) -> str | N
     return managers[0] if managers and "replicas" in last_applied_spec(meta) else None
 
 
-def _on_targets(items: Iterable[ScaledService], scalers: Iterable[_Scaler]) -> Iterator[tuple[_Scaler, str]]:
+def _on_targets(items: Iterable[ScaledService], scalers: Iterable[Scaler]) -> Iterator[tuple[Scaler, str]]:
     """Yield the scalers of our targets, each with the names of the services."""
     ours: dict[tuple[str, str, str, str], list[str]] = {}
     for item in items:

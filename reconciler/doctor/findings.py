@@ -134,12 +134,7 @@ def as_data(results: list[CheckResult]) -> dict[str, Any]:
         "problems": sum(one.problems for one in results),
         "checks": [{"check": one.check, "problems": one.problems, "summary": one.summary} for one in results],
         "findings": [
-            {
-                "check": one.check,
-                **asdict(finding),
-                "code": finding.code.value,
-                "severity": finding.severity.value,
-            }
+            {"check": one.check, **asdict(finding), "code": finding.code.value, "severity": finding.severity.value}
             for one in results
             for finding in one.findings
         ],

@@ -74,7 +74,7 @@ def _missing_fields(place: str, found: dict[str, Any]) -> Iterator[Finding]:
     outdated = FindingCode.DEFINITION_OUTDATED
     wanted = next((one for one in found["spec"]["versions"] if one["name"] == VERSION and one["served"]), None)
     if wanted is None:
-        yield Finding(outdated, place, f"it does not serve {VERSION}, which zenvoy {_own_version()} uses", APPLY)
+        yield Finding(outdated, place, f"it does not serve {VERSION}, which zenvoy {version('zenvoy')} uses", APPLY)
         return
     properties = wanted["schema"]["openAPIV3Schema"].get("properties", {})
     missing = []
@@ -85,7 +85,7 @@ def _missing_fields(place: str, found: dict[str, Any]) -> Iterator[Finding]:
         used = {one.encode_name for one in msgspec.structs.fields(struct)}
         missing += [f"{part}.{name}" for name in sorted(used - known.get("properties", {}).keys())]
     if missing:
-        message = f"it is older than this program (zenvoy {_own_version()}): it lacks {', '.join(missing)}"
+        message = f"it is older than this program (zenvoy {version('zenvoy')}): it lacks {', '.join(missing)}"
         yield Finding(outdated, place, message, APPLY)
 
 
@@ -125,8 +125,8 @@ def _check_pod(system: str, pod: InstalledPod) -> Iterator[Finding]:
         message, remedy = f"it is not ready: {pod.waiting_reason}", f"kubectl describe pod {pod.name} -n {system}"
         yield Finding(FindingCode.CONTROLLER_NOT_READY, place, message, remedy)
     theirs = pod.metadata.get("labels", {}).get(VERSION_LABEL)
-    if theirs and theirs != _own_version():
-        message = f"it runs zenvoy {theirs}, and this program is {_own_version()}"
+    if theirs and theirs != version("zenvoy"):
+        message = f"it runs zenvoy {theirs}, and this program is {version('zenvoy')}"
         remedy = "install this version in both places"
         yield Finding(FindingCode.VERSIONS_DIFFER, place, message, remedy, Severity.NOTE)
 
@@ -207,7 +207,3 @@ def _check_policy(text: str) -> Iterator[Finding]:
         message = f"no rule decides which namespace may claim {join_words(ungoverned, 'or')}: the oldest claim wins"
         remedy = f"if namespaces do not trust one another, add rules ({example})"
         yield Finding(FindingCode.HOST_POLICY_INCOMPLETE, place, message, remedy, Severity.NOTE)
-
-
-def _own_version() -> str:
-    return version("zenvoy")

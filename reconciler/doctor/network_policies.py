@@ -7,7 +7,7 @@ template, or one that you may not read, leaves the labels of the Service's selec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.cluster_client.cluster import ClusterClient
@@ -79,20 +79,19 @@ async def check_network_policies(cluster: ClusterClient, items: list[ScaledServi
 
 def find_unadmitted(
     destinations: Iterable[Destination],
-    policies: Iterable[NetworkPolicy],
-    proxies: Iterable[ClientPod],
-    reconcilers: Iterable[ClientPod],
+    policies: Sequence[NetworkPolicy],
+    proxies: Sequence[ClientPod],
+    reconcilers: Sequence[ClientPod],
 ) -> Iterator[Finding]:
     """Yield a finding for each service that proxies, and each that reconcilers, cannot connect to."""
-    listed, fronts, controllers = [*policies], [*proxies], [*reconcilers]
     for one in destinations:
-        if not (restrict := restricting(listed, one.pods)):
+        if not (restrict := restricting(policies, one.pods)):
             continue
-        if kept := [client for client in fronts if not admits(restrict, client, one.pods, one.port)]:
+        if kept := [client for client in proxies if not admits(restrict, client, one.pods, one.port)]:
             code = FindingCode.POLICY_BLOCKS_PROXIES
             yield _finding(code, one, restrict, kept[0], {one.port}, CLIENTS_REFUSED, Severity.PROBLEM)
         wanted = {one.port, *one.probes, *(() if one.busy is None else (one.busy,))}
-        for client in controllers:
+        for client in reconcilers:
             if closed := {port for port in wanted if not admits(restrict, client, one.pods, port)}:
                 code, is_asked = FindingCode.POLICY_BLOCKS_RECONCILERS, one.busy in closed
                 severity = Severity.PROBLEM if is_asked else Severity.NOTE

@@ -183,7 +183,7 @@ def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[di
         found = [answer]
         envoys = [envoy for envoy in live["envoys"] if not envoy.get("away")]
         holders = [holder for holder in live["holders"] if holder["connected"]]
-    complaints = [*busy, *tables.complaints(envoys, holders), *tables.file_complaints(live.get("file") or {})]
+    complaints = [*busy, *tables.complaints(envoys, holders, live.get("file") or {})]
     if not complaints and live.get("unready"):
         complaints.append(f"not ready: {live['unready']}")
     return found, complaints

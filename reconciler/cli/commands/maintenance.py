@@ -151,7 +151,8 @@ def _write_results(results: list[CheckResult], output_format: options.OutputForm
 
 def _result_lines(results: Sequence[CheckResult]) -> Iterator[str]:
     """Yield a line for each check, then the problems, then the notes, each with its remedy."""
-    yield from output.columns([(_mark(one), one.check, one.summary) for one in results])
+    marks = ["bad" if one.problems else "note" if one.findings else "ok" for one in results]
+    yield from output.columns([(mark, one.check, one.summary) for mark, one in zip(marks, results, strict=True)])
     findings = [finding for one in results for finding in one.findings]
     problems = [finding for finding in findings if finding.severity is Severity.PROBLEM]
     notes: dict[tuple[str, str], list[Finding]] = {}
@@ -174,12 +175,6 @@ def _finding_lines(alike: Sequence[Finding]) -> Iterator[str]:
     if others:
         named = [finding.place for finding in others[:MAX_PLACES]]
         yield f"  also at  {', '.join(named)}" + (", …; all with -o json" if len(others) > MAX_PLACES else "")
-
-
-def _mark(one: CheckResult) -> str:
-    if one.problems:
-        return "bad"
-    return "note" if one.findings else "ok"
 
 
 def _number(count: int, thing: str) -> str:

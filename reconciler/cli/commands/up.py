@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from reconciler.cli import control_client, options, output, validators
-from reconciler.cli.commands.local import unready, until
+from reconciler.cli.commands import local
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cluster_client.context_options import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.core.text import pluralize
@@ -81,15 +81,11 @@ def check(file: File, output_format: options.OutputOption = "table") -> None:
     from reconciler.local.services_file import ServicesFile, read
 
     found = read(file, taken={})
-    services: list[str] = []
-    mistakes: Sequence[FileProblem]
-    in_use: list[str] = []
     if isinstance(found, ServicesFile):
-        services = [entry.spec.name for entry in found.services]
-        mistakes = found.unavailable
+        services, mistakes = [entry.spec.name for entry in found.services], [*found.unavailable]
         in_use = [] if mistakes else _in_use_by_others(file, found)
     else:
-        mistakes = found
+        services, mistakes, in_use = [], found, []
     if output_format != "table":
         answer = {"file": str(file), "services": services, "mistakes": [*map(_as_data, mistakes)], "inUse": in_use}
         output.data(answer, output_format)
@@ -222,9 +218,9 @@ def _start_in_background(state: StateDir, timeout: float) -> None:
             raise typer.Exit(code or ExitCode.FAILED)
         if control_client.lock_holder(state.lock) != process.pid:
             return ["it is starting"]
-        return unready(state)
+        return local.unready(state)
 
-    until(missing, timeout)
+    local.until(missing, timeout)
     output.echo(f"ready; process {process.pid}, log {log}; stop it with: kill {process.pid}")
 
 
@@ -344,8 +340,6 @@ def _runs_file(state: StateDir, file: Path) -> bool:
 
 def _listen_addresses(state: StateDir) -> list[str]:
     """Return the addresses on which a running `zenvoy up` listens."""
-    from reconciler.cli.commands import local
-
     overview = local.ask_if_running(state, "/v1/overview")
     addresses: list[str] = (overview.get("listens") or {}).get("on", [])
     return addresses

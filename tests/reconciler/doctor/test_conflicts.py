@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.doctor.conflicts import Autoscaler, ManagedTarget, check_autoscalers, check_targets
+from reconciler.doctor.conflicts import ManagedTarget, Scaler, check_autoscalers, check_targets
 from reconciler.doctor.findings import FindingCode, Severity
 from reconciler.kubernetes.types.objects import ObjectMeta, Target
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceSpec, TargetRef
@@ -15,11 +15,11 @@ from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServ
 WEB = ScaledService(ObjectMeta("web", "shop"))
 
 
-def autoscaler(target: str, namespace: str = "shop", **spec: Any) -> Autoscaler:
+def autoscaler(target: str, namespace: str = "shop", **spec: Any) -> Scaler:
     """Return an autoscaler of a Deployment."""
     ref = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
     whole = {"metadata": {"name": "hpa", "namespace": namespace}, "spec": {"scaleTargetRef": ref, **spec}}
-    return msgspec.convert(whole, Autoscaler)
+    return msgspec.convert(whole, Scaler)
 
 
 def test_autoscaler_minimum_zero_is_a_problem() -> None:
@@ -30,7 +30,7 @@ def test_autoscaler_minimum_zero_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(("one", "minimum"), [(autoscaler("web"), 1), (autoscaler("web", minReplicas=4), 4)])
-def test_autoscaler_minimum_above_zero_is_a_note(one: Autoscaler, minimum: int) -> None:
+def test_autoscaler_minimum_above_zero_is_a_note(one: Scaler, minimum: int) -> None:
     (finding,) = check_autoscalers([WEB], [one])
     assert (finding.code, finding.severity) == (FindingCode.AUTOSCALER_RAISES_REPLICAS, Severity.NOTE)
     assert "shop/web" in finding.message and f"raises it to {minimum} or more" in finding.message
@@ -44,7 +44,7 @@ def test_autoscaler_minimum_above_zero_is_a_note(one: Autoscaler, minimum: int) 
         autoscaler("web", "elsewhere", minReplicas=0),
     ],
 )
-def test_autoscaler_of_other_target_is_no_finding(other: Autoscaler) -> None:
+def test_autoscaler_of_other_target_is_no_finding(other: Scaler) -> None:
     assert not [*check_autoscalers([WEB], [other])]
 
 
