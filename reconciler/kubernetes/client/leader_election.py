@@ -104,9 +104,8 @@ class LeaderElection:
         self.since = 0.0
         """Start of the current or the last term."""
         self._unchanged_since = 0.0
-        self._has_read = False
-        self._starts_after_uninstall = False
-        """True if the Lease belonged to an uninstallation when it was first read: a later installation may lead."""
+        self._starts_after_uninstall = True
+        """True while every Lease that was read belonged to an uninstallation: a later installation may lead."""
         self._must_read = True
         self._due = 0.0
         self._free: deque[range] = deque()
@@ -143,9 +142,9 @@ class LeaderElection:
         """Record the Lease that was read, or None if it does not exist."""
         if (found and found.version) != (self.known and self.known.version):
             self._unchanged_since = now
-        uninstalled = found is not None and found.holder == UNINSTALLER
-        self._starts_after_uninstall = uninstalled and (self._starts_after_uninstall or not self._has_read)
-        self.known, self._must_read, self._has_read = found, False, True
+        if found is None or found.holder != UNINSTALLER:
+            self._starts_after_uninstall = False
+        self.known, self._must_read = found, False
         self._highest = max(self._highest, found.next_index if found else 0)
         if found is None or found.holder != self.identity:
             self._end_term()

@@ -180,8 +180,7 @@ class LeaderElector:
 
 def lease_body(write: WriteLease, name: str, address: str, timing: LeaseTiming, at: float) -> dict[str, Any]:
     """Return the Lease to send; fields of other writers are kept."""
-    new = {"apiVersion": API_VERSION, "kind": "Lease"}
-    over: dict[str, Any] = dict(write.over.raw) if write.over else new
+    over: dict[str, Any] = dict(write.over.raw) if write.over else {"apiVersion": API_VERSION, "kind": "Lease"}
     meta = dict(over.get("metadata") or {"name": name})
     notes = {**(meta.get("annotations") or {}), leader_election.NEXT_INDEX: str(write.next_index)}
     notes[leader_election.ADDRESS] = address if write.holder else ""
