@@ -16,7 +16,7 @@ import msgspec
 from reconciler.core.reasons import Problem, Reason
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
-from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
+from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue
 from reconciler.kubernetes.config.annotations import PartialSpec, is_enabled, item_of, label_problem, parse_annotations
 from reconciler.kubernetes.config.resolve import ClusterConfig, target_of
 from reconciler.kubernetes.config.service_config import SERVICE
@@ -58,13 +58,11 @@ class ServiceController:
         leads: Callable[[], bool],
         on_problems: Callable[[str], None],
         cluster: ClusterConfig,
-        timing: WorkQueueTiming = DEFAULT_TIMING,
     ) -> None:
         self._api, self._scaled, self._services = api, scaled, services
         self._leads, self._on_problems, self._cluster = leads, on_problems, cluster
-        self._queue = WorkQueue(
-            self._reconcile, "failed to write the ScaledService of a labeled Service, retrying", timing
-        )
+        failure = "failed to write the ScaledService of a labeled Service, retrying"
+        self._queue = WorkQueue(self._reconcile, failure, DEFAULT_TIMING)
         self._refused: dict[str, Problem] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
 
