@@ -103,21 +103,17 @@ class WorkQueue:
     async def _process_one(self, key: str) -> None:
         try:
             await self._retrying(self._process, key)
-        except (ApiError, Unreachable, msgspec.DecodeError) as error:
-            self._record_failure(key, error)
         except Exception as error:  # a defect in the work for one key must not stop the work for all others
-            log.exception("internal error while processing a key", service=key)
-            self._record_failure(key, error)
+            if not isinstance(error, ApiError | Unreachable | msgspec.DecodeError):
+                log.exception("internal error while processing a key", service=key)
+            cause = error_key(error)
+            if cause not in self._errors.values():
+                log.error(self._failure_message, service=key, error=str(error))
+            self._errors[key] = cause
+            self.add_after(key)
         else:
             self._errors.pop(key, None)
         finally:
             self._in_progress.discard(key)
             if key in self._queued:
                 self._wakeup.set()
-
-    def _record_failure(self, key: str, error: Exception) -> None:
-        cause = error_key(error)
-        if cause not in self._errors.values():
-            log.error(self._failure_message, service=key, error=str(error))
-        self._errors[key] = cause
-        self.add_after(key)
