@@ -11,7 +11,7 @@ import msgspec
 
 from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, NoCluster, Unreachable
+from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, NoCluster, Unreachable, ignoring
 from reconciler.kubernetes.client.informer import list_objects
 from reconciler.kubernetes.types.names import InvalidName
 from reconciler.kubernetes.types.objects import api_path, decoder, path
@@ -85,12 +85,9 @@ class ClusterClient:
 
     async def list_served(self, where: str, decode: Callable[[msgspec.Raw], _T]) -> list[_T]:
         """Return all objects of a path; none if the cluster has no such kind. Raises `ApiError` and `Unreachable`."""
-        try:
+        with ignoring(NOT_FOUND):
             return await self.list_objects(where, decode)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            return []
+        return []
 
     async def list_objects(
         self, where: str, decode: Callable[[msgspec.Raw], _T], query: dict[str, str] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
-from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, ApiError
+from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, ignoring
 from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.objects import Object, decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
@@ -22,13 +22,10 @@ async def is_hook(cluster: ClusterClient, service: str) -> bool:
 
     `helm template | kubectl apply` creates the hook's Job like any other object. Raises `ApiError` and `Unreachable`.
     """
-    try:
+    with ignoring(FORBIDDEN, NOT_FOUND):
         found = _OBJECT(await cluster.api.get(path("v1", "services", cluster.options.system, service)))
-    except ApiError as error:
-        if error.status not in (FORBIDDEN, NOT_FOUND):
-            raise
-        return True
-    return any(name in found.metadata.annotations for name in HOOK_RUNNERS)
+        return any(name in found.metadata.annotations for name in HOOK_RUNNERS)
+    return True
 
 
 async def services_to_restore(cluster: ClusterClient, namespaces: Sequence[str]) -> list[ScaledService]:

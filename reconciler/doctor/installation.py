@@ -23,7 +23,7 @@ from reconciler.cluster_client.controllers import (
 )
 from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
-from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError
+from reconciler.kubernetes.client.errors import FORBIDDEN, ignoring
 from reconciler.kubernetes.config.host_policy import BadPolicy, parse_policy
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import Object, decoder, name_selector, path
@@ -162,7 +162,7 @@ async def _check_renewal(cluster: ClusterClient, place: str, lease: Lease | None
 async def _other_installations(cluster: ClusterClient, installed: Installation) -> list[Finding]:
     """Find other installations that look after the same namespaces; none if you may not look for them."""
     found = []
-    try:
+    with ignoring(FORBIDDEN):
         leases: list[Lease] = await cluster.list_objects(path(LEASE_API, "leases"), decoder(Lease), _OF_THIS_NAME)
         for system in (lease.metadata.namespace for lease in leases if lease.spec.holder_identity):
             if system == cluster.options.system or await _is_terminating(cluster, system):
@@ -174,9 +174,6 @@ async def _other_installations(cluster: ClusterClient, installed: Installation) 
                 message = f"zenvoy runs there too, and puts the same services to sleep as in {cluster.options.system}"
                 remedy = "uninstall one of the two, or give each its own `namespaces` in the chart's values"
                 found.append(Finding(FindingCode.INSTALLED_TWICE, f"namespace {system}", message, remedy))
-    except ApiError as error:
-        if error.status != FORBIDDEN:
-            raise
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler.kubernetes.capture.objects import SLICES, Body, ready_pods
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
-from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError
+from reconciler.kubernetes.client.errors import NOT_FOUND, ignoring
 from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, CAPTURED, SERVICE_NAME_LABEL, EndpointSlice, Service
 from reconciler.kubernetes.types.objects import ObjectList, ObjectMeta, decoder, name_selector, path
@@ -75,11 +75,8 @@ async def delete_companion(api: Api, companion: Service) -> None:
 
 
 async def _delete(api: Api, kind: tuple[str, str], meta: ObjectMeta) -> None:
-    try:
+    with ignoring(NOT_FOUND):
         await api.call("DELETE", path(*kind, meta.namespace, meta.name), {"preconditions": {"uid": meta.uid}})
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
 
 
 async def _put(api: Api, collection: str, body: Body, existing: Service | EndpointSlice | None) -> None:

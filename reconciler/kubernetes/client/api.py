@@ -24,7 +24,7 @@ from multidict import CIMultiDict
 from reconciler.core.text import error_text
 from reconciler.kubernetes.client import exec_plugin, port_forward, service_account
 from reconciler.kubernetes.client import kubeconfig as kubeconfigs
-from reconciler.kubernetes.client.errors import NOT_FOUND, UNAUTHORIZED, ApiError, NoCluster, Unreachable
+from reconciler.kubernetes.client.errors import NOT_FOUND, UNAUTHORIZED, ApiError, NoCluster, Unreachable, ignoring
 from reconciler.kubernetes.types.names import checked_path
 from reconciler.kubernetes.types.objects import decoder
 from reconciler.proxy_environment import proxy_for
@@ -118,12 +118,9 @@ class Api:
 
     async def find(self, path: str, timeout: float = CALL_TIMEOUT_SECONDS) -> bytes | None:
         """Return the object at a path; None if it does not exist. Raises `ApiError` and `Unreachable`."""
-        try:
+        with ignoring(NOT_FOUND):
             return await self.get(path, timeout=timeout)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            return None
+        return None
 
     async def patch(self, path: str, body: Any, content_type: str, timeout: float = CALL_TIMEOUT_SECONDS) -> bytes:
         """Patch an object and return it. Raises `ApiError` and `Unreachable`."""

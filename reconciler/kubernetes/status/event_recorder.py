@@ -25,6 +25,7 @@ from reconciler.kubernetes.client.errors import (
     ApiError,
     Unreachable,
     error_key,
+    ignoring,
     is_namespace_terminating,
     is_transient,
 )
@@ -247,14 +248,11 @@ class EventRecorder:
 
     async def _write_first(self, key: Key, waiting: _Waiting) -> None:
         namespace = waiting.regarding.namespace
-        try:
-            body = event_body(waiting.regarding, waiting.note, waiting.name, waiting.at, self._instance)
-            if waiting.count > 1:
-                body["series"] = _series(waiting.count, waiting.at)
+        body = event_body(waiting.regarding, waiting.note, waiting.name, waiting.at, self._instance)
+        if waiting.count > 1:
+            body["series"] = _series(waiting.count, waiting.at)
+        with ignoring(CONFLICT):  # an earlier attempt took effect without an answer
             await self._api.call("POST", path(EVENTS, "events", namespace), body)
-        except ApiError as error:
-            if error.status != CONFLICT:  # an earlier attempt took effect without an answer
-                raise
         self._written.pop(key, None)
         self._written[key] = _Written(path(EVENTS, "events", namespace, waiting.name), waiting.count, waiting.at)
         if len(self._written) > MAX_SERIES:

@@ -26,6 +26,7 @@ from reconciler.kubernetes.client.errors import (
     NOT_FOUND,
     ApiError,
     Unreachable,
+    ignoring,
     is_of_a_webhook,
     is_transient,
     is_transient_or_conflict,
@@ -100,18 +101,15 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
 async def remove_finalizer(api: Api, item: ScaledService | Object) -> bool:
     """Remove the finalizer, and return whether it was present. Raises `ApiError` and `Unreachable`."""
     where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
-    try:
+    with ignoring(NOT_FOUND):
         meta = _OBJECT(await api.get(where)).metadata
         if FINALIZER not in meta.finalizers or meta.uid != item.metadata.uid:
             return False
         others = [one for one in meta.finalizers if one != FINALIZER]
         change = {"resourceVersion": meta.resource_version, "finalizers": others or None}
         await api.patch(where, {"metadata": change}, MERGE_PATCH)
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
-        return False
-    return True
+        return True
+    return False
 
 
 async def restore_all(

@@ -15,7 +15,7 @@ from typing import Any
 from reconciler.core.reasons import Diagnosis, Problem
 from reconciler.core.record import Record
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
-from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError
+from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, ignoring
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.capture import CaptureStatus
 from reconciler.kubernetes.config.resolve import target_of
@@ -150,11 +150,8 @@ class StatusWriter:
         item = self._latest(service)
         if item is None:
             return
-        try:
+        with ignoring(NOT_FOUND):
             await self._write_to(item, service)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
 
     async def _write_to(self, item: ScaledService, service: str) -> None:
         try:
