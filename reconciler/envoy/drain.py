@@ -30,39 +30,31 @@ class EnvoyUnreachable(Exception):
     """Envoy's admin port does not answer."""
 
 
-def drain(
-    admin: str,
-    limit: float,
-    settle: float,
-    quiet: float,
-    say: Callable[[str], None],
-    now: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
+def drain(admin: str, limit: float, settle: float, quiet: float, say: Callable[[str], None]) -> bool:
     """Return whether all requests could finish; times are in seconds. Raises `EnvoyUnreachable`."""
-    begun = idle_since = now()
+    begun = idle_since = time.monotonic()
     _ask(admin, "POST", "/healthcheck/fail")
     say("Envoy asks its clients to leave")
     try:
         while True:
             clients, in_flight = _load(admin)
-            elapsed = now() - begun
+            elapsed = time.monotonic() - begun
             if in_flight:
-                idle_since = now()
-            idle = not in_flight and now() - idle_since >= quiet
+                idle_since = time.monotonic()
+            idle = not in_flight and time.monotonic() - idle_since >= quiet
             if elapsed >= settle and (idle or not clients):
                 break
             if elapsed >= limit:
                 left = "1 client is" if clients == 1 else f"{clients} clients are"
                 say(f"after {limit:g} s: {left} still connected, {in_flight} with requests in flight")
                 break
-            sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         # A client that connects now is better refused here than after the holder has ended.
         _ask(admin, "POST", "/drain_listeners")
     except EnvoyUnreachable:
         say("Envoy has ended")
         return True
-    say(f"drained in {now() - begun:.1f} s")
+    say(f"drained in {time.monotonic() - begun:.1f} s")
     return not (clients and in_flight)
 
 

@@ -89,21 +89,17 @@ class Present(Collector):
     def _of_envoys(self) -> Iterable[Metric]:
         envoys = self._sources.envoys()
         acked: dict[tuple[str, ...], float] = {
-            (name, kind, acked): 1.0 for name, envoy in envoys.items() for kind, acked in _versions(envoy.versions)
+            (name, type_url.rpartition(".")[2], version): 1.0
+            for name, envoy in envoys.items()
+            for type_url, version in envoy.versions.items()
+            # Without endpoints, whose version changes with each wake.
+            if version and not type_url.endswith(".ClusterLoadAssignment")
         }
         yield _single(definitions.ENVOYS, len(envoys))
         yield _family(definitions.ENVOY_CONNECTED, {(name,): envoy.since for name, envoy in envoys.items()})
         yield _family(definitions.ACKED, acked)
         yield _family(definitions.ACKS, {(name,): self._acks.get(name, 0) for name in envoys})
         yield _family(definitions.NACKS, {(name,): envoy.nacks for name, envoy in envoys.items()})
-
-
-def _versions(versions: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Yield short type names and versions, without endpoints, whose version changes with each wake."""
-    for type_url, acked in versions.items():
-        kind = type_url.rpartition(".")[2]
-        if acked and kind != "ClusterLoadAssignment":
-            yield kind, acked
 
 
 def _single(family: Family, value: float | None) -> Metric:

@@ -80,8 +80,9 @@ def bootstrap(join: Join) -> dict[str, Any]:
     """Return the bootstrap as plain data. Raises `ValueError` for a wrong address or too few open files."""
     ads: dict[str, Any] = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
     admin = _admin(join.admin)
+    metadata = {"metadata": stats_listener.metadata(join.stats)} if join.stats else {}
     return {
-        "node": _node(join),
+        "node": {"id": join.node, "cluster": join.cluster, **metadata},
         # Clients that use up all connections must not block the reconciler's access to the statistics.
         "admin": {"address": admin, "ignore_global_conn_limit": True},
         "dynamic_resources": {"ads_config": _ads(join.mode), "cds_config": ads, "lds_config": dict(ads)},
@@ -162,11 +163,6 @@ class _Plain(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-def _node(join: Join) -> dict[str, Any]:
-    node: dict[str, Any] = {"id": join.node, "cluster": join.cluster}
-    return node | ({"metadata": stats_listener.metadata(join.stats)} if join.stats else {})
 
 
 def _static(join: Join, admin: dict[str, Any]) -> dict[str, Any]:

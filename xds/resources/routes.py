@@ -34,6 +34,18 @@ _HOST = {
 }
 _TEMPLATE = RouteConfiguration(virtual_hosts=[_HOST])
 """The part of each virtual host that is the same for all services."""
+_NO_SUCH_HOST = {
+    "status": 404,
+    "body": {"inline_string": "zenvoy: no service has this host name\n"},
+    "body_format": {
+        "text_format_source": {"inline_string": "zenvoy: no service has the host name %REQ(:AUTHORITY)%\n"},
+        "content_type": "text/plain; charset=utf-8",
+    },
+}
+_UNKNOWN_ROUTES = [{"match": {"prefix": "/"}, "direct_response": _NO_SUCH_HOST}]
+_UNKNOWN_HOST = encode(
+    RouteConfiguration(virtual_hosts=[{"name": UNKNOWN_HOST, "domains": ["*"], "routes": _UNKNOWN_ROUTES}])
+)
 
 
 def virtual_host(service: ir.Upstream, domains: list[str]) -> bytes:
@@ -81,20 +93,3 @@ def _head(name: str, **headers: Any) -> bytes:
             **headers,
         )
     )
-
-
-def _unknown_host() -> bytes:
-    answer = {
-        "status": 404,
-        "body": {"inline_string": "zenvoy: no service has this host name\n"},
-        "body_format": {
-            "text_format_source": {"inline_string": "zenvoy: no service has the host name %REQ(:AUTHORITY)%\n"},
-            "content_type": "text/plain; charset=utf-8",
-        },
-    }
-    routes = [{"match": {"prefix": "/"}, "direct_response": answer}]
-    host = {"name": UNKNOWN_HOST, "domains": ["*"], "routes": routes}
-    return encode(RouteConfiguration(virtual_hosts=[host]))
-
-
-_UNKNOWN_HOST = _unknown_host()

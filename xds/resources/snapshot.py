@@ -63,9 +63,6 @@ class Table:
     def __iter__(self) -> Iterator[str]:
         return iter(self._resources)
 
-    def __len__(self) -> int:
-        return len(self._resources)
-
     def put(self, name: str, body: bytes) -> bool:
         """Add or replace a resource; return whether anything changed."""
         old = self._resources.get(name)
@@ -174,7 +171,9 @@ class Snapshot:
             whole[LDS][names.TRIAL] = self._trial
         changed, removed = {}, {}
         for type_url in (CDS, LDS, RDS):
-            changed[type_url], removed[type_url] = self._replace(type_url, whole[type_url])
+            removed[type_url] = self._drop(type_url, whole[type_url])
+            put = self._tables[type_url].put
+            changed[type_url] = tuple(name for name, body in whole[type_url].items() if put(name, body))
         self._note_versions()
         removed[EDS] = self._drop(EDS, whole[CDS])
         moved = (found for name, found in self.served.items() if found is not before.get(name) and name in self._routes)
@@ -216,11 +215,6 @@ class Snapshot:
             past = load_assignment(name, () if held else endpoints)
             assignments[name] = answers_assignment(service, answers) if answers else past
         return tuple(name for name, body in assignments.items() if self._tables[EDS].put(name, body))
-
-    def _replace(self, type_url: str, bodies: dict[str, bytes]) -> tuple[tuple[str, ...], tuple[Resource, ...]]:
-        table = self._tables[type_url]
-        removed = self._drop(type_url, bodies)
-        return tuple(name for name, body in bodies.items() if table.put(name, body)), removed
 
     def _drop(self, type_url: str, keep: Mapping[str, object]) -> tuple[Resource, ...]:
         table = self._tables[type_url]

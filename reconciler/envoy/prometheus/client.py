@@ -125,7 +125,11 @@ class _Transport(HTTPAdapter):
             body = self._read(response, deadline)
         finally:
             response.close()
-        _check_complete(body)
+        envelope = msgspec.json.decode(body, type=_Envelope)
+        if envelope.warnings:
+            raise UnusableStatsError("it has warnings, so its answer may be partial")
+        if envelope.is_partial:
+            raise UnusableStatsError("its answer is partial")
         response.raw = BytesIO(body)
         response.encoding = "utf-8"  # JSON is; the answer's own claim is not trusted, and guessing is slow
         return response
@@ -144,11 +148,3 @@ class _Transport(HTTPAdapter):
         except HTTPError:
             raise UnusableStatsError("its answer is cut short") from None
         return bytes(body)
-
-
-def _check_complete(body: bytes) -> None:
-    envelope = msgspec.json.decode(body, type=_Envelope)
-    if envelope.warnings:
-        raise UnusableStatsError("it has warnings, so its answer may be partial")
-    if envelope.is_partial:
-        raise UnusableStatsError("its answer is partial")
