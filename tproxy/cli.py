@@ -13,7 +13,7 @@ from tproxy import address
 from tproxy.control.stream import KEEPALIVE_SECONDS, TlsFiles
 from tproxy.io import tcp
 from tproxy.io.listener import INHERITED, CannotListen, Mode
-from tproxy.process import HolderExit, HolderProcess, HolderSettings, LogStyle, RulesChoice, configure_log
+from tproxy.process import HolderExit, HolderProcess, LogStyle, RulesChoice, configure_log
 from tproxy.redirect import netfilter, rules
 from tproxy.redirect.self_check import CHECK_SECONDS
 
@@ -239,7 +239,7 @@ def run_command(
     drain timeout or a second signal.
     """
     configure_log(log)
-    settings = HolderSettings(
+    process = HolderProcess(
         mode=mode,
         listen=listen or DEFAULT_LISTEN[mode],
         reconciler=reconciler,
@@ -257,7 +257,7 @@ def run_command(
         keeper=keeper,
     )
     try:
-        code = HolderProcess(settings).run()
+        code = process.run()
     except CannotListen as error:
         raise _fail(str(error), HolderExit.CANNOT_LISTEN) from None
     except netfilter.CannotInstall as error:

@@ -51,27 +51,6 @@ class HolderExit(IntEnum):
     """Connections were still held or relayed at the drain timeout or at a second signal."""
 
 
-@dataclass(frozen=True, slots=True)
-class HolderSettings:
-    """The settings of a holder: the options of `zenvoy-tproxy run`, which describe them."""
-
-    mode: Mode
-    listen: str
-    reconciler: str
-    ports: tuple[int, int]
-    rules: RulesChoice
-    rules_check_seconds: float
-    metrics: str | None
-    drain_timeout: float
-    keepalive: float
-    tcp_keepalive: int
-    holder_id: str | None
-    listen_file: Path | None
-    health_socket: Path | None
-    tls: TlsFiles | None
-    keeper: Path | None
-
-
 def configure_log(style: LogStyle) -> None:
     """Log to standard error, as text or as one JSON object per line. From now on no write blocks or fails."""
     output = LogOutput(2, lambda text: text.encode(errors="backslashreplace"), _report_lost)
@@ -101,47 +80,59 @@ def _report_lost(count: int, reason: str) -> None:
     log.warning("log lines were lost", count=count, reason=reason)
 
 
+@dataclass
 class HolderProcess:
-    """The process of one holder."""
+    """The process of one holder, with the options of `zenvoy-tproxy run`, which describe them."""
 
-    def __init__(self, settings: HolderSettings) -> None:
-        self._settings = settings
-        self._exit = HolderExit.OK
-        self._signals = 0
-        self._rules_port: int | None = None
-        self._metrics: MetricsPort | None = None
+    mode: Mode
+    listen: str
+    reconciler: str
+    ports: tuple[int, int]
+    rules: RulesChoice
+    rules_check_seconds: float
+    metrics: str | None
+    drain_timeout: float
+    keepalive: float
+    tcp_keepalive: int
+    holder_id: str | None
+    listen_file: Path | None
+    health_socket: Path | None
+    tls: TlsFiles | None
+    keeper: Path | None
+    _exit: HolderExit = HolderExit.OK
+    _rules_port: int | None = None
+    _metrics_port: MetricsPort | None = None
 
     def run(self) -> HolderExit:
         """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before it accepts connections."""
-        settings = self._settings
         with ExitStack() as stack:
-            sock = stack.enter_context(open_socket(settings.listen, settings.mode))
-            tcp.keep_alive(sock, settings.tcp_keepalive)
+            sock = stack.enter_context(open_socket(self.listen, self.mode))
+            tcp.keep_alive(sock, self.tcp_keepalive)
             budget = Budget()
             self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
             stack.callback(loop.close)
-            holder_id = settings.holder_id or claim_id(address.join(*sock.getsockname()[:2]), stack)
-            hello = HolderHello(holder_id, settings.mode)
-            self._holder = holder = Holder(loop, budget, hello, settings.keeper, settings.tcp_keepalive)
+            holder_id = self.holder_id or claim_id(address.join(*sock.getsockname()[:2]), stack)
+            hello = HolderHello(holder_id, self.mode)
+            self._holder = holder = Holder(loop, budget, hello, self.keeper, self.tcp_keepalive)
             stack.callback(holder.keeper.close)
             holder.adopt()
             self._listener = listener = Listener(loop, sock, holder.accept, holder.count_shed)
             stack.callback(holder.relay.close)
             stack.callback(listener.close)
-            if settings.health_socket:
-                stack.callback(HealthSocket(loop, settings.health_socket).close)
-            if settings.metrics:
+            if self.health_socket:
+                stack.callback(HealthSocket(loop, self.health_socket).close)
+            if self.metrics:
                 stack.callback(self._close_metrics)
-                self._open_metrics(settings.metrics)
-            if settings.mode == "tproxy":
+                self._open_metrics(self.metrics)
+            if self.mode == "tproxy":
                 self._redirect(stack)
-            if settings.listen_file:
-                _write_atomically(settings.listen_file, listener.address)
+            if self.listen_file:
+                _write_atomically(self.listen_file, listener.address)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
-            stream = ReconcilerStream(settings.reconciler, loop, holder, settings.keepalive, settings.tls)
+            stream = ReconcilerStream(self.reconciler, loop, holder, self.keepalive, self.tls)
             stack.callback(stream.close)
-            log.info("listening", address=listener.address, mode=settings.mode, descriptors=budget.limit)
+            log.info("listening", address=listener.address, mode=self.mode, descriptors=budget.limit)
             loop.run()
         log.info("ended", exit_code=int(self._exit))
         return self._exit
@@ -149,45 +140,44 @@ class HolderProcess:
     def _open_metrics(self, listen: str, logged: str = "") -> None:
         """Serve metrics as soon as the port is free; the holder works without. `logged` is the last logged error."""
         try:
-            self._metrics = MetricsPort(listen, self._holder, self._listener)
+            self._metrics_port = MetricsPort(listen, self._holder, self._listener)
         except OSError as error:
             reason = error.strerror or str(error)
             if reason != logged:
                 log.error("cannot listen for --metrics, retrying every second", address=listen, error=reason)
             self._loop.call_later(METRICS_RETRY_SECONDS, lambda: self._open_metrics(listen, reason))
             return
-        log.info("metrics", address=self._metrics.address)
+        log.info("metrics", address=self._metrics_port.address)
 
     def _close_metrics(self) -> None:
-        if self._metrics:
-            self._metrics.close()
+        if self._metrics_port:
+            self._metrics_port.close()
 
     def _redirect(self, stack: ExitStack) -> None:
-        holder, settings = self._holder, self._settings
+        holder = self._holder
         redirected = self._install_rules()
         if redirected is not None:
             holder.set_redirected(redirected)
         stack.callback(self._remove_rules)
         holder.self_check = SelfCheck(
-            self._loop, settings.ports, settings.rules_check_seconds, holder.assignments, holder.set_redirected
+            self._loop, self.ports, self.rules_check_seconds, holder.assignments, holder.set_redirected
         )
         stack.callback(holder.self_check.stop)
 
     def _install_rules(self) -> bool | None:
         """Install or find the rules; return whether there are any, or None without a tool to find them with."""
         host, port = address.split(self._listener.address)
-        choice = self._settings.rules
-        if choice == "keep":
+        if self.rules == "keep":
             found = netfilter.installed_port("nft") or netfilter.installed_port("iptables")
             if found is not None and found != port:
                 raise netfilter.CannotInstall(f"the installed rules redirect to port {found}, not to {port}")
             if found is None and not any(map(shutil.which, ("nft", "iptables"))):
                 return None
             return found is not None
-        tool = netfilter.find_tool(choice)
-        netfilter.install(RedirectRules(port, self._settings.ports, "inet" if ":" in host else "ip"), tool)
+        tool = netfilter.find_tool(self.rules)
+        netfilter.install(RedirectRules(port, self.ports, "inet" if ":" in host else "ip"), tool)
         self._rules_port = port
-        log.info("rules installed", tool=tool, ports="{}-{}".format(*self._settings.ports))
+        log.info("rules installed", tool=tool, ports="{}-{}".format(*self.ports))
         return True
 
     def _remove_rules(self) -> None:
@@ -203,14 +193,13 @@ class HolderProcess:
         self._loop.call_soon_threadsafe(lambda: self._shut_down(signal.Signals(number).name))
 
     def _shut_down(self, signal_name: str) -> None:
-        self._signals += 1
         log.info("received a signal", name=signal_name)
-        if self._signals == 1:
+        if self._listener.is_open:
             if self._holder.self_check:
                 self._holder.self_check.stop()
             self._listener.close()
             self._remove_rules()
-            self._holder.drain(self._settings.drain_timeout, self._on_drained)
+            self._holder.drain(self.drain_timeout, self._on_drained)
         else:
             self._on_drained(not (self._holder.held or self._holder.relayed))
 
