@@ -138,10 +138,9 @@ def _explain_missing(resources: list[_Resource], api_version: str, kind: str) ->
     """Return a diagnosis of a kind that is missing or cannot be scaled."""
     main = [one for one in resources if "/" not in one.name]
     same = next((one for one in main if one.kind == kind), None)
-    if same is not None and not same.namespaced:
-        return Diagnosis(Reason.NOT_SCALABLE, f"{kind} ({api_version}) is not namespaced")
     if same is not None:
-        return Diagnosis(Reason.NOT_SCALABLE, f"{kind} ({api_version}) has no scale subresource")
+        why = "has no scale subresource" if same.namespaced else "is not namespaced"
+        return Diagnosis(Reason.NOT_SCALABLE, f"{kind} ({api_version}) {why}")
     by_name = {name: one.kind for one in main for name in (one.name, one.kind.lower(), one.kind)}
     near = by_name.get(kind.lower()) or next(
         (by_name[name] for name in difflib.get_close_matches(kind, by_name, 1)), None

@@ -68,9 +68,8 @@ def label_problem(service: Service) -> Problem | None:
     value = service.metadata.labels.get(ENABLED_LABEL, "false")
     if value in ("true", "false"):
         return None
-    return Problem(
-        Reason.BAD_LABEL, ENABLED_LABEL, f"{value!r} is neither true nor false", "use true", SERVICE, harmless=True
-    )
+    what = f"{value!r} is neither true nor false"
+    return Problem(Reason.BAD_LABEL, ENABLED_LABEL, what, "use true", SERVICE, harmless=True)
 
 
 def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[PartialSpec, tuple[Problem, ...]]:
@@ -118,10 +117,8 @@ def _make_ignore_rules(fields: PartialSpec, problems: list[Problem]) -> None:
     if rules := [{kind: texts, **answer} for kind, texts in parts.items()]:
         fields["ignore"] = rules
     elif not any(problem.field.startswith(f"{PREFIX}ignore-") for problem in problems):
-        right = f"set for example {PREFIX}ignore-paths: /healthz"
-        problems.append(
-            Problem(Reason.BAD_ANNOTATION, f"{PREFIX}ignore-answer", "no requests are ignored", right, SERVICE)
-        )
+        what, right = "no requests are ignored", f"set for example {PREFIX}ignore-paths: /healthz"
+        problems.append(Problem(Reason.BAD_ANNOTATION, f"{PREFIX}ignore-answer", what, right, SERVICE))
 
 
 def item_of(service: Service, fields: PartialSpec) -> ScaledService:

@@ -43,21 +43,16 @@ class ServiceCommand:
         return WakeCommanded(REQUESTED) if self.verb is CommandVerb.WAKE else SleepCommanded(REQUESTED)
 
 
-def parse_command(value: str) -> ServiceCommand | Problem:
-    """Return the command in an annotation, or its problem."""
-    verb, _, time = value.partition("@")
-    if verb not in set(CommandVerb) or not RFC3339.fullmatch(time):
-        where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
-        return Problem(Reason.BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
-    return ServiceCommand(CommandVerb(verb), value)
-
-
 def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
     """Return the command of an object that was not executed yet, or its problem."""
     value = item.metadata.annotations.get(COMMAND_ANNOTATION)
     if value is None or value == item.status.observed_command or item.metadata.deletion_timestamp:
         return None
-    return parse_command(value)
+    verb, _, time = value.partition("@")
+    if verb not in set(CommandVerb) or not RFC3339.fullmatch(time):
+        where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
+        return Problem(Reason.BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
+    return ServiceCommand(CommandVerb(verb), value)
 
 
 class CommandController:

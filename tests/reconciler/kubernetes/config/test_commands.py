@@ -58,8 +58,9 @@ class Scene:
         (SLEEP, CommandVerb.SLEEP, SleepCommanded("requested by a user")),
     ],
 )
-def test_parse_command_valid_returns_command(value: str, verb: CommandVerb, event: Event) -> None:
-    found = commands.parse_command(value)
+def test_pending_command_valid_returns_command(value: str, verb: CommandVerb, event: Event) -> None:
+    found = commands.pending_command(item(value))
+    assert isinstance(found, ServiceCommand)
     assert found == ServiceCommand(verb, value)
     assert found.event == event
 
@@ -77,8 +78,8 @@ def test_parse_command_valid_returns_command(value: str, verb: CommandVerb, even
         "wake@2026-11-23T10:00:00",
     ],
 )
-def test_parse_command_invalid_reports_remedy(value: str) -> None:
-    found = commands.parse_command(value)
+def test_pending_command_invalid_reports_remedy(value: str) -> None:
+    found = commands.pending_command(item(value, observed="earlier"))
     assert isinstance(found, Problem)
     assert found.reason == "BadCommand"
     assert str(found) == (
