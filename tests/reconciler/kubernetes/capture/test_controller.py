@@ -180,8 +180,8 @@ async def test_listener_that_goes_leaves_only_the_pods(shop: Shop) -> None:
     shop.controller.configure({})
     await until(lambda: not shop.is_hidden)
     shop.list_pods()
-    await until(lambda: shop.endpoints == {POD})
-    assert shop.blocker and "do not listen" in shop.status.message
+    await until(lambda: shop.endpoints == {POD} and "do not listen" in shop.status.message)
+    assert shop.blocker
 
 
 async def test_overwritten_selector_with_silent_proxy_stays(shop: Shop) -> None:
