@@ -156,7 +156,7 @@ class ObjectWriters:
         self.commands = CommandController(items, leads, self._obey, self.store.set_command)
         self.transitions = EventNotifier(engine.services, self._events)
         self.problems = ProblemNotifier(items, self.store, self._events, self.commands)
-        self.parts = (self.store, self._events, self.finalizers)
+        self.parts = (self.store.queue, self._events, self.finalizers.queue)
         """The parts that run until cancelled."""
 
     def saw(self, name: str, item: ScaledService | None) -> None:
@@ -184,4 +184,4 @@ class ObjectWriters:
         """Write what is pending, if this replica leads."""
         self.transitions.close()
         if self._leads():
-            await asyncio.gather(self.store.flush(seconds), self._events.flush(seconds))
+            await asyncio.gather(self.store.queue.drain(seconds), self._events.flush(seconds))

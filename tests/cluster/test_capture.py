@@ -66,7 +66,7 @@ class Scene(Written):
         self.store.saw(name, item)
 
     async def start(self) -> None:
-        for work in (self.provider.run(), self.store.run(), self.controller.run(), *self.slices.run()):
+        for work in (self.provider.run(), self.store.queue.run(), self.controller.run(), *self.slices.run()):
             self.run(work)
         await super().start()
 

@@ -42,7 +42,7 @@ class Scene(Written):
             release_nothing,
         )
         self.listeners.append(made.saw)
-        self.run(made.run())
+        self.run(made.queue.run())
         return made
 
     async def held(self, name: str = "web") -> None:

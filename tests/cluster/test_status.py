@@ -39,7 +39,7 @@ class Scene(Written):
         made = StatusWriter(self.api, self.items, lambda: self.leads, lambda: 0)
         self.listeners.append(made.saw)
         if writing:
-            self.run(made.run())
+            self.run(made.queue.run())
             made.lead()
         return made
 
@@ -58,7 +58,7 @@ async def test_status_record_is_read_by_the_next_reconciler(scene: Scene) -> Non
     store = scene.store()
     for record in (ACTIVE, ASLEEP, STALLED, ACTIVE):
         store.save(scene.named(), record)
-        assert await store.flush(GENEROUS_SECONDS)
+        assert await store.queue.drain(GENEROUS_SECONDS)
         again = Scene(scene.api, scene.namespace)
         await again.start()
         found = again.store(writing=False).records()
@@ -69,7 +69,7 @@ async def test_status_record_is_read_by_the_next_reconciler(scene: Scene) -> Non
 async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cluster) -> None:
     store, began = scene.store(), datetime.now(UTC).replace(microsecond=0)
     store.save(scene.named(), STALLED)
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
     titles, row = (line.split() for line in control_plane.kubectl("get", "ssvc", "-n", scene.namespace).splitlines())
     assert titles == ["NAME", "STATE", "TARGET", "READY", "AWAKE", "SINCE", "AGE"]
     assert row[:5] == ["web", "Waking", "Deployment/web", "False", "False"]
@@ -80,7 +80,7 @@ async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cl
     control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled", "--timeout=240s")
     store.save(scene.named(), ACTIVE)
     store.set_problems(scene.named(), [BAD], 1)
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
     control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled=false", "--timeout=240s")
     status = await scene.status()
     times = [one.pop("lastTransitionTime") for one in status["conditions"]]
@@ -119,7 +119,7 @@ async def test_status_spec_changed_meanwhile_is_written(scene: Scene) -> None:
         change = {"spec": {"idleAfter": f"{number + 1}m"}}
         store.save(scene.named(), Record(State.Active, 1000.0 + number, "reachable", 2, "127.64.0.1:18001"))
         await scene.api.patch(scene.at(), change, MERGE_PATCH)
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
     found = await scene.read()
     assert (found["spec"]["idleAfter"], found["status"]["since"]) == ("10m", "1970-01-01T00:16:49Z")
 
@@ -138,12 +138,12 @@ async def test_status_thawed_leader_overwrites_nothing(scene: Scene, api: Api) -
     await frozen.end()
     store = scene.store()
     store.save(scene.named(), ACTIVE)
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
     written = await scene.read()
     before.lead()
     before.save(scene.named(), ASLEEP)
-    scene.run(before.run())
-    assert await before.flush(GENEROUS_SECONDS)
+    scene.run(before.queue.run())
+    assert await before.queue.drain(GENEROUS_SECONDS)
     assert asked[:2] == [True, False]
     assert await scene.read() == written
 
@@ -151,7 +151,7 @@ async def test_status_thawed_leader_overwrites_nothing(scene: Scene, api: Api) -
 async def test_status_changed_by_somebody_else_is_corrected(scene: Scene) -> None:
     store = scene.store()
     store.save(scene.named(), ACTIVE)
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
     await scene.stand(state="ScaledToZero", conditions=None)
     async with asyncio.timeout(GENEROUS_SECONDS):
         while (status := await scene.status()).get("state") != "Active" or "conditions" not in status:
@@ -161,7 +161,7 @@ async def test_status_changed_by_somebody_else_is_corrected(scene: Scene) -> Non
 async def test_status_of_a_recreated_object_is_written(scene: Scene) -> None:
     store = scene.store()
     store.save(scene.named(), ACTIVE)
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
     await scene.delete()
     store.save(scene.named(), STALLED)
     await scene.make()
@@ -170,14 +170,14 @@ async def test_status_of_a_recreated_object_is_written(scene: Scene) -> None:
             await asyncio.sleep(0.02)
     await scene.delete()
     store.save(scene.named(), ASLEEP)
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
 
 
 async def test_pause_changes_the_spec(scene: Scene) -> None:
     store = scene.store()
     for paused in (True, False):
         store.pause(scene.named(), paused)
-        assert await store.flush(GENEROUS_SECONDS)
+        assert await store.queue.drain(GENEROUS_SECONDS)
         assert (await scene.read())["spec"]["paused"] is paused
 
 
@@ -189,7 +189,7 @@ async def test_status_of_many_objects_is_written(scene: Scene) -> None:
     for name in names:
         store.save(scene.named(name), ACTIVE)
     assert not calls, "saving waits for nothing"
-    assert await store.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
     assert {(await scene.status(name))["state"] for name in names} == {"Active"}
 
 
@@ -201,12 +201,12 @@ async def test_status_and_finalizers_are_written_together(scene: Scene) -> None:
         scene.api, scene.items, lambda: True, lambda *_: None, lambda _: None, release_nothing
     )
     scene.listeners.append(finalizers.saw)
-    scene.run(finalizers.run())
+    scene.run(finalizers.queue.run())
     for name in names:
         store.save(scene.named(name), ACTIVE)
     finalizers.configure([scene.named(name) for name in names])
-    assert await store.flush(GENEROUS_SECONDS)
-    assert await finalizers.flush(GENEROUS_SECONDS)
+    assert await store.queue.drain(GENEROUS_SECONDS)
+    assert await finalizers.queue.drain(GENEROUS_SECONDS)
     for name in names:
         found = await scene.read(name)
         assert (found["status"]["state"], found["metadata"]["finalizers"]) == ("Active", [FINALIZER])

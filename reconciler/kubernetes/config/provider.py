@@ -144,7 +144,7 @@ class KubernetesProvider:
             if self._namespaces:
                 tasks.create_task(self._namespaces.run())
             await self._all_synced.wait()
-            await self._service_controller.run()
+            await self._service_controller.queue.run()
 
     def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
         self._index(key, item)

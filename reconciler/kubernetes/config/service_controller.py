@@ -62,7 +62,7 @@ class ServiceController:
         self._api, self._scaled, self._services = api, scaled, services
         self._leads, self._on_problems, self._cluster = leads, on_problems, cluster
         failure = "failed to write the ScaledService of a labeled Service, retrying"
-        self._queue = WorkQueue(self._reconcile, failure, DEFAULT_TIMING)
+        self.queue = WorkQueue(self._reconcile, failure, DEFAULT_TIMING)
         self._refused: dict[str, Problem] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
 
@@ -84,7 +84,7 @@ class ServiceController:
         if found != before:
             self._on_problems(key)
         if self.labeled_service(key) or self._owned_scaled_service(key):
-            self._queue.add(key)
+            self.queue.add(key)
         elif self._refused.pop(key, None):
             self._on_problems(key)
 
@@ -93,14 +93,10 @@ class ServiceController:
         for key in self._services.keys() | self._scaled.keys():
             self.look(key)
 
-    async def run(self) -> None:
-        """Write until cancelled. Start it once both informers have synced."""
-        await self._queue.run()
-
     async def _reconcile(self, key: str) -> None:
         """Write the difference for one name."""
         if not self._leads():
-            self._queue.add_after(key)
+            self.queue.add_after(key)
             return
         try:
             await self._write(key)

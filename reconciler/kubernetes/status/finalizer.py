@@ -76,12 +76,12 @@ class FinalizerController:
         self._in_effect: frozenset[str] = frozenset()
         self._deletions: dict[str, _Deletion] = {}
         """Deletions by uid."""
-        self._queue = WorkQueue(self._reconcile, "failed to set or remove a finalizer, retrying", timing)
+        self.queue = WorkQueue(self._reconcile, "failed to set or remove a finalizer, retrying", timing)
 
     def saw(self, service: str, item: ScaledService | None) -> None:
         """Handle a new version of the object, or None if it is gone."""
         if item is not None and self._is_due(service, item):
-            self._queue.add(service)
+            self.queue.add(service)
 
     def configure(self, services: Collection[str]) -> None:
         """Set the services in effect."""
@@ -94,14 +94,6 @@ class FinalizerController:
         for service, item in self._items.items():
             self.saw(service, item)
 
-    async def run(self) -> None:
-        """Process the queue until cancelled."""
-        await self._queue.run()
-
-    async def flush(self, seconds: float) -> bool:
-        """Wait at most `seconds` until all due work is done; return whether it is."""
-        return await self._queue.drain(seconds)
-
     def _is_due(self, service: str, item: ScaledService) -> bool:
         has = FINALIZER in item.metadata.finalizers
         return has if item.metadata.deletion_timestamp else not has and service in self._in_effect
@@ -111,7 +103,7 @@ class FinalizerController:
         if item is None or not self._is_due(service, item):
             return
         if not self._leads():
-            self._queue.add_after(service)
+            self.queue.add_after(service)
         elif item.metadata.deletion_timestamp:
             await self._delete(service, item)
         else:
@@ -141,7 +133,7 @@ class FinalizerController:
             self._on_restored(service, deletion_message(text, deletion.may_go))
         if not deletion.may_go and (reason := self._needed_for(service)):
             if time.monotonic() - deletion.restored_at < wake_timeout(item):
-                self._queue.add_after(service, CHECK_AGAIN_SECONDS)
+                self.queue.add_after(service, CHECK_AGAIN_SECONDS)
                 return
             deletion.may_go = True
             text = f"still needed after its wakeTimeout, deleting anyway: {reason}"

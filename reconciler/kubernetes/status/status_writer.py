@@ -48,7 +48,7 @@ class StatusWriter:
         self._answered: dict[str, ScaledService] = {}
         """Objects from answers of the API server, until the informer has the same version."""
         self._leading = False
-        self._queue = WorkQueue(self._write, "failed to write status, retrying", timing)
+        self.queue = WorkQueue(self._write, "failed to write status, retrying", timing)
 
     # The port
 
@@ -75,7 +75,7 @@ class StatusWriter:
     def pause(self, service: str, paused: bool) -> None:
         """Change the spec. This needs no leadership, because a person requested it."""
         self._pauses[service] = paused
-        self._queue.add(service)
+        self.queue.add(service)
 
     def next_index(self) -> int:
         """Return an index for a hold address."""
@@ -114,7 +114,7 @@ class StatusWriter:
             if not self._leading or self._inputs_of(service).record is None:
                 self.forget(service)  # the engine calls `forget` for services with a record
         elif service in self._inputs:
-            self._queue.add(service)
+            self.queue.add(service)
 
     # Writes
 
@@ -122,19 +122,11 @@ class StatusWriter:
         """Write every status that differs, because this replica leads now."""
         self._leading = True
         for service in self._inputs:
-            self._queue.add(service)
+            self.queue.add(service)
 
     def follow(self) -> None:
         """Stop writing, because another replica leads now."""
         self._leading = False
-
-    async def run(self) -> None:
-        """Write until cancelled."""
-        await self._queue.run()
-
-    async def flush(self, seconds: float) -> bool:
-        """Wait at most `seconds` until everything is written; return whether it is. `run` must be running."""
-        return await self._queue.drain(seconds)
 
     def _inputs_of(self, service: str) -> StatusInputs:
         return self._inputs.get(service, NO_INPUTS)
@@ -143,7 +135,7 @@ class StatusWriter:
         known = service in self._items or service in self._inputs or bool(inputs.problems)
         if known and self._inputs.get(service) != inputs:
             self._inputs[service] = inputs
-            self._queue.add(service)
+            self.queue.add(service)
 
     async def _write(self, service: str) -> None:
         """Make one attempt to write the newest status. An object that is gone needs none."""
@@ -159,7 +151,7 @@ class StatusWriter:
                 await self._patch(service, item, {"spec": {"paused": paused}}, None)
                 if self._pauses.get(service) is paused:
                     del self._pauses[service]
-                self._queue.add(service)
+                self.queue.add(service)
             elif changed := self._change(service, item):
                 await self._patch(service, item, {"status": changed}, "status")
         except ApiError as error:
@@ -179,7 +171,7 @@ class StatusWriter:
             item.status, compute_status(inputs, item.status, self._now(), f"{target.kind}/{target.name}")
         )
         if changed and not self._leads():
-            self._queue.add_after(service)  # this replica may lead again without another leader in between
+            self.queue.add_after(service)  # this replica may lead again without another leader in between
             return {}
         return changed
 

@@ -82,12 +82,12 @@ class Scene:
         return self.service(status, spec, finalizers=["other/one", FINALIZER], **DELETED)
 
     async def done(self) -> None:
-        assert await self.finalizers.flush(PATIENT)
+        assert await self.finalizers.queue.drain(PATIENT)
 
 
 @asynccontextmanager
 async def running(scene: Scene) -> AsyncIterator[None]:
-    task = asyncio.create_task(scene.finalizers.run())
+    task = asyncio.create_task(scene.finalizers.queue.run())
     try:
         yield
     finally:

@@ -55,7 +55,7 @@ class Scene:
         return found.get("status", {})
 
     async def written(self) -> None:
-        assert await self.store.flush(PATIENT)
+        assert await self.store.queue.drain(PATIENT)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def scene() -> Iterator[Scene]:
 
 @asynccontextmanager
 async def writing(scene: Scene) -> AsyncIterator[None]:
-    task = asyncio.create_task(scene.store.run())
+    task = asyncio.create_task(scene.store.queue.run())
     try:
         yield
     finally:
@@ -389,7 +389,7 @@ async def test_flush_reports_incomplete_writes(scene: Scene) -> None:
     scene.server.refused[_status_path("web")] = Unreachable("PATCH: refused")
     async with writing(scene):
         scene.store.save("shop/web", replace(ACTIVE, replicas=3))
-        assert not await scene.store.flush(0.05)
+        assert not await scene.store.queue.drain(0.05)
 
 
 def _status_path(name: str) -> str:
