@@ -185,10 +185,8 @@ class ClusterRuntime:
 
     def _make_sampler(self) -> Sampler:
         settings, members = self._settings, self._peers.members
-        admin, prometheus = (
-            sample_source.admin(lambda: members.ledger.stats(), settings.stats_ports),
-            settings.prometheus,
-        )
+        prometheus, ports = settings.prometheus, settings.stats_ports
+        admin = sample_source.admin(lambda: members.ledger.stats(), ports)
         self._source = sample_source.prometheus(prometheus, members.envoys) if prometheus else admin
         spacing = sample_source.spacing(prometheus)
         return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._runtime.sampled)

@@ -26,6 +26,7 @@ from reconciler.app.shutdown import is_set, stop_programs
 from reconciler.core.address import Address
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.local import bundled_prometheus, private_files
+from reconciler.local.listen_addresses import configured_addresses
 from reconciler.local.open_files import limit
 from reconciler.local.process_health import unready
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
@@ -151,12 +152,6 @@ def locked(state_dir: StateDir) -> Iterator[None]:
         os.close(lock)
 
 
-def listens(file: ServicesFile, options: Options) -> list[str]:
-    """Return every `ip:port` to listen on, except the holder's; those of options first."""
-    listeners = [file.listen_http, file.listen_tls, *(entry.spec.listen for entry in file.services)]
-    return [*map(str, options.taken().values()), *(address for address in listeners if address)]
-
-
 def wanted_twice(options: Options) -> list[str]:
     """Return the addresses that two options use; those of the file are compared with options when it is read."""
     return [
@@ -177,7 +172,8 @@ async def up(options: Options, file: ServicesFile) -> None:
     with locked(state_dir):
         children = ProcessSupervisor(state_dir.children, state_dir.path)
         await children.end_leftovers()
-        if in_use := [reason for address in listens(file, options) if (reason := unavailable(address))]:
+        wanted = [*map(str, options.taken().values()), *configured_addresses(file).values()]
+        if in_use := [reason for address in wanted if (reason := unavailable(address))]:
             raise CannotStart("cannot listen:", in_use)
         join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))
         _write_bootstrap(state_dir.bootstrap, join)

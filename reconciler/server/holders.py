@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import grpc
 import structlog
@@ -253,6 +254,7 @@ class HolderStreams:
         address = self._addresses[service]
         held = relayed = released = refused = gone = 0
         first_byte_at, complete, refused_by = None, bool(self._holders), []
+        earliest, via, first = (True, inf), None, None
         for holder in self._holders.values():
             complete = complete and not holder.gone
             if count := holder.counts.get(address):
@@ -261,7 +263,8 @@ class HolderStreams:
                 refused_by.append(count.refused_by)
                 if count.first_byte_at:
                     first_byte_at = max(first_byte_at or 0.0, count.first_byte_at)
-        via, first = self._oldest_held(address) if refused_by else (None, None)
+                if count.held_since and (waits := wait_order(count.held, count.held_since)) < earliest:
+                    earliest, via, first = waits, holder.name, count
         return HoldStatus(
             service,
             held=held if complete or held else None,
@@ -276,12 +279,6 @@ class HolderStreams:
             first_byte_at=first_byte_at,
             refused_by=added(refused_by),
         )
-
-    def _oldest_held(self, address: str) -> tuple[str | None, wire.Count | None]:
-        """Return the holder of the oldest held connection, or else of the latest one, and its count."""
-        known = ((name, holder.counts.get(address)) for name, holder in self._holders.items())
-        began = [(name, count) for name, count in known if count and count.held_since]
-        return min(began, key=lambda pair: wait_order(pair[1].held, pair[1].held_since), default=(None, None))
 
 
 def _plausible(count: wire.Count, now: float) -> wire.Count:
