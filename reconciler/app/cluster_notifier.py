@@ -34,7 +34,7 @@ CLIENT_SECONDS = 0.1
 
 
 class EventNotifier:
-    """Kubernetes Events of transitions and wakes; a `TransitionListener`."""
+    """Kubernetes Events of transitions and wakes."""
 
     def __init__(self, services: Mapping[str, ManagedService], events: EventRecorder) -> None:
         self._services, self._events = services, events

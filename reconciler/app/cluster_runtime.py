@@ -180,7 +180,8 @@ class ClusterRuntime:
         )
         faults = self._peers.replication.faults
         faults.on_change.append(lambda: writers.problems.rejected(faults.all()))
-        self._runtime.notifier.add(writers.transitions)
+        self._runtime.notifier.on_transition.append(writers.transitions.saw)
+        self._runtime.notifier.on_wake.append(writers.transitions.woke)
         self._writers = writers
 
     def _make_sampler(self) -> Sampler:

@@ -37,7 +37,6 @@ from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
 from reconciler.engine.hold_addresses import AnyIp
 from reconciler.engine.sampling import Sampler
-from reconciler.engine.wake import Wake
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import XdsRouter
 from reconciler.local.file_watch import load, log_problems, watch
@@ -103,7 +102,7 @@ class LocalRuntime:
         pace = sample_source.pace(file.sample_interval, prometheus)
         self._runtime = Runtime(self._sources(), pace, AnyIp(settings.holder_port))
         self.engine = self._runtime.engine
-        self._runtime.notifier.add(self)
+        self._runtime.notifier.on_transition.append(self._saw)
         self._store = SqliteStore(directory.records)
         self._admission = Admission(STREAM_CLAIMS, reserved=frozenset((NODE,)))
         routed, acked = self.engine.routed, self._runtime.metrics.acked
@@ -352,13 +351,10 @@ class LocalRuntime:
             log.error("Envoy rejected part of a service; other services are not affected", service=name, reason=message)
         self._faults = faults
 
-    def saw(self, transition: Transition) -> None:
+    def _saw(self, transition: Transition) -> None:
         """Replace the program of a service that became idle and whose program changed."""
         if transition.target is State.Idle and transition.service in self._backend.outdated():
             self._renew(transition.service)
-
-    def woke(self, service: str, wake: Wake) -> None:
-        """Ignore a wake that is over."""
 
     # Facts for the admin API
 

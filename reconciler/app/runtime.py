@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from reconciler.core.traffic import Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import HoldRange
 from reconciler.engine.lifecycles import Lifecycles, Programs
-from reconciler.engine.wake import TransitionListener, Wake
+from reconciler.engine.wake import Wake
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import DEFAULT_PROXY, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
@@ -78,12 +78,9 @@ class TransitionNotifier:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._listeners: list[TransitionListener] = []
+        self.on_transition: list[Callable[[Transition], None]] = []
+        self.on_wake: list[Callable[[str, Wake], None]] = []
         self._log = structlog.get_logger().bind()  # bound once: a wake writes four lines, and binding costs as much
-
-    def add(self, listener: TransitionListener) -> None:
-        """Notify this listener, too."""
-        self._listeners.append(listener)
 
     def saw(self, transition: Transition) -> None:
         """Report a transition in the next turn of the loop, after its effects."""
@@ -94,8 +91,8 @@ class TransitionNotifier:
         total, parts = wake.total(), wake.parts()
         self._metrics.woke(service, total, parts)
         self._log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
-        for listener in self._listeners:
-            listener.woke(service, wake)
+        for notify in self.on_wake:
+            notify(service, wake)
 
     def _notify(self, transition: Transition) -> None:
         self._metrics.saw(transition)
@@ -108,8 +105,8 @@ class TransitionNotifier:
             cause=transition.event,
             **({"reference": transition.reference} if transition.reference else {}),
         )
-        for listener in self._listeners:
-            listener.saw(transition)
+        for notify in self.on_transition:
+            notify(transition)
 
 
 class Runtime:

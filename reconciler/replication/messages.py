@@ -27,7 +27,6 @@ AddressText = Annotated[str, Meta(max_length=64, pattern=r"^[0-9A-Za-z_.:%\[\]-]
 Total = Annotated[int, Meta(ge=0, le=2**53)]
 Timestamp = Annotated[float, Meta(ge=0, le=4_102_444_800)]
 """Seconds since the epoch, until the year 2100."""
-Text = Annotated[str, Meta(max_length=65_536)]
 
 
 class Fleet(msgspec.Struct, frozen=True, array_like=True):
@@ -92,7 +91,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     version: Total
     in_force: bool = False
     """True if every Envoy and holder of the follower has applied the record of that version."""
-    waiting_for: Text = ""
+    waiting_for: Annotated[str, Meta(max_length=65_536)] = ""
     held: Total | None = 0
     """None if it is unknown; so for `relayed`."""
     relayed: Total | None = 0
