@@ -256,5 +256,5 @@ async def test_replica_cannot_redirect_statistics_of_another() -> None:
         call = await at.dial(OTHER_REPLICA, RECONCILER.uri, PEER)
         claim = peer.Fleet({"proxy-a": f"{OTHER_REPLICA}:9902", "proxy-b": f"{PROXY_B}:9902"})
         await call.write(peer.ENCODER.encode(peer.FollowerMessage(peer.FollowerHello(OTHER_REPLICA), claim)))
-        await until(lambda: "proxy-b" in members.stats(), "its fleet")
-        assert members.stats() == ours | {"proxy-b": f"{PROXY_B}:9902"}
+        await until(lambda: "proxy-b" in members.ledger.stats(), "its fleet")
+        assert members.ledger.stats() == ours | {"proxy-b": f"{PROXY_B}:9902"}
