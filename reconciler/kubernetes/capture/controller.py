@@ -113,7 +113,9 @@ class CaptureController:
         timing: WorkQueueTiming = DEFAULT_TIMING,
         settle: float = SETTLE_SECONDS,
     ) -> None:
-        self._api, self._sources, self._leads = api, sources, leads
+        self._api, self._leads = api, leads
+        self._services, self._scaled = sources.provider.services.items, sources.provider.scaled_services.items
+        self._users = sources.provider.users
         self._on_status, self._on_blocker, self._settle = on_status, on_blocker, settle
         self._observer = CaptureObserver(api, sources, self.look_at_all)
         self._ports = PortAssignments(sources.ports)
@@ -171,7 +173,7 @@ class CaptureController:
 
     def look_at_all(self) -> None:
         """Observe all Services that are captured, were, or are to be."""
-        services = self._sources.services.items()
+        services = self._services.items()
         captured = {service.captured or key for key, service in services if service.captured or service.is_captured}
         for key in captured | set(self._service_of.values()):
             self.look(key)
@@ -197,7 +199,7 @@ class CaptureController:
     def blocker(self, name: str) -> str | None:
         """Return why a ScaledService that is being deleted may not go yet, for people; None if it may."""
         key = self._service_of.get(name, "")
-        service = self._sources.services.get(key)
+        service = self._services.get(key)
         if service is None:
             return None
         step = self._next(service, self._observer.owner(key), self._observer.observe(service))
@@ -207,7 +209,7 @@ class CaptureController:
 
     async def release(self, item: ScaledService) -> None:
         """Give the pods back to the Service of a ScaledService that goes now. Raises `ApiError` and `Unreachable`."""
-        service = self._sources.services.get(service_of(item))
+        service = self._services.get(service_of(item))
         if service and service.is_captured and self._observer.owner(service.metadata.key) is None:
             await requests.set_hidden(self._api, service, hidden=False)
 
@@ -218,7 +220,7 @@ class CaptureController:
 
     def _is_relevant(self, key: str, service: Service) -> bool:
         """Return whether a Service is captured, was, or is to be. Most are not, and their endpoints change often."""
-        users = self._sources.provider.users(key)
+        users = self._users(key)
         return (
             service.is_captured
             or any(name in self._service_of for name in users)
@@ -231,8 +233,8 @@ class CaptureController:
             # Until its pods are ready, callers wake it at the proxies.
             former = self._former_owner(service)
             required = self._required(former, service) if former else None
-            return next_to_release(seen, bool(self._sources.provider.users(key)), required)
-        if companion_of(key) in self._sources.services and self._observer.companion(key) is None:
+            return next_to_release(seen, bool(self._users(key)), required)
+        if companion_of(key) in self._services and self._observer.companion(key) is None:
             return Wait(f"Service {companion_of(key)} exists, and zenvoy did not create it; rename it")
         port = self._ports.assigned(owner.metadata.key)
         if port == 0:
@@ -248,8 +250,8 @@ class CaptureController:
 
     def _former_owner(self, service: Service) -> ScaledService | None:
         """Return a ScaledService that captured a Service, and on whose port the proxies still listen."""
-        users = [name for name in self._sources.provider.users(service.metadata.key) if self._has_listener(name)]
-        return self._sources.scaled.get(users[0]) if users and len(service.spec.ports) == 1 else None
+        users = [name for name in self._users(service.metadata.key) if self._has_listener(name)]
+        return self._scaled.get(users[0]) if users and len(service.spec.ports) == 1 else None
 
     def _note_settled(self, since: dict[str, float], key: str, holds: bool) -> bool:
         """Note since when something holds, and return whether every node has applied it; look again once it has."""
@@ -264,7 +266,7 @@ class CaptureController:
 
     def _free_ports(self, key: str, owner: ScaledService | None, is_done: bool) -> None:
         """Free the ports of ScaledServices for which a Service is not captured, once no caller is led to them."""
-        users = [name for name in self._sources.provider.users(key) if self._ports.assigned(name)]
+        users = [name for name in self._users(key) if self._ports.assigned(name)]
         freed = [name for name in users if owner is None or owner.metadata.key != name]
         if self._note_settled(self._released_since, key, holds=is_done and bool(freed)):
             for name in freed:
@@ -274,7 +276,7 @@ class CaptureController:
 
     def _report(self, key: str) -> Action | Wait | None:
         """Observe a Service, report to the ScaledServices that name it, and return the next step."""
-        service = self._sources.services.get(key)
+        service = self._services.get(key)
         if service is None or not self._is_relevant(key, service):
             return None
         owner = self._observer.owner(key)
@@ -284,7 +286,7 @@ class CaptureController:
         step = self._next(service, owner, seen) if self._is_synced() else Wait("not observed yet")
         is_closed = self._note_settled(self._hidden_since, key, holds=self._is_synced() and seen.is_closed)
         self._free_ports(key, owner, is_done=step is None)
-        for name in self._sources.provider.users(key):
+        for name in self._users(key):
             self._report_to(name, key, owner, step, is_closed)
         return step
 
@@ -295,7 +297,7 @@ class CaptureController:
 
         `is_closed` is True if no caller reaches its pods without the proxy.
         """
-        item = self._sources.scaled[name]
+        item = self._scaled[name]
         capture, port = self._observer.capture(item), self._ports.assigned(name)
         if not capture.wanted:
             self._on_status(name, CaptureStatus(port=port))
@@ -324,7 +326,7 @@ class CaptureController:
 
     async def _reconcile(self, key: str) -> None:
         """Write the next step for one Service, if this replica leads."""
-        service = self._sources.services.get(key)
+        service = self._services.get(key)
         if service is None:
             return
         owner = self._observer.owner(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from reconciler.kubernetes.capture import objects
@@ -31,22 +31,13 @@ class CaptureSources:
     ports: range
     """Ports of the proxies for captured Services; empty: none is captured, and captured ones are released."""
 
-    @property
-    def scaled(self) -> Mapping[str, ScaledService]:
-        """The ScaledServices, by key."""
-        return self.provider.scaled_services.items
-
-    @property
-    def services(self) -> Mapping[str, Service]:
-        """The Services, by key."""
-        return self.provider.services.items
-
 
 class CaptureObserver:
     """The state of Services, by key; `changed` is called when the proxies change."""
 
     def __init__(self, api: Api, sources: CaptureSources, changed: Callable[[], None]) -> None:
         self._api, self._sources = api, sources
+        self._services, self._scaled = sources.provider.services.items, sources.provider.scaled_services.items
         self._proxies: Informer[EndpointSlice] | None = None
         if sources.proxies:
             namespace, name = sources.proxies
@@ -66,11 +57,11 @@ class CaptureObserver:
 
     def capture(self, item: ScaledService) -> Capture:
         """Return whether the Service of a ScaledService is to be captured."""
-        return capture_of(item, self._sources.services.get(service_of(item)), self._sources.ports, SPEC)
+        return capture_of(item, self._services.get(service_of(item)), self._sources.ports, SPEC)
 
     def owner(self, key: str) -> ScaledService | None:
         """Return the ScaledService for which a Service is captured: the oldest one that wants it."""
-        items = [item for name in self._sources.provider.users(key) if (item := self._sources.scaled.get(name))]
+        items = [item for name in self._sources.provider.users(key) if (item := self._scaled.get(name))]
         wanting = [item for item in items if self.capture(item).is_due and not item.metadata.deletion_timestamp]
         return min(wanting, key=_age, default=None)
 
@@ -105,7 +96,7 @@ class CaptureObserver:
 
     def companion(self, key: str) -> Service | None:
         """Return the companion of a Service, if zenvoy created it."""
-        found = self._sources.services.get(companion_of(key))
+        found = self._services.get(companion_of(key))
         return found if found and found.captured == key else None
 
     def proxy_slices(self, key: str) -> list[EndpointSlice]:
