@@ -22,8 +22,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 from multidict import CIMultiDict
 
 from reconciler.core.text import error_text
-from reconciler.kubernetes.client import exec_plugin, port_forward, service_account
 from reconciler.kubernetes.client import kubeconfig as kubeconfigs
+from reconciler.kubernetes.client import port_forward, service_account
 from reconciler.kubernetes.client.errors import NOT_FOUND, UNAUTHORIZED, ApiError, NoCluster, Unreachable, ignoring
 from reconciler.kubernetes.types.names import checked_path
 from reconciler.kubernetes.types.objects import decoder
@@ -287,7 +287,7 @@ async def _configure(configuration: Configuration, chosen: kubeconfigs.Chosen) -
         configuration.refresh_api_key_hook = token.refresh
         credentials = {"token": token.read()}
     elif plugin := chosen.user.get("exec"):
-        credentials = await exec_plugin.credentials(plugin, chosen.cluster)
+        credentials = await kubeconfigs.exec_credentials(plugin, chosen.cluster)
     try:
         await config.load_kube_config_from_dict(chosen.document(credentials), client_configuration=configuration)
     except (config.ConfigException, ValueError, TypeError, AttributeError, LookupError) as error:
