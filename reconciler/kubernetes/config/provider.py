@@ -20,8 +20,7 @@ from reconciler.core.reasons import Problem
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import MultiNamespaceInformer
 from reconciler.kubernetes.config.busy import busy_until
-from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
-from reconciler.kubernetes.config.effective_config import EffectiveConfig
+from reconciler.kubernetes.config.conflicts import RESERVED_PORTS, EffectiveConfig
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.config.service_controller import UNREAD, ServiceController

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Protocol, Spec
-from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
-from reconciler.kubernetes.config.effective_config import EffectiveConfig
+from reconciler.kubernetes.config.conflicts import RESERVED_PORTS, EffectiveConfig
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.objects import Target
