@@ -207,7 +207,7 @@ class XdsServer:
                 for resource, message in sub.rejections.items():
                     if service := self._snapshot.owner(type_url, resource):
                         found[service] = message
-        return found | dict(self._snapshot.faults)
+        return found | self._snapshot.selection.faults
 
     def _report_faults(self) -> None:
         if (found := self.faults()) != self._faults:

@@ -155,7 +155,6 @@ class XdsRouter:
                 self._report(self._state(service))
 
     def _on_node(self, event: NodeEvent, node: Node) -> None:
-        """Handle an Envoy that connected, disconnected or rejected a message."""
         if event == "nacked":
             if node.nack:
                 self._rejected(node.id, node.nack.message)

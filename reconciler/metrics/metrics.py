@@ -156,7 +156,6 @@ class Metrics:
         return page.text(openmetrics, rest)
 
     def _forget_acks(self) -> None:
-        """Forget the acknowledgements of disconnected Envoys."""
         for envoy in self._acks.keys() - self._sources.envoys().keys():
             del self._acks[envoy]
 

@@ -107,11 +107,8 @@ def _single(family: Family, value: float | None) -> Metric:
 
 
 def _family(family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
-    made: CounterMetricFamily | GaugeMetricFamily
-    if family.kind == "counter":
-        made = CounterMetricFamily(family.name, family.help, labels=family.labels)
-    else:
-        made = GaugeMetricFamily(family.name, family.help, labels=family.labels)
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    made = kind(family.name, family.help, labels=family.labels)
     for labels, value in values.items():
         made.add_metric(labels, value)
     return made

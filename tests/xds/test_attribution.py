@@ -150,7 +150,7 @@ def test_inquiry_running_shared_resource_does_not_change() -> None:
     stage.says([])
     assert stage.world.table(RDS).get("http") is not before
     assert stage.world.table(LDS).get(TRIAL) is None
-    assert stage.world.faults == {}
+    assert stage.world.selection.faults == {}
 
 
 def test_inquiry_envoy_disconnects_ends_and_next_starts() -> None:
@@ -172,7 +172,7 @@ def test_inquiry_answer_of_other_envoy_does_not_count() -> None:
     assert stage.attribution.on_verdict("two", Verdict(LDS, {TRIAL: tried.version}, "no", (TRIAL,))) == []
     assert stage.attribution.on_verdict("one", Verdict(LDS, {TRIAL: "old"}, "no", (TRIAL,))) == []
     assert stage.attribution.on_verdict("one", Verdict(LDS, {TRIAL: tried.version})), "accepted: it is over"
-    assert stage.world.faults == {}
+    assert stage.world.selection.faults == {}
 
 
 def test_inquiry_running_wake_changes_endpoints_only() -> None:
@@ -191,15 +191,15 @@ def test_envoy_service_left_out_keeps_its_endpoints() -> None:
     made.configure(LISTEN, [http("a"), ignoring])
     made.route("b", PODS)
     before = made.table(EDS).version
-    made.selection.reject(made.served, {"b": "no"})
+    made.selection.reject(made.selection.served, {"b": "no"})
     made.end_trial()
-    assert made.faults == {"b": "no"}
+    assert made.selection.faults == {"b": "no"}
     assert list(made.table(EDS)) == ["a", "b"]
     made.configure(LISTEN, [http("a"), http("c"), ignoring])
-    assert made.faults == {"b": "no"}, "it is not tried again while it is the same"
+    assert made.selection.faults == {"b": "no"}, "it is not tried again while it is the same"
     made.configure(LISTEN, [http("a"), http("b")])
     made.configure(LISTEN, [http("a"), ignoring])
-    assert made.faults == {}
+    assert made.selection.faults == {}
     assert made.table(EDS).version == before
 
 
@@ -209,6 +209,6 @@ def test_attribution_late_ack_keeps_its_own_version() -> None:
     assert accepted
     made.configure(LISTEN, [ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a.localhost", "bad.localhost"))])
     made.accept(SharedResource.HOSTS, accepted.version)
-    made.selection.reject(made.served, {"a": "no"})
+    made.selection.reject(made.selection.served, {"a": "no"})
     made.end_trial()
     assert made.table(RDS).get("http") == accepted

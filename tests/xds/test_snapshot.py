@@ -13,7 +13,7 @@ from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 def routed(of: Snapshot) -> set[str]:
     """Return the services that a virtual host leads to."""
-    return {name for name, parts in of.served.items() if parts.virtual_host}
+    return {name for name, parts in of.selection.served.items() if parts.virtual_host}
 
 
 def versions(of: Snapshot) -> list[str]:
@@ -68,8 +68,8 @@ def test_snapshot_invalid_services_are_left_out_others_served() -> None:
     listen = ir.Listen(http=LISTEN.http)
     made.configure(listen, [http("a"), *WRONG, http("b")])
     for service, texts in WRONG.items():
-        assert all(text in made.faults[service.name] for text in texts), made.faults[service.name]
-    assert len(made.faults) == len(WRONG)
+        assert all(text in made.selection.faults[service.name] for text in texts), made.selection.faults[service.name]
+    assert len(made.selection.faults) == len(WRONG)
     assert routed(made) == {"a", "b"}
     assert {"a", "b", "db", "rival"} <= set(made.table(CDS)), "what is left out keeps its endpoints"
     assert "bad name" not in made.table(CDS)
@@ -82,10 +82,10 @@ def test_snapshot_invalid_service_keeps_its_last_version() -> None:
     made = world(http("a"), http("b"))
     before = versions(made)
     made.configure(LISTEN, [http("a"), ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b:80",))])
-    assert list(made.faults) == ["b"]
+    assert list(made.selection.faults) == ["b"]
     assert versions(made) == before
     made.configure(LISTEN, [http("a"), ir.Upstream("b", ir.ServiceProtocol.HTTP, ("c.localhost",))])
-    assert made.faults == {}
+    assert made.selection.faults == {}
     assert versions(made) != before
 
 
@@ -93,7 +93,7 @@ def test_snapshot_kept_version_yields_to_a_valid_service() -> None:
     made = world(http("a"), http("b"))
     wrong = ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b:80",))
     made.configure(LISTEN, [wrong, ir.Upstream("c", ir.ServiceProtocol.HTTP, ("b.localhost",))])
-    assert list(made.faults) == ["b"]
+    assert list(made.selection.faults) == ["b"]
     assert routed(made) == {"c"}
 
 
@@ -121,11 +121,11 @@ def test_snapshot_valid_service_is_checked_against_changes() -> None:
     made = world(http("a"))
     rival = ir.Upstream("rival", ir.ServiceProtocol.HTTP, ("A.localhost",))
     made.configure(LISTEN, [http("a"), rival])
-    assert made.faults == {"rival": "the host name 'A.localhost' belongs to service a; use another"}
+    assert made.selection.faults == {"rival": "the host name 'A.localhost' belongs to service a; use another"}
     made.configure(LISTEN, [rival, http("a")])
-    assert made.faults == {"a": "the host name 'a.localhost' belongs to service rival; use another"}
+    assert made.selection.faults == {"a": "the host name 'a.localhost' belongs to service rival; use another"}
     made.configure(ir.Listen(tls=LISTEN.tls), [http("a")])
-    assert made.faults == {"a": "no listener for http; set listen.http"}
+    assert made.selection.faults == {"a": "no listener for http; set listen.http"}
 
 
 @pytest.mark.parametrize("good", [0, 1])

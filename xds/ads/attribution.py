@@ -234,7 +234,7 @@ class Attribution:
             known, suspects = self._snapshot.selection.suspects(kind)
             if not is_accepted and (known or suspects):
                 found = search(known, suspects)
-                self._inquiry = _Inquiry(node, kind, self._snapshot.served, found)
+                self._inquiry = _Inquiry(node, kind, self._snapshot.selection.served, found)
                 return self._ask(self._inquiry, next(found))
         while self._reviews:
             node, kind = self._reviews.popitem()[0]

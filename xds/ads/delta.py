@@ -20,11 +20,9 @@ class DeltaStream(Stream):
     complete = frozenset()
 
     def identify(self, data: bytes) -> NodeId | None:
-        """Return the sender that a request names. Raises `MalformedError`."""
         return delta_request(data).node
 
     def receive(self, data: bytes, now: float) -> Receipt:
-        """Process a DeltaDiscoveryRequest. Raises `MalformedError`."""
         request = delta_request(data)
         sub = self.types.get(request.type_url)
         if sub is None:

@@ -27,11 +27,9 @@ class SotwStream(Stream):
         """By type URL, the names in the request that was applied last."""
 
     def identify(self, data: bytes) -> NodeId | None:
-        """Return the sender that a request names. Raises `MalformedError`."""
         return SotwDecoder().decode(data).node
 
     def receive(self, data: bytes, now: float) -> Receipt:
-        """Process a DiscoveryRequest. Raises `MalformedError`."""
         request = self._decoder.decode(data)
         sub = self.types.get(request.type_url)
         if sub is None:

@@ -122,7 +122,6 @@ def _tcp_chains(service: ir.Upstream) -> list[dict[str, Any]]:
 
 
 def _sockets(address: ir.SocketAddress, options: ir.ListenerOptions) -> dict[str, Any]:
-    """Return the settings of a listener's sockets."""
     return {"address": socket_address(address), "tcp_keepalive": tcp_keepalive(options.keepalive_seconds)}
 
 

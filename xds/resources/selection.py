@@ -32,7 +32,7 @@ class Selection:
         self._mistakes: dict[str, str] = {}
         self._rejected: dict[str, dict[ir.Upstream, str]] = {}
         """The configurations of each service that Envoy rejected, with its message, since they last changed."""
-        self._accepted: dict[SharedResource, Mapping[str, Parts]] = {}
+        self.accepted: dict[SharedResource, Mapping[str, Parts]] = {}
         """The parts that were served when Envoy last accepted a shared resource."""
         self.served: Mapping[str, Parts] = _NONE
 
@@ -66,10 +66,6 @@ class Selection:
         self.listen, self.good, self._mistakes = listen, good, mistakes
         self._compose()
 
-    def accept(self, kind: SharedResource, served: Mapping[str, Parts]) -> None:
-        """Record that an Envoy accepted the shared resource with these parts."""
-        self._accepted[kind] = served
-
     def reject(self, tried: Mapping[str, Parts], messages: Mapping[str, str]) -> None:
         """Leave out the services that Envoy rejected; `tried` are the parts that were tried, by service."""
         for name, message in messages.items():
@@ -83,7 +79,7 @@ class Selection:
 
     def suspects(self, kind: SharedResource) -> tuple[list[str], list[str]]:
         """Return the services with a part in a shared resource: those whose part Envoy has accepted, and the others."""
-        accepted = self._accepted.get(kind, _NONE)
+        accepted = self.accepted.get(kind, _NONE)
         known: list[str] = []
         new: list[str] = []
         for name, present in self.served.items():
@@ -128,10 +124,10 @@ class Selection:
 
     def _accepted_whole(self, name: str) -> Parts | None:
         """Return the latest parts of a service that Envoy accepted in every shared resource."""
-        for accepted in self._accepted.values():
+        for accepted in self.accepted.values():
             found = accepted.get(name)
             kinds = [kind for kind in SharedResource if found and kind.part(found)]
-            if found and kinds and all(self._accepted.get(kind, _NONE).get(name) is found for kind in kinds):
+            if found and kinds and all(self.accepted.get(kind, _NONE).get(name) is found for kind in kinds):
                 return found
         return None
 

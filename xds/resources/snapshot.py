@@ -103,21 +103,11 @@ class Snapshot:
     def __contains__(self, service: str) -> bool:
         return service in self.selection.configured
 
-    @property
-    def served(self) -> Mapping[str, Parts]:
-        """The parts that are served, by service."""
-        return self.selection.served
-
-    @property
-    def faults(self) -> Mapping[str, str]:
-        """The errors of services that are not served as configured, by service."""
-        return self.selection.faults
-
     def configure(self, listen: ir.Listen, services: Iterable[ir.Upstream]) -> Change:
         """Replace the configuration; services that remain keep their endpoints.
 
-        A service with an error is in `faults`, and the others are served. Raises `ValueError` with all errors, one a
-        line, and changes nothing, if the configuration as a whole is invalid.
+        A service with an error is in `selection.faults`, and the others are served. Raises `ValueError` with all
+        errors, one a line, and changes nothing, if the configuration as a whole is invalid.
         """
         wanted = tuple(services)
         if listen == self.selection.listen and wanted == tuple(self.selection.configured.values()):
@@ -135,7 +125,7 @@ class Snapshot:
                 if older == version:
                     break
                 del sent[older]  # a later acknowledgement by a slower Envoy has no effect
-            self.selection.accept(kind, sent[version])
+            self.selection.accepted[kind] = sent[version]
 
     def ask(self, kind: SharedResource, services: Iterable[Parts]) -> tuple[Change, str]:
         """Try these services' parts of a shared resource; also return the version of the trial listener."""
@@ -154,15 +144,17 @@ class Snapshot:
     def owner(self, type_url: str, resource: str) -> str | None:
         """Return the service that a resource belongs to; None if it is shared or gone."""
         if type_url in (LDS, RDS):
-            return next((name for name, found in self.served.items() if resource in found.own.get(type_url, ())), None)
+            return next(
+                (name for name, found in self.selection.served.items() if resource in found.own.get(type_url, ())), None
+            )
         service = names.service_of_cluster(resource)
         return service if type_url in (CDS, EDS) and service in self else None
 
     def _apply(self) -> Change:
         """Update the tables to the parts that are served."""
-        before, self._applied = self._applied, self.served
+        before, self._applied = self._applied, self.selection.served
         assert self.selection.listen is not None
-        whole = translation(self.selection.listen, self.served.values())
+        whole = translation(self.selection.listen, self.selection.served.values())
         if self._under_inquiry and (
             present := self._tables[self._under_inquiry.type_url].get(self._under_inquiry.resource)
         ):
@@ -176,7 +168,11 @@ class Snapshot:
             changed[type_url] = tuple(name for name, body in whole[type_url].items() if put(name, body))
         self._note_versions()
         removed[EDS] = self._drop(EDS, whole[CDS])
-        moved = (found for name, found in self.served.items() if found is not before.get(name) and name in self._routes)
+        moved = (
+            found
+            for name, found in self.selection.served.items()
+            if found is not before.get(name) and name in self._routes
+        )
         changed[EDS] = tuple(name for found in moved for name in self._assign(found))
         return Change(changed, removed)
 
@@ -186,7 +182,7 @@ class Snapshot:
             if present is None or kind is self._under_inquiry:
                 continue
             sent.pop(present.version, None)
-            sent[present.version] = self.served
+            sent[present.version] = self.selection.served
             if len(sent) > MAX_VERSIONS:
                 del sent[next(iter(sent))]
 
@@ -201,7 +197,7 @@ class Snapshot:
         if found := [problem for endpoint in endpoints for problem in address_problems(where, endpoint)]:
             raise ValueError("\n".join(found))
         self._routes[service] = endpoints, held
-        present = self.served.get(service)
+        present = self.selection.served.get(service)
         return self._assign(present) if present else ()  # a service with an invalid name has no cluster
 
     def _assign(self, present: Parts) -> tuple[str, ...]:
