@@ -157,13 +157,12 @@ class FinalizerController:
         """Return a description of the result and whether it failed. Raises transient errors until the retry timeout."""
         where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
         try:
-            newest = _DECODE(await self._api.get(where))
-            if newest.metadata.uid != item.metadata.uid:
+            found = await self._api.find(where)
+            newest = _DECODE(found) if found else None
+            if newest is None or newest.metadata.uid != item.metadata.uid:
                 return "the object is gone", False
             return await restore(self._api, self._discovery, newest, self._landing), False
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
-            if isinstance(error, ApiError) and error.status == NOT_FOUND:
-                return "the object is gone", False
             if is_transient(error) and time.monotonic() - since < self._retry_timeout:
                 raise
             return f"failed to restore {target_of(item)}: {error}; scale it by hand", True

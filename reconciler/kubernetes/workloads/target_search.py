@@ -17,7 +17,7 @@ import structlog
 from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable
+from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable, ignoring
 from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
@@ -114,12 +114,9 @@ class TargetSearch:
 
     async def _listed(self, collection: str) -> tuple[_Workload, ...]:
         """Return the workloads of one kind; none if zenvoy may not list that kind."""
-        try:
+        with ignoring(FORBIDDEN):
             return _WORKLOADS(await self._api.get(collection)).items
-        except ApiError as error:
-            if error.status == FORBIDDEN:
-                return ()
-            raise
+        return ()
 
 
 def _controller(one: Object | _Workload) -> OwnerReference | None:
