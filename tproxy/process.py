@@ -53,7 +53,7 @@ class HolderExit(IntEnum):
 
 def configure_log(style: LogStyle) -> None:
     """Log to standard error, as text or as one JSON object per line. From now on no write blocks or fails."""
-    output = LogOutput(2, lambda text: text.encode(errors="backslashreplace"), _report_lost)
+    output = LogOutput(2, lambda text: text.encode(errors="backslashreplace"))
     replace_streams(output, output)
     renderer = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
@@ -74,10 +74,6 @@ def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) ->
         key: repr(value) if isinstance(value, str) and not value.isprintable() else value
         for key, value in event.items()
     }
-
-
-def _report_lost(count: int, reason: str) -> None:
-    log.warning("log lines were lost", count=count, reason=reason)
 
 
 @dataclass

@@ -18,8 +18,6 @@ from reconciler.app.encoding import ERRORS
 from reconciler.core.text import printable, printable_json
 from tproxy.io.log_output import LogOutput, LogStream, replace_streams
 
-log = structlog.get_logger()
-
 Entry = MutableMapping[str, Any]
 
 COLOURS = {"ScaledToZero": "34", "Waking": "33", "Active": "32", "Idle": "36", "Draining": "35"}
@@ -48,11 +46,7 @@ def configure(style: str) -> None:
 
 
 def _output(descriptor: int, encoding: str) -> LogOutput:
-    return LogOutput(descriptor, partial(str.encode, encoding=encoding, errors=ERRORS), _report_lost)
-
-
-def _report_lost(count: int, reason: str) -> None:
-    log.warning("log lines were lost", count=count, reason=reason)
+    return LogOutput(descriptor, partial(str.encode, encoding=encoding, errors=ERRORS))
 
 
 def _json(entry: Entry, **_: object) -> str:

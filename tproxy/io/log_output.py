@@ -2,7 +2,7 @@
 
 A terminal can be closed (EIO), the reader of a pipe can end (EPIPE) or stop reading (a write blocks), and a disk can be
 full (ENOSPC). `write` neither blocks nor raises in any of these cases. Text that cannot be written is dropped and
-counted; the count is reported after the next successful write.
+counted; the count is logged after the next successful write.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ import threading
 import time
 from collections.abc import Callable
 
+import structlog
+
+log = structlog.get_logger()
+
 MAX_BYTES = 1024 * 1024
 """Text that waits for a slow reader; more is dropped."""
 FLUSH_SECONDS = 0.5
@@ -28,13 +32,10 @@ TOO_SLOW = "the reader is too slow"
 
 
 class LogOutput:
-    """The output at one file descriptor.
+    """The output at one file descriptor. `encode` must not raise."""
 
-    `encode` must not raise. `report(count, reason)` is called in the output's thread after texts were lost.
-    """
-
-    def __init__(self, descriptor: int, encode: Callable[[str], bytes], report: Callable[[int, str], object]) -> None:
-        self._descriptor, self._encode, self._report = descriptor, encode, report
+    def __init__(self, descriptor: int, encode: Callable[[str], bytes]) -> None:
+        self._descriptor, self._encode = descriptor, encode
         self._texts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting_bytes = 0
@@ -75,7 +76,7 @@ class LogOutput:
                     continue
                 lost, self._lost = self._lost, 0
             if lost:
-                self._report(lost, self._reason)
+                log.warning("log lines were lost", count=lost, reason=self._reason)
 
     def _write_all(self, data: bytes) -> str | None:
         """Write the data; return the reason if that fails."""

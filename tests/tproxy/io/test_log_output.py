@@ -8,21 +8,29 @@ from collections.abc import Iterator
 
 import pytest
 
+from tproxy.io import log_output
 from tproxy.io.log_output import MAX_BYTES, TOO_SLOW, LogOutput
 
 PATIENCE_SECONDS = 60.0
 
 
 class Reports:
-    """Reports of lost texts, and an event for the first one."""
+    """A logger of reports of lost texts, and an event for the first one."""
 
     def __init__(self) -> None:
         self.all: list[tuple[int, str]] = []
         self.first = threading.Event()
 
-    def __call__(self, count: int, why: str) -> None:
-        self.all.append((count, why))
+    def warning(self, _event: str, *, count: int, reason: str) -> None:
+        self.all.append((count, reason))
         self.first.set()
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
+    reports = Reports()
+    monkeypatch.setattr(log_output, "log", reports)
+    return reports
 
 
 @pytest.fixture
@@ -36,10 +44,10 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def test_write_blocked_pipe_drops_beyond_the_limit(pipe: tuple[int, int]) -> None:
+def test_write_blocked_pipe_drops_beyond_the_limit(pipe: tuple[int, int], reports: Reports) -> None:
     reading, writing = pipe
-    reports, line = Reports(), "x" * 999 + "\n"
-    output = LogOutput(writing, str.encode, reports)
+    line = "x" * 999 + "\n"
+    output = LogOutput(writing, str.encode)
     written = MAX_BYTES // len(line)
     for _ in range(written + 500):
         output.write(line)
@@ -55,12 +63,11 @@ def test_write_blocked_pipe_drops_beyond_the_limit(pipe: tuple[int, int]) -> Non
         left -= len(os.read(reading, left))
 
 
-def test_write_full_disk_reports_once_after_recovery(pipe: tuple[int, int]) -> None:
+def test_write_full_disk_reports_once_after_recovery(pipe: tuple[int, int], reports: Reports) -> None:
     reading, writing = pipe
-    reports = Reports()
     descriptor = os.open("/dev/full", os.O_WRONLY)
     try:
-        output = LogOutput(descriptor, str.encode, reports)
+        output = LogOutput(descriptor, str.encode)
         for number in range(3):
             output.write(f"lost {number}\n")
         output.close(PATIENCE_SECONDS)
@@ -78,7 +85,7 @@ def test_write_full_disk_reports_once_after_recovery(pipe: tuple[int, int]) -> N
 def test_write_without_reader_does_not_raise(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.close(reading)
-    output = LogOutput(writing, str.encode, lambda *_: None)
+    output = LogOutput(writing, str.encode)
     for _ in range(3):
         output.write("this is never read\n")
     output.close(PATIENCE_SECONDS)
@@ -87,7 +94,7 @@ def test_write_without_reader_does_not_raise(pipe: tuple[int, int]) -> None:
 def test_write_nonblocking_descriptor_waits_for_room(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.set_blocking(writing, False)
-    output = LogOutput(writing, str.encode, lambda *_: None)
+    output = LogOutput(writing, str.encode)
     text = "y" * 300_000
     output.write(text)
     received = b""
