@@ -133,7 +133,7 @@ class MetricsPort(ThreadingHTTPServer):
         self.registry = CollectorRegistry()
         self.registry.register(HolderCollector(holder))
         self.open: dict[socket.socket, float] = {}
-        """By connection, its monotonic start; the oldest first. Without those that receive no answer any more."""
+        """By connection, its monotonic start; the oldest first. Those that receive no answer any more are removed."""
         self._lock = threading.Lock()
         super().__init__(target, _Handler)
         self.address = address.join(*self.socket.getsockname()[:2])
