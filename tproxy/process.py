@@ -78,7 +78,7 @@ def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) ->
 
 @dataclass
 class HolderProcess:
-    """The process of one holder. Its public fields are the options of `zenvoy-tproxy run`, whose help describes them."""
+    """The process of one holder. Its public fields are options of `zenvoy-tproxy run`, whose help describes them."""
 
     mode: Mode
     listen: str
