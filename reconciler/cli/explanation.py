@@ -97,8 +97,10 @@ def _sample(answer: View) -> Iterator[str]:
     if (sample := answer.get("sample")) is None:
         return
     judged = answer["judged"]
-    age = "no sample yet" if sample["ageSeconds"] is None else f"{duration(sample['ageSeconds'])} old"
-    yield f"Traffic, by {sample['source']} ({age}): " + (f"{judged['usage']}, {judged['reason']}" if judged else "none")
+    when = "no sample yet" if sample["ageSeconds"] is None else f"{duration(sample['ageSeconds'])} old"
+    yield f"Traffic, by {sample['source']} ({when}): " + (
+        f"{judged['usage']}, {judged['reason']}" if judged else "none"
+    )
     if sample["unknown"]:
         yield f"  usage is unknown, so no service sleeps: {sample['unknown']}"
     rows = [("ENVOY", "REQUESTS", "IN FLIGHT", "CONNECTIONS", "OPEN", "BYTES", "UP")]

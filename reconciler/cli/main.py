@@ -1,24 +1,27 @@
-"""The program `zenvoy`, its commands, and their help, which is made from docstrings."""
+"""The program `zenvoy`: its commands, their help, which is made from docstrings, and the completion of names."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from reconciler import environment
 from reconciler.app.encoding import degrade_output, open_missing_streams, restart_in_utf8
-from reconciler.cli import options, output
+from reconciler.cli import control_client, options, output
 from reconciler.cli.commands import controller, envoy, logs, maintenance, services, up
-from reconciler.cli.completion import complete_service
+from reconciler.cli.context import addresses_cluster
 from reconciler.cli.exit_codes import ExitCode
+from reconciler.cluster_client.context_options import ContextOptions
 
 PROGRAM_HELP = """Scale services behind Envoy to zero, and wake them on the first connection without losing it.
 
@@ -57,6 +60,38 @@ def render_help(docstring: str | None) -> str:
     return "".join(rendered)
 
 
+def _complete_service(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of services that start with `incomplete`; none if zenvoy does not answer."""
+    given: dict[str, Any] = ctx.params
+    selection = ContextOptions(
+        given.get("namespace"),
+        bool(given.get("everywhere")),
+        given.get("context"),
+        given.get("kubeconfig"),
+        state_dir=given.get("state_dir"),
+    )
+    with contextlib.redirect_stderr(io.StringIO()):  # a shell shows it in the middle of the line
+        try:
+            names = _in_cluster(selection) if addresses_cluster(selection, incomplete) else _on_machine(selection)
+        except (OSError, typer.Exit, control_client.ControlError):
+            return []
+    return [name for name in names if name.startswith(incomplete) and name not in (given.get("names") or ())]
+
+
+def _on_machine(selection: ContextOptions) -> list[str]:
+    services = control_client.ask(selection.state.control, "GET", "/v1/services")["services"]
+    return [str(service["name"]) for service in services]
+
+
+def _in_cluster(selection: ContextOptions) -> list[str]:
+    from reconciler.cli.commands import cluster
+    from reconciler.cluster_client.status import service_status
+
+    found = cluster.run(selection, lambda one: service_status(one, None, False, lambda _: None))
+    keys = [str(service["name"]) for service in found["services"]]
+    return keys if selection.everywhere else [key.rpartition("/")[2] for key in keys]
+
+
 app = typer.Typer(
     name="zenvoy",
     help=render_help(PROGRAM_HELP),
@@ -88,7 +123,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, function in COMMANDS.items():
     app.command(name, help=render_help(function.__doc__))(function)
-options.completions.append(complete_service)
+options.completions.append(_complete_service)
 app.command("reconcile", hidden=True)(up.reconcile)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from reconciler.cli import validators
+from reconciler.cluster_client.context_options import STATE_DIR_VARIABLE
 from reconciler.core.record import State
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def _service_argument(text: str, metavar: str) -> Any:
     return typer.Argument(help=text, metavar=metavar, autocompletion=complete_service)
 
 
+def state_dir(text: str, **more: Any) -> Any:
+    """Return an option for a state directory."""
+    parser = validators.named_path
+    return typer.Option("--state-dir", envvar=STATE_DIR_VARIABLE, metavar="<path>", parser=parser, help=text, **more)
+
+
 def address(text: str, *flags: str, callback: Callable[..., str | None] = validators.address) -> Any:
     """Return an option for an address to serve at."""
     return typer.Option(*flags, help=text, metavar="IP:PORT", callback=callback)
@@ -48,14 +55,7 @@ Names = Annotated[
 OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="Output format.")]
 StateDirOption = Annotated[
     Path | None,
-    typer.Option(
-        "--state-dir",
-        envvar="ZENVOY_STATE_DIR",
-        metavar="<path>",
-        parser=validators.named_path,
-        help="State directory of the running `zenvoy up`; default: .zenvoy.",
-        rich_help_panel=MACHINE,
-    ),
+    state_dir("State directory of the running `zenvoy up`; default: .zenvoy.", rich_help_panel=MACHINE),
 ]
 Namespace = Annotated[
     str | None,

@@ -11,7 +11,15 @@ import msgspec
 
 from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, NoCluster, Unreachable, ignoring
+from reconciler.kubernetes.client.errors import (
+    FORBIDDEN,
+    NOT_FOUND,
+    UNAUTHORIZED,
+    ApiError,
+    NoCluster,
+    Unreachable,
+    ignoring,
+)
 from reconciler.kubernetes.client.informer import list_objects
 from reconciler.kubernetes.types.names import InvalidName
 from reconciler.kubernetes.types.objects import api_path, decoder, path
@@ -33,10 +41,6 @@ class ClusterUnreachable(ClusterError):
 
 class NoSuchService(ClusterError):
     """The ScaledService does not exist."""
-
-
-class RequestRefused(ClusterError):
-    """The API server refused a request."""
 
 
 class ClusterClient:
@@ -124,21 +128,18 @@ async def translated_errors(server: str = "") -> AsyncIterator[None]:
             "--context"
         ) from None
     except ApiError as error:
-        raise _translate(server, error) from None
+        if error.status == UNAUTHORIZED:
+            raise ClusterUnreachable(
+                f"{server} does not accept your credentials ({error.message}); log in again, or name another context "
+                "with --context"
+            ) from None
+        if error.status == FORBIDDEN:
+            raise ClusterError(
+                f"{server} denied the request: {error.message}; ask an administrator for the permission"
+            ) from None
+        raise ClusterError(f"{server} refused the request: {error}") from None
     except InvalidName as error:
         raise NoSuchService(f"{error}; a Kubernetes name consists of a-z, 0-9, - and ., at most 253 of them") from None
-
-
-def _translate(server: str, error: ApiError) -> ClusterError:
-    """Return the error for the user that corresponds to a refused request."""
-    if error.status == 401:
-        return ClusterUnreachable(
-            f"{server} does not accept your credentials ({error.message}); log in again, or name another context with "
-            "--context"
-        )
-    if error.status == 403:
-        return RequestRefused(f"{server} denied the request: {error.message}; ask an administrator for the permission")
-    return RequestRefused(f"{server} refused the request: {error}")
 
 
 @asynccontextmanager

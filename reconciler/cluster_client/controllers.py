@@ -53,13 +53,8 @@ class InstalledPod(msgspec.Struct):
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
     @property
-    def is_running(self) -> bool:
-        return self.status.get("phase") == "Running"
-
-    @property
-    def has_ended(self) -> bool:
-        """Report whether the pod has finished, for example because it was evicted. Kubernetes keeps such pods."""
-        return self.status.get("phase") in ("Failed", "Succeeded")
+    def phase(self) -> str:
+        return str(self.status.get("phase", "unknown"))
 
     @property
     def waiting_reason(self) -> str:
@@ -69,7 +64,7 @@ class InstalledPod(msgspec.Struct):
         conditions = self.status.get("conditions", [])
         unscheduled = [one for one in conditions if one["type"] == "PodScheduled" and one["status"] == "False"]
         reasons = [f"{one.get('reason', '')}: {one.get('message', '')}".rstrip(": ") for one in waiting or unscheduled]
-        return "; ".join(reasons) or str(self.status.get("phase", "unknown"))
+        return "; ".join(reasons) or self.phase
 
 
 _POD = decoder(InstalledPod)
@@ -88,7 +83,8 @@ async def proxy_pods(cluster: ClusterClient) -> list[InstalledPod]:
 async def _labeled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
     where = path("v1", "pods", cluster.options.system)
     found = await cluster.list_objects(where, _POD, {"labelSelector": label})
-    return [pod for pod in found if not pod.has_ended]
+    # Kubernetes keeps pods that have ended, for example because they were evicted
+    return [pod for pod in found if pod.phase not in ("Failed", "Succeeded")]
 
 
 class ControllerSilent(Exception):

@@ -14,7 +14,7 @@ from reconciler.doctor import conflicts, connections, endpoints, installation, n
 from reconciler.doctor.connections import Overview
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.doctor.installation import Installation
-from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError
 from reconciler.kubernetes.types.scaled_service import CAPTURED, KIND, ScaledService
 
 STALLED = "Stalled"
@@ -54,7 +54,7 @@ async def _attempt(check: str, result: Awaitable[CheckResult]) -> list[CheckResu
     try:
         return [await result]
     except ApiError as error:
-        if error.status != 403:
+        if error.status != FORBIDDEN:
             raise
         message = f"not checked, because you lack a permission: {error.message}"
         finding = Finding(FindingCode.NOT_PERMITTED, check, message, ASK_FOR_PERMISSION, Severity.NOTE)
@@ -86,8 +86,7 @@ def check_services(items: list[ScaledService]) -> CheckResult:
 
 def _check_service(item: ScaledService) -> Iterator[Finding]:
     place, controller = f"{KIND} {item.metadata.key}", "see the findings about the controller"
-    stalled, ready = condition(item, STALLED), condition(item, READY)
-    captured = condition(item, CAPTURED)
+    stalled, ready, captured = (condition(item, kind) for kind in (STALLED, READY, CAPTURED))
     if captured and captured.status == "False":
         message = f"its Service is not captured, so it stays awake: {captured.message}"
         remedy = f"docs/how-to/capture.md; zenvoy explain {item.metadata.key}"

@@ -158,7 +158,7 @@ def _check_proxy_pod(system: str, pod: InstalledPod, joined: Mapping[str, set[st
         FindingCode.PROXY_NOT_JOINED,
         f"pod {system}/{pod.name}",
         f"{parts} connected to a reconciler: {pod.waiting_reason}",
-        (READ_LOGS if pod.is_running else DESCRIBE).format(name=pod.name, system=system),
+        (READ_LOGS if pod.phase == "Running" else DESCRIBE).format(name=pod.name, system=system),
     )
 
 

@@ -27,8 +27,8 @@ def _identity(text: str, checked: Callable[[str], str | None] | None = None, **m
     return typer.Option(help=text, rich_help_panel=PLACE, callback=checked, **more)
 
 
-def _proxy_option(text: str, **more: Any) -> Any:
-    return typer.Option(help=text, rich_help_panel=ENVOY, **more)
+def _proxy_option(text: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, help=text, rich_help_panel=ENVOY, **more)
 
 
 def _port(text: str) -> Any:
@@ -79,8 +79,7 @@ def controller(
         _proxy_option("Hosts and ports that namespaces may claim, as JSON: the chart's hostPolicy.", metavar="RULES"),
     ] = "[]",
     bare_names: Annotated[
-        bool,
-        typer.Option("--bare-names", help="Route a bare name to the only service that has it.", rich_help_panel=ENVOY),
+        bool, _proxy_option("Route a bare name to the only service that has it.", "--bare-names")
     ] = False,
     cluster_domain: Annotated[
         str, _identity("The DNS domain of the cluster's Services.", validators.name, metavar="DOMAIN")

@@ -40,14 +40,7 @@ LastingFile = Annotated[
 Log = Annotated[Literal["plain", "json"], typer.Option("--log", envvar="ZENVOY_LOG", help="Format of log lines.")]
 StateDirOption = Annotated[
     Path,
-    typer.Option(
-        "--state-dir",
-        envvar="ZENVOY_STATE_DIR",
-        metavar="<path>",
-        parser=validators.named_path,
-        help="Directory for state; each running `zenvoy up` needs its own.",
-        callback=validators.directory,
-    ),
+    options.state_dir("Directory for state; each running `zenvoy up` needs its own.", callback=validators.directory),
 ]
 Metrics = Annotated[str | None, options.address("Serve /metrics, /healthz and /readyz here.", "--metrics")]
 HolderMetrics = Annotated[str | None, options.address("The same for the holder.", "--holder-metrics")]
