@@ -197,8 +197,9 @@ class Engine:
 
     def command(self, name: str, event: Event) -> None:
         """Apply a command of a person; a follower only wakes. Raises `KeyError` for an unknown service."""
-        service = self.services[name]
-        if service.record and self.leadership.may_command(service.record, event):
+        service, wakes = self.services[name], isinstance(event, WakeCommanded)
+        record = service.record
+        if record and (self.leads or (wakes and record.state is State.ScaledToZero)):
             now = self._now()
             if isinstance(event, SleepCommanded | ProgramOutdated):
                 service.seen = replace(service.seen, sleep_commanded_at=now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reconciler.core.events import Event, WakeCommanded, WakeStalled
+from reconciler.core.events import WakeStalled
 from reconciler.core.follower import in_force, on_demoted, on_elected
 from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn, ScaledDown
 from reconciler.core.record import Record, State, Transition
@@ -141,10 +141,6 @@ class Leadership:
             if self.leads:
                 self._records.create(name, self._index.services[name])
             yield name
-
-    def may_command(self, record: Record, event: Event) -> bool:
-        """Return whether this replica may carry out a command: a follower only wakes."""
-        return self.leads or (isinstance(event, WakeCommanded) and record.state is State.ScaledToZero)
 
     def record_progress(self, name: str) -> RecordProgress | None:
         """Return the progress of the leader's record of a service; None without that record."""

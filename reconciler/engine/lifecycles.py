@@ -5,7 +5,7 @@ A service without a lifecycle here is Current. The cost of a sample does not dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 import structlog
@@ -58,13 +58,9 @@ class Lifecycles:
     ) -> None:
         self._clock, self._engine, self._expected, self._programs = clock, engine, expected, programs
         self._lifecycles: dict[str, Lifecycle] = {}
-        self._removed: dict[str, Spec] = {}
-        self._held: dict[str, int | None] = {}
-
-    @property
-    def removed(self) -> Mapping[str, Spec]:
+        self.removed: dict[str, Spec] = {}
         """The removed services that may still have work in flight."""
-        return self._removed
+        self._held: dict[str, int | None] = {}
 
     def stage(self, name: str) -> Stage:
         """Return the stage of a service."""
@@ -92,11 +88,11 @@ class Lifecycles:
         configured, present = {spec.name: spec for spec in specs}, self._engine.services
         for name in present.keys() - configured.keys():
             if self._is_in_use(present[name]):
-                self._removed[name] = present[name].spec
+                self.removed[name] = present[name].spec
                 self._apply(name, ServiceRemoved())
             else:
                 self._lifecycles.pop(name, None)
-                self._removed.pop(name, None)
+                self.removed.pop(name, None)
         for name, spec in configured.items():
             if spec.departing:
                 self._apply(name, DeletionRequested())
@@ -118,11 +114,11 @@ class Lifecycles:
         outdated = self._programs.outdated() if self._programs else frozenset()
         for name in (outdated | self._lifecycles.keys()) & services.keys():
             self._roll_out(name, services[name], sample, name in outdated)
-        before = len(self._removed)
-        for name, spec in list(self._removed.items()):
+        before = len(self.removed)
+        for name, spec in list(self.removed.items()):
             found = evidence(sample, self._expected(), name)
             self._apply(name, removal_event(self._lifecycles[name], spec, found, sample.taken_at, self._now()))
-        return len(self._removed) < before
+        return len(self.removed) < before
 
     def _roll_out(self, name: str, service: ManagedService, sample: Sample, is_outdated: bool) -> None:
         known = RolloutEvidence(
@@ -157,7 +153,7 @@ class Lifecycles:
         else:
             self._lifecycles[name] = after
         if after.stage is not Stage.Removed:
-            self._removed.pop(name, None)
+            self.removed.pop(name, None)
         if isinstance(event, RemovalTimedOut):
             log.warning("removed although it may still be in use: its drainTimeout has passed", service=name)
         if after.stage is not before.stage:
