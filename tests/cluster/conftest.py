@@ -113,15 +113,14 @@ async def api(
 ) -> AsyncIterator[Api]:
     """Provide a client with every right, which is patient with a slow machine, unless the test stops the API server."""
     client = await connect(control_plane.kubeconfig)
-    call: Any = client._call
+    call: Any = client.call
 
-    async def call_patiently(*arguments: Any) -> bytes:
-        *before, timeout = arguments
-        answer: bytes = await call(*before, max(timeout, PATIENT_CALL_SECONDS))
+    async def call_patiently(*arguments: Any, timeout: float = 0, **named: Any) -> bytes:
+        answer: bytes = await call(*arguments, timeout=max(timeout, PATIENT_CALL_SECONDS), **named)
         return answer
 
     if "apiserver" not in request.fixturenames:
-        monkeypatch.setattr(client, "_call", call_patiently)
+        monkeypatch.setattr(client, "call", call_patiently)
     yield client
     await client.close()
 

@@ -30,7 +30,7 @@ async def install(api: Api) -> None:
     crd = manifest()
     where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=crd["metadata"]["name"])
     query = {"fieldManager": "tests", "force": "true", "fieldValidation": "Strict"}
-    await api.patch(where, crd, APPLY_PATCH, query)
+    await api.call("PATCH", where, crd, APPLY_PATCH, query)
     async with asyncio.timeout(DEFINITION_SECONDS):
         while not is_established(json.loads(await api.get(where))) or not await _served(api):
             await asyncio.sleep(0.05)

@@ -53,7 +53,9 @@ async def make(api: Api, namespace: str, spec: str, name: str = "web") -> dict[s
 
 async def change(api: Api, namespace: str, patch: dict[str, Any], part: str | None = None) -> dict[str, Any]:
     where = path(API_VERSION, PLURAL, namespace, "web", part)
-    changed: dict[str, Any] = json.loads(await api.patch(where, patch, MERGE_PATCH, {"fieldValidation": "Strict"}))
+    changed: dict[str, Any] = json.loads(
+        await api.call("PATCH", where, patch, MERGE_PATCH, {"fieldValidation": "Strict"})
+    )
     return changed
 
 

@@ -126,7 +126,7 @@ class Installed:
     async def _apply(self, wanted: dict[str, Any]) -> None:
         meta = wanted["metadata"]
         where = path(wanted["apiVersion"], f"{wanted['kind'].lower()}s", meta.get("namespace"), meta["name"])
-        await self.objects.api.patch(where, wanted, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
+        await self.objects.api.call("PATCH", where, wanted, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
 
     async def uninstall(self) -> None:
         """Delete the objects that are in no namespace."""
@@ -368,7 +368,7 @@ async def awake(installed: Installed, name: str = "web") -> None:
 async def test_doctor_keda_conflict_is_reported(installed: Installed, api: Api) -> None:
     await awake(installed)
     definition = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name="scaledobjects.keda.sh")
-    await api.patch(definition, SCALED_OBJECTS, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
+    await api.call("PATCH", definition, SCALED_OBJECTS, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
     where = path("keda.sh/v1alpha1", "scaledobjects", installed.objects.namespace, "web")
     scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "web"}}
     scaled["spec"] = {"scaleTargetRef": {"name": "web"}, "minReplicaCount": 2}
@@ -492,14 +492,14 @@ async def test_doctor_applier_of_replicas_is_named(
     await awake(installed)
     where = path("apps/v1", "deployments", installed.objects.namespace, "web")
     as_manager = {"fieldManager": manager, "force": "true"}
-    await api.patch(where, {"apiVersion": "apps/v1", **deployment("web", None)}, APPLY_PATCH, as_manager)
+    await api.call("PATCH", where, {"apiVersion": "apps/v1", **deployment("web", None)}, APPLY_PATCH, as_manager)
     assert await installed.findings(code=0) == []
-    await api.patch(where, {"apiVersion": "apps/v1", **deployment("web", 2)}, APPLY_PATCH, as_manager)
+    await api.call("PATCH", where, {"apiVersion": "apps/v1", **deployment("web", 2)}, APPLY_PATCH, as_manager)
     finding = await installed.found(code=1 if level == "problem" else 0)
     assert (finding["severity"], finding["place"]) == (level, f"Deployment {installed.objects.namespace}/web")
     assert finding["code"] == "ReplicasApplied" and remedy in finding["remedy"]
     assert (await installed.doctor(code=1 if level == "problem" else 0)).out.count(f"{level}: Deployment") == 1
-    await api.patch(f"{where}/scale", {"spec": {"replicas": 0}}, MERGE_PATCH, {"fieldManager": "zenvoy"})
+    await api.call("PATCH", f"{where}/scale", {"spec": {"replicas": 0}}, MERGE_PATCH, {"fieldManager": "zenvoy"})
     assert await installed.findings(code=0) == []
 
 
@@ -514,7 +514,7 @@ async def test_doctor_client_side_apply_is_recognized(installed: Installed, api:
     assert await installed.findings(code=0) == []
     text = json.dumps(deployment("web", 2))
     annotated = {"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": text}}}
-    await api.patch(f"{where}/web", annotated, MERGE_PATCH, query)
+    await api.call("PATCH", f"{where}/web", annotated, MERGE_PATCH, query)
     finding = await installed.found(code=1 if level == "problem" else 0)
     assert finding["severity"] == level and "spec.replicas" in finding["message"]
 

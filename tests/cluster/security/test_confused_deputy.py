@@ -116,7 +116,7 @@ async def crd_without_patterns(api: Api) -> AsyncIterator[None]:
     for field in spec["scaleTargetRef"]["properties"].values():
         field["maxLength"] = 4096
     where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=older["metadata"]["name"])
-    await api.patch(where, older, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
+    await api.call("PATCH", where, older, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
 
     async def is_older() -> bool:
         try:
