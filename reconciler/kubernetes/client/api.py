@@ -22,8 +22,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from multidict import CIMultiDict
 
 from reconciler.core.text import error_text
-from reconciler.kubernetes.client import kubeconfig as kubeconfigs
-from reconciler.kubernetes.client import port_forward, service_account
+from reconciler.kubernetes.client import credentials, port_forward
 from reconciler.kubernetes.client.errors import NOT_FOUND, UNAUTHORIZED, ApiError, NoCluster, Unreachable, ignoring
 from reconciler.kubernetes.types.names import checked_path
 from reconciler.kubernetes.types.objects import decoder
@@ -227,10 +226,10 @@ class Api:
             if self._credentials == refused:
                 await self._renew()
                 try:
-                    credentials = _credentials_of(self._configuration)
-                    if credentials[1:] != self._credentials[1:]:
+                    renewed = _credentials_of(self._configuration)
+                    if renewed[1:] != self._credentials[1:]:
                         self._open()
-                    self._credentials = credentials
+                    self._credentials = renewed
                 except OSError as error:  # including the errors of TLS
                     log.warning("failed to use the new client certificate", error=str(error))
         return self._credentials != refused
@@ -260,17 +259,17 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
     `NoCluster`.
     """
     configuration = Configuration()
-    files = kubeconfigs.files(kubeconfig, os.environ)
+    files = credentials.kubeconfig_files(kubeconfig, os.environ)
     try:
-        if not files and context is None and service_account.FOLDER.joinpath("token").exists():
-            return Api(configuration, service_account.configure(configuration), connections)
-        chosen = kubeconfigs.read(files, context)
+        if not files and context is None and credentials.SERVICE_ACCOUNT.joinpath("token").exists():
+            return Api(configuration, credentials.configure_in_pod(configuration), connections)
+        chosen = credentials.read_kubeconfigs(files, context)
         await _configure(configuration, chosen)
 
         async def renew() -> None:
             """Read the kubeconfig again, which asks its exec plugin; by name, because another may be current by now."""
             try:
-                await _configure(configuration, kubeconfigs.read(files, chosen.name))
+                await _configure(configuration, credentials.read_kubeconfigs(files, chosen.name))
             except (NoCluster, OSError) as error:
                 log.warning("failed to renew the credentials of the kubeconfig", error=str(error))
 
@@ -279,17 +278,17 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
         raise NoCluster(f"no cluster found: {error}; set --kubeconfig or --context") from None
 
 
-async def _configure(configuration: Configuration, chosen: kubeconfigs.Chosen) -> None:
+async def _configure(configuration: Configuration, chosen: credentials.Chosen) -> None:
     """Set the server and the credentials of a context. Raises `NoCluster` and `OSError`."""
-    credentials: dict[str, str] = {}
+    found: dict[str, str] = {}
     if file := chosen.user.get("tokenFile"):
-        token = service_account.TokenFile(Path(file))
+        token = credentials.TokenFile(Path(file))
         configuration.refresh_api_key_hook = token.refresh
-        credentials = {"token": token.read()}
+        found = {"token": token.read()}
     elif plugin := chosen.user.get("exec"):
-        credentials = await kubeconfigs.exec_credentials(plugin, chosen.cluster)
+        found = await credentials.exec_credentials(plugin, chosen.cluster)
     try:
-        await config.load_kube_config_from_dict(chosen.document(credentials), client_configuration=configuration)
+        await config.load_kube_config_from_dict(chosen.document(found), client_configuration=configuration)
     except (config.ConfigException, ValueError, TypeError, AttributeError, LookupError) as error:
         raise NoCluster(
             f"no cluster found: context {chosen.name!r} of the kubeconfig is not valid ({error}); "

@@ -16,8 +16,8 @@ from aiohttp import web
 from kubernetes.aio.client import Configuration
 
 from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.credentials import TokenFile
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.client.service_account import TokenFile
 from tests.certificates import without_key_identifiers
 from tests.servers import answering_gets
 

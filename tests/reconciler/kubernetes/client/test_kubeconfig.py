@@ -147,7 +147,7 @@ async def test_kubeconfig_comes_before_the_service_account(
     server: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text("of the pod")
-    monkeypatch.setattr("reconciler.kubernetes.client.service_account.FOLDER", tmp_path)
+    monkeypatch.setattr("reconciler.kubernetes.client.credentials.SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBECONFIG", str(written(tmp_path, server.url)))
     async with connected() as api:
         assert api.server == server.url

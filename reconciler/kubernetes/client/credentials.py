@@ -1,8 +1,9 @@
-"""Kubeconfigs by the rules of kubectl: several files are merged, and one context is chosen.
+"""The credentials of calls to the API server, from kubeconfigs or from the service account of a pod.
 
-The package `kubernetes` only gets this context. By itself, it lets the last file choose the context, resolves all paths
-against one file, sends the newline at the end of a token file, and acts as the user even if the kubeconfig says `as`.
-Exec plugins are programs that return credentials (client.authentication.k8s.io).
+Kubeconfigs follow the rules of kubectl: several files are merged, and one context is chosen. The package `kubernetes`
+only gets this context. By itself, it lets the last file choose the context, resolves all paths against one file, sends
+the newline at the end of a token file, and acts as the user even if the kubeconfig says `as`. Exec plugins are programs
+that return credentials (client.authentication.k8s.io).
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
+from kubernetes.aio import config
+from kubernetes.aio.client import Configuration
 
 from reconciler.kubernetes.client.errors import NoCluster
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 DEFAULT_FILE = "~/.kube/config"
 CLUSTER_KEYS = (
     "server",
@@ -31,7 +35,7 @@ CLUSTER_KEYS = (
     "proxy-url",
     "disable-compression",
 )
-"""The parts of a cluster that an exec plugin is told."""
+"""The parts of a cluster that an exec plugin gets."""
 CONFIG_EXTENSION = "client.authentication.k8s.io/exec"
 MAX_ERROR_LENGTH = 500
 _PATHS = {"clusters": ("certificate-authority",), "users": ("client-certificate", "client-key", "tokenFile")}
@@ -71,7 +75,7 @@ class Chosen:
         return [(name, value) for name, value in headers if value]
 
 
-def files(explicit: Path | None, environment: Mapping[str, str]) -> list[Path]:
+def kubeconfig_files(explicit: Path | None, environment: Mapping[str, str]) -> list[Path]:
     """Return the files to read; empty if there are none. Raises `NoCluster` if the explicit one is missing."""
     if explicit is not None:
         if not explicit.exists():
@@ -82,7 +86,7 @@ def files(explicit: Path | None, environment: Mapping[str, str]) -> list[Path]:
     return [file for one in named or [DEFAULT_FILE] if (file := Path(os.path.expanduser(one))).exists()]
 
 
-def read(sources: Iterable[Path], context: str | None) -> Chosen:
+def read_kubeconfigs(sources: Iterable[Path], context: str | None) -> Chosen:
     """Merge the files, and return the context of this name, or the current one. Raises `NoCluster` and `OSError`."""
     current, named = context or "", _Named(clusters={}, contexts={}, users={})
     for source in sources:
@@ -181,3 +185,48 @@ def _user(status: Mapping[str, Any]) -> dict[str, str]:
     if not fields:
         raise LookupError
     return fields
+
+
+class TokenFile:
+    """A file with a token. It is read again when it is another file, or has changed. The first reading may fail.
+
+    The kubelet replaces a pod's token in place. The file decides whether it was replaced, not a clock: a clock that is
+    set back would keep a token in use until it expires.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: tuple[int, int, int] | None = None
+        self._token = ""
+
+    def read(self) -> str:
+        """Return the token; the previous one while the file is missing or empty. Raises `OSError`."""
+        try:
+            found = os.stat(self._path)
+            version = found.st_dev, found.st_ino, found.st_mtime_ns
+            if version != self._version and (token := self._path.read_text().strip()):
+                self._token, self._version = token, version
+        except OSError:
+            if not self._token:
+                raise
+        return self._token
+
+    def refresh(self, target: Configuration) -> None:
+        """Put the token into a configuration. Raises `OSError`."""
+        target.api_key["BearerToken"] = f"Bearer {self.read()}"
+
+
+def configure_in_pod(configuration: Configuration, folder: Path = SERVICE_ACCOUNT) -> str:
+    """Set the cluster of this pod, and return the pod's namespace. Raises `NoCluster`."""
+    token = TokenFile(folder / "token")
+    try:
+        loader = config.incluster_config.InClusterConfigLoader(
+            str(folder / "token"), str(folder / "ca.crt"), try_refresh_token=False
+        )
+        loader.load_and_set(configuration)
+        token.refresh(configuration)
+        namespace = (folder / "namespace").read_text().strip()
+    except (config.ConfigException, OSError) as error:
+        raise NoCluster(f"cannot use this pod's service account: {error}") from None
+    configuration.refresh_api_key_hook = token.refresh
+    return namespace
