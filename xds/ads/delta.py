@@ -67,7 +67,7 @@ class DeltaStream(Stream):
     def _reconnect(self, sub: Subscription, request: DeltaRequest, now: float) -> tuple[str, ...]:
         equal = sub.has(request.initial_versions, now)
         if sub.type_url == CDS:
-            gone = (name for name in request.initial_versions if sub.table.get(name) is None and sub.wants(name))
+            gone = (name for name in request.initial_versions if name not in sub.table and sub.wants(name))
             sub.retiring.update((name, Resource(name, b"", "")) for name in gone)
         return equal
 

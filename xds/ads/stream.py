@@ -108,7 +108,7 @@ class Stream(ABC):
         if not sub.dirty and not sub.response_due:
             return out
         for name in sub.retiring.keys() & sub.dirty.keys():
-            if sub.table.get(name) is not None:
+            if name in sub.table:
                 del sub.retiring[name]  # it is back
         news, gone = sub.changed()
         if sub.type_url == CDS:

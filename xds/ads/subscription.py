@@ -107,7 +107,7 @@ class Subscription:
     def wanted(self) -> list[Resource]:
         """Return all existing resources that the client has subscribed to."""
         names: Iterable[str] = self.table if self.wildcard else self.names
-        return [present for name in names if (present := self.table.get(name)) is not None]
+        return [self.table[name] for name in names if name in self.table]
 
     def send(self, resources: Iterable[Resource], removed: Sequence[str] = ()) -> str:
         """Record a response as sent; return its nonce."""
@@ -146,7 +146,7 @@ class Subscription:
         self._landed(sending, nonce)
         if sending.resources:  # removals may have been rejected together with them, and are sent again
             for name in sending.removed:
-                if self.table.get(name) is None and name not in self.sent:
+                if name not in self.table and name not in self.sent:
                     self.sent[name] = UNKNOWN
                     self.dirty[name] = None
         return tuple(sending.resources)

@@ -7,7 +7,7 @@ Envoy has received is in `ads/subscription.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -44,39 +44,29 @@ def resource(name: str, body: bytes) -> Resource:
     return Resource(name, body, blake2b(body, digest_size=8).hexdigest())
 
 
-class Table:
-    """The resources of one type."""
+class Table(dict[str, Resource]):
+    """The resources of one type, by name. Only `put` and `drop` change it."""
 
-    def __init__(self) -> None:
-        self._resources: dict[str, Resource] = {}
-        self._sum = 0
+    _sum = 0
 
     @property
     def version(self) -> str:
         """The version of the type: the sum of all hashes, so that one change costs one addition."""
         return f"{self._sum & 0xFFFFFFFFFFFFFFFF:016x}"
 
-    def get(self, name: str) -> Resource | None:
-        """Return the resource of this name."""
-        return self._resources.get(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._resources)
-
     def put(self, name: str, body: bytes) -> bool:
         """Add or replace a resource; return whether anything changed."""
-        old = self._resources.get(name)
+        old = self.get(name)
         if old is not None and old.body == body:
             return False
-        new = self._resources[name] = resource(name, body)
+        new = self[name] = resource(name, body)
         self._sum += int(new.version, 16) - (int(old.version, 16) if old else 0)
         return True
 
-    def drop(self, name: str) -> Resource | None:
+    def drop(self, name: str) -> Resource:
         """Remove and return the resource of this name."""
-        old = self._resources.pop(name, None)
-        if old is not None:
-            self._sum -= int(old.version, 16)
+        old = self.pop(name)
+        self._sum -= int(old.version, 16)
         return old
 
 
@@ -132,9 +122,7 @@ class Snapshot:
         self._under_inquiry, self._trial = kind, trial(kind, services)
         table = self._tables[LDS]
         table.put(names.TRIAL, self._trial)
-        tried = table.get(names.TRIAL)
-        assert tried is not None
-        return Change({LDS: (names.TRIAL,)}, {}), tried.version
+        return Change({LDS: (names.TRIAL,)}, {}), table[names.TRIAL].version
 
     def end_trial(self) -> Change:
         """End the trial, and serve what is selected now."""
@@ -214,5 +202,4 @@ class Snapshot:
 
     def _drop(self, type_url: str, keep: Mapping[str, object]) -> tuple[Resource, ...]:
         table = self._tables[type_url]
-        gone = (table.drop(name) for name in tuple(table) if name not in keep)
-        return tuple(old for old in gone if old is not None)
+        return tuple(table.drop(name) for name in tuple(table) if name not in keep)
