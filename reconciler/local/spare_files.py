@@ -26,49 +26,45 @@ class SpareFiles:
         self._directory, self._count, self._numbers = directory, count, itertools.count()
         self._spares: list[Path] = []
         for path in sorted(directory.iterdir()):
-            if _is_spare(path):
-                self._spares.append(path)
-            else:
-                with suppress(OSError):
-                    path.unlink()
+            with suppress(OSError):
+                self._put_back(path)
         with suppress(OSError):
-            while len(self._spares) < count:
-                self._spares.append(self._created(b""))
+            for _ in range(count - len(self._spares)):
+                path = self._unused()
+                try:
+                    _overwrite(path, b"")
+                finally:
+                    self._put_back(path)
 
     def write(self, path: Path, content: bytes) -> None:
         """Replace a file atomically by the content, padded with spaces. Raises OSError."""
-        fresh = self._taken(content)
+        fresh = self._taken()
         try:
             _overwrite(fresh, content)
             self._keep(path)
             fresh.replace(path)
         finally:
-            if _is_spare(fresh):  # it was not renamed
-                self._spares.append(fresh)
-            else:
-                fresh.unlink(missing_ok=True)
+            self._put_back(fresh)  # unless it was renamed
 
     def delete(self, path: Path) -> None:
         """Delete a file, if it exists. Raises OSError."""
         self._keep(path)
         path.unlink(missing_ok=True)
 
-    def _taken(self, content: bytes) -> Path:
-        """Return a spare file, which is none any more; a new one if there is none left. Raises OSError."""
+    def _taken(self) -> Path:
+        """Return a spare file, which is none any more; an unused path if there is none left. Raises OSError."""
         while self._spares:
             if _is_spare(path := self._spares.pop()):
                 return path
             path.unlink(missing_ok=True)
-        return self._created(content)
+        return self._unused()
 
-    def _created(self, content: bytes) -> Path:
-        path = self._unused()
-        try:
-            _overwrite(path, content)
-        except OSError:
+    def _put_back(self, path: Path) -> None:
+        """Add a file to the spares, or delete it if it is none. Raises OSError."""
+        if _is_spare(path):
+            self._spares.append(path)
+        else:
             path.unlink(missing_ok=True)
-            raise
-        return path
 
     def _keep(self, path: Path) -> None:
         """Make a spare of a file that is about to be replaced or deleted."""
