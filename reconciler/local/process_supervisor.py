@@ -99,7 +99,7 @@ class ProcessSupervisor:
         self._tasks[child.name] = asyncio.create_task(self._keep(child))
 
     def signal(self, name: str, number: int) -> None:
-        """Send a signal to a child, if it runs."""
+        """Send a signal to a child, if it runs. It may end by itself at any moment."""
         if (process := self._running.get(name)) and process.returncode is None:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
@@ -121,8 +121,11 @@ class ProcessSupervisor:
         for child in reversed(self._order):
             self._tasks[child.name].cancel()
             await asyncio.gather(self._tasks[child.name], return_exceptions=True)
-            if (process := self._running.get(child.name)) and process.returncode is None:
-                await _end(process, child.stop_seconds)
+            try:
+                await asyncio.wait_for(self.stop(child.name), child.stop_seconds)
+            except TimeoutError:
+                self.signal(child.name, signal.SIGKILL)
+                await self._running[child.name].wait()
         with suppress(OSError):
             self._notes.unlink(missing_ok=True)
 
@@ -190,8 +193,7 @@ class ProcessSupervisor:
             answered = await answers(at)
             if reason := health.probed(answered, clock(), cpu_seconds(process.pid)):
                 log.error(f"{child.name} hangs and is killed", reason=reason)
-                with suppress(ProcessLookupError):
-                    process.kill()
+                self.signal(child.name, signal.SIGKILL)
                 return
             if health.ready:
                 self._was_ready.add(child.name)
@@ -208,15 +210,3 @@ class ProcessSupervisor:
             private_files.write(self._notes, msgspec.json.encode(notes))
         except OSError as error:
             log.error("failed to write the list of processes", file=str(self._notes), error=str(error))
-
-
-async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """End a process. It may end by itself at any moment, which must not interrupt the shutdown."""
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), seconds)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -68,7 +68,10 @@ class Census:
 def process_info(pid: int) -> ProcessInfo | None:
     """Return the process, or None if there is none."""
     stat = _stat(pid)
-    return _seen(pid, stat) if stat else None
+    if not stat:
+        return None
+    ended = stat[0] in (b"Z", b"X") and int(stat[17]) < 2  # it has no other thread
+    return ProcessInfo(pid, int(stat[1]), int(stat[2]), int(stat[19]), ended)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -112,11 +115,9 @@ def _all_processes() -> Iterator[ProcessInfo]:
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == own:
             continue
-        stat = _stat(int(name))
-        if stat and int(stat[1]) != _KTHREADD:
-            seen = _seen(int(name), stat)
-            if not seen.ended:
-                yield seen
+        seen = process_info(int(name))
+        if seen and seen.parent != _KTHREADD and not seen.ended:
+            yield seen
 
 
 def _stat(pid: int) -> list[bytes] | None:
@@ -126,11 +127,6 @@ def _stat(pid: int) -> list[bytes] | None:
     except NOT_THERE:
         return None
     return content.rpartition(b")")[2].split()
-
-
-def _seen(pid: int, stat: list[bytes]) -> ProcessInfo:
-    threads = int(stat[17])
-    return ProcessInfo(pid, int(stat[1]), int(stat[2]), int(stat[19]), ended=stat[0] in (b"Z", b"X") and threads < 2)
 
 
 def _child_name(pid: int, run: str) -> str | None:
