@@ -53,13 +53,12 @@ class ProcessBackend:
         self._notes, self._ports = ProcessNotes(state_dir), PortAllocator()
         launcher, censuses = Launcher(self._notes.run, umask), CensusTaker(self._notes.run)
         self._shared = ProcessContext(self._notes, launcher, self._ports, censuses, Prober(launcher), Succession())
-        self._programs: dict[str, Program] | None = None
+        self._is_configured = False
+        self._programs: dict[str, Program] = {}
         self._leaving: frozenset[str] = frozenset()
         self._units: dict[str, ServiceProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired: set[str] = set()
-        self._ends: dict[str, str] = {}
-        """The reasons why processes of an earlier zenvoy ended, except those that it stopped itself."""
         self._closing = False
 
     def configure(self, programs: Mapping[str, Program], leaving: frozenset[str] = frozenset()) -> None:
@@ -71,11 +70,11 @@ class ProcessBackend:
         removed, but is stopped only by a later call that does not name it.
         """
         before, self._programs = self._programs, dict(programs)
-        stopped = ((before or {}).keys() | self._leaving) - programs.keys() - leaving
+        is_first, self._is_configured = not self._is_configured, True
+        stopped = (before.keys() | self._leaving) - programs.keys() - leaving
         self._leaving = leaving
         self._ports.reserve(program.port for program in programs.values() if program.port is not None)
-        if before is None:
-            self._take_over()
+        ends = self._take_over() if is_first else {}
         self._shared.succession.configure(self._programs, {name: unit.claims for name, unit in self._units.items()})
         for service in stopped:
             self._ports.forget(service)
@@ -85,14 +84,13 @@ class ProcessBackend:
             unit = self._units.get(service)
             if unit is not None:
                 unit.change(program)
-            if before is None or service not in before:
-                end = self._ends.get(service, STOPPED) if before is None else None
+            if service not in before:
+                end = ends.get(service, STOPPED) if is_first else None
                 self._report(unit.running if unit else WorkloadStatus(service, 0, end=end))
 
     def outdated(self) -> frozenset[str]:
         """Return the services that run an earlier program: to be drained, or restarted."""
-        programs = self._programs or {}
-        return frozenset(unit.service for unit in self._units.values() if unit.outdated and unit.service in programs)
+        return frozenset(name for name, unit in self._units.items() if unit.outdated and name in self._programs)
 
     async def ask_busy(self, service: str) -> Blocker | None:
         """Run the busy check of a service; return the reason to keep it awake, or None if it is idle."""
@@ -111,7 +109,7 @@ class ProcessBackend:
 
         One that is not configured is being stopped already.
         """
-        program = (self._programs or {}).get(service)
+        program = self._programs.get(service)
         unit = self._units.get(service)
         if program is None or self._closing or service in self._retired:
             return None
@@ -166,17 +164,18 @@ class ProcessBackend:
             task.cancel()
         self._notes.close()
 
-    def _take_over(self) -> None:
-        """Adopt or end the processes that an earlier zenvoy started."""
-        notes = read_notes(self._notes.state_dir.path)
+    def _take_over(self) -> dict[str, str]:
+        """Adopt or end the processes that an earlier zenvoy started.
+
+        Returns the reasons why others ended, except those that it stopped itself.
+        """
+        notes, ends = read_notes(self._notes.state_dir.path), {}
         for service, note in notes.items():
-            seen = self._notes.process(service, note)
-            process = WatchedProcess.of_other(seen) if seen else None
-            if process is not None:
+            if process := self._notes.process(service, note):
                 self._adopt(service, process, note)
             else:
-                self._ends[service] = ENDED_MEANWHILE if note.boot == self._notes.boot else MACHINE_RESTARTED
-        names = {self._notes.mark(name): name for name in (*notes, *(self._programs or {}))}
+                ends[service] = ENDED_MEANWHILE if note.boot == self._notes.boot else MACHINE_RESTARTED
+        names = {self._notes.mark(name): name for name in (*notes, *self._programs)}
         for mark in take_census(self._notes.run).by_mark:
             service = names.get(mark, f"unknown-{mark:x}")
             if service not in self._units:
@@ -185,11 +184,12 @@ class ProcessBackend:
                 self._run(ServiceProcess(service, program, self._shared, mark)).clean_up()
         for service in notes.keys() - self._units.keys():
             self._notes.drop(service)
+        return ends
 
     def _adopt(self, service: str, process: WatchedProcess, note: ProcessNote) -> None:
         unit = ServiceProcess(service, self._program(service, note), self._shared)
         unit.adopt(process, note)
-        if service not in (self._programs or {}):
+        if service not in self._programs:
             unit.stop()
         elif unit.outdated:
             unit.restart(PROGRAM_CHANGED)
@@ -198,7 +198,7 @@ class ProcessBackend:
 
     def _program(self, service: str, note: ProcessNote | None) -> Program:
         """Return the service's program; for a removed service, one that can only end its processes."""
-        if program := (self._programs or {}).get(service):
+        if program := self._programs.get(service):
             return program
         return note.program() if note else Program(command=(), working_directory=Path("/"))
 
@@ -221,5 +221,5 @@ class ProcessBackend:
         self._tell(over)
 
     def _tell(self, running: WorkloadStatus) -> None:
-        if running.service in (self._programs or {}) and running.service not in self._retired:
+        if running.service in self._programs and running.service not in self._retired:
             self._report(running)

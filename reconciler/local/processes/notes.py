@@ -19,7 +19,8 @@ import structlog
 
 from reconciler.local import private_files
 from reconciler.local.processes.mark import mark, read_mark
-from reconciler.local.processes.procfs import ProcessInfo, boot_id, process_info, run_id
+from reconciler.local.processes.pidfd import WatchedProcess
+from reconciler.local.processes.procfs import boot_id, process_info, run_id
 from reconciler.local.processes.program import Program
 from reconciler.local.spare_files import SpareFiles
 from reconciler.local.state_dir import StateDir
@@ -85,12 +86,12 @@ class ProcessNotes:
         """Return the mark of the service's processes."""
         return mark(self.run, service)
 
-    def process(self, service: str, note: ProcessNote) -> ProcessInfo | None:
+    def process(self, service: str, note: ProcessNote) -> WatchedProcess | None:
         """Return the noted process if it still runs and belongs to the service."""
         seen = process_info(note.pid) if note.boot == self.boot else None
         if seen is None or seen.ended or seen.started_ticks != note.started_ticks:
             return None
-        return seen if read_mark(seen.pid) == self.mark(service) else None
+        return WatchedProcess.of_other(seen) if read_mark(seen.pid) == self.mark(service) else None
 
     def has_note(self, service: str) -> bool:
         """Return whether a process of the service was started and not seen to end."""
