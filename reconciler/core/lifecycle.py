@@ -216,7 +216,7 @@ class RolloutEvidence:
 def rollout_event(lifecycle: Lifecycle, spec: Spec, evidence: RolloutEvidence, now: Instant) -> LifecycleEvent | None:
     """Return the event of a configured service after a sample."""
     stage = lifecycle.stage
-    if stage not in (Current, Outdated, Withdrawn, Replacing):
+    if stage not in _CONFIGURED:
         return None
     if not evidence.is_outdated:
         return None if stage is Current else ProgramCurrent()
@@ -230,17 +230,10 @@ def rollout_event(lifecycle: Lifecycle, spec: Spec, evidence: RolloutEvidence, n
         return RolloutBecameDue() if is_due and evidence.state is State.Active and not stays else None
     if stage is Withdrawn and _is_unused(lifecycle.since.time, evidence):
         return ConnectionsEnded()
-    if stage is Withdrawn and now.ticks >= lifecycle.since.ticks + longest_rollout(spec):
+    # The new program must also start before `hold_timeout`, when the connections are refused.
+    if stage is Withdrawn and now.ticks >= lifecycle.since.ticks + min(spec.drain_timeout, spec.hold_timeout / 2):
         return RolloutTimedOut()
     return None
-
-
-def longest_rollout(spec: Spec) -> float:
-    """Return the seconds for which new connections may wait for those in flight.
-
-    The new program must also start before `hold_timeout`, when the connections are refused.
-    """
-    return min(spec.drain_timeout, spec.hold_timeout / 2)
 
 
 def _is_unused(withdrawn_at: float, evidence: RolloutEvidence) -> bool:

@@ -87,9 +87,5 @@ class RequestCounter:
 
 def _growth(was: Counters, now: Counters) -> int:
     """Return the growth of a counter; one that went backwards started again at zero."""
-    before, after = _uses(was), _uses(now)
+    before, after = was.requests or was.connections, now.requests or now.connections
     return after - before if after >= before else after
-
-
-def _uses(counters: Counters) -> int:
-    return counters.requests or counters.connections

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -64,14 +63,12 @@ OTHER = "other"
 
 def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     """Return the sums of several holders' counts by reason."""
-    counts = [part for part in parts if part]
-    if not counts:
-        return NONE
-    total: Counter[str] = Counter()
-    for part in counts:
+    total: dict[str, int] = {}
+    for part in parts:
         for reason, count in part.items():
-            total[reason if reason in REASONS else OTHER] += count
-    return total
+            known = reason if reason in REASONS else OTHER
+            total[known] = total.get(known, 0) + count
+    return total or NONE
 
 
 def wait_order(held: int | None, held_since: float | None) -> tuple[bool, float]:
