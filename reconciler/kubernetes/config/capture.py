@@ -70,7 +70,7 @@ def capture_of(item: ScaledService, service: Service | None, ports: range, names
         return Capture(True, Problem(Reason.CAPTURE_DISABLED, place, what, remedy))
     for what, remedy in _obstacles(service):
         message = f"Service {service.metadata.key} {what}"
-        return Capture(True, Problem(Reason.CAPTURE_NOT_POSSIBLE, place, message, remedy), port)
+        return Capture(True, Problem(Reason.CAPTURE_NOT_POSSIBLE, place, message, f"{remedy}, or {TURN_OFF}"), port)
     return Capture(True, port=port)
 
 
@@ -81,22 +81,20 @@ def companion_of(service: str) -> str:
 
 
 def _obstacles(service: Service) -> Iterator[tuple[str, str]]:
-    """Return why a Service cannot be captured, each with a remedy."""
+    """Return why a Service cannot be captured, each with a remedy in addition to `TURN_OFF`."""
     spec = service.spec
-    none = f"or {TURN_OFF}"
     if spec.type == "ExternalName" or not service.pod_selector:
-        yield "has no selector, so its pods are not known", f"add a selector, {none}"
+        yield "has no selector, so its pods are not known", "add a selector"
     if spec.cluster_ip == HEADLESS:
-        yield "is headless: clients connect to the pods' own ports", f"give it a cluster IP, {none}"
+        yield "is headless: clients connect to the pods' own ports", "give it a cluster IP"
     if any(family != IPV4 for family in spec.ip_families):
-        yield "has IPv6 addresses, which are not supported", f"use ipFamilies [IPv4], {none}"
+        yield "has IPv6 addresses, which are not supported", "use ipFamilies [IPv4]"
     if len(spec.ports) != 1:
-        yield f"has {len(spec.ports)} ports", f"move all but one to another Service, {none}"
+        yield f"has {len(spec.ports)} ports", "move all but one to another Service"
     elif spec.ports[0].protocol != "TCP":
-        yield f"has a {spec.ports[0].protocol} port", f"use a TCP port, {none}"
+        yield f"has a {spec.ports[0].protocol} port", "use a TCP port"
     if spec.session_affinity != "None":
-        yield f"has sessionAffinity {spec.session_affinity}, which the proxy does not keep", f"remove it, {none}"
+        yield f"has sessionAffinity {spec.session_affinity}, which the proxy does not keep", "remove it"
     for field, policy in (("internal", spec.internal_traffic_policy), ("external", spec.external_traffic_policy)):
         if policy == "Local":
-            what = f"has {field}TrafficPolicy Local, and not every node has a proxy"
-            yield what, f"use Cluster, {none}"
+            yield f"has {field}TrafficPolicy Local, and not every node has a proxy", "use Cluster"
