@@ -143,21 +143,18 @@ class StatusWriter:
         if item is None:
             return
         with ignoring(NOT_FOUND):
-            await self._write_to(item, service)
-
-    async def _write_to(self, item: ScaledService, service: str) -> None:
-        try:
-            if (paused := self._pauses.get(service)) is not None:
-                await self._patch(service, item, {"spec": {"paused": paused}}, None)
-                if self._pauses.get(service) is paused:
-                    del self._pauses[service]
-                self.queue.add(service)
-            elif changed := self._change(service, item):
-                await self._patch(service, item, {"status": changed}, "status")
-        except ApiError as error:
-            if error.status == CONFLICT:  # someone else changed it, and the informer has not received that yet
-                self._answered[service] = _DECODE(await self._api.get(_path(item)))
-            raise
+            try:
+                if (paused := self._pauses.get(service)) is not None:
+                    await self._patch(service, item, {"spec": {"paused": paused}}, None)
+                    if self._pauses.get(service) is paused:
+                        del self._pauses[service]
+                    self.queue.add(service)
+                elif changed := self._change(service, item):
+                    await self._patch(service, item, {"status": changed}, "status")
+            except ApiError as error:
+                if error.status == CONFLICT:  # someone else changed it, and the informer has not received that yet
+                    self._answered[service] = _DECODE(await self._api.get(_path(item)))
+                raise
 
     def _change(self, service: str, item: ScaledService) -> dict[str, Any]:
         """Return the patch of the status; empty unless this replica leads."""
