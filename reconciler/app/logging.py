@@ -32,6 +32,7 @@ def configure(style: str) -> None:
     output = _output(1, "utf-8" if is_json else sys.stdout.encoding)
     last = structlog.processors.JSONRenderer(_json) if is_json else partial(_plain, is_coloured=os.isatty(1))
     replace_streams(output, _output(2, sys.stderr.encoding))
+    lines = structlog.WriteLogger(cast(TextIO, LogStream(output)))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -40,7 +41,7 @@ def configure(style: str) -> None:
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, LogStream(output))),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
 

@@ -219,10 +219,9 @@ class Membership:
     def came_or_went(self, envoys: Mapping[str, str], holders: Iterable[str]) -> None:
         """Take all Envoys (with the addresses of their statistics) and holders connected here, before their reports."""
         fleet = Fleet(dict(envoys), tuple(sorted(holders)))
-        if fleet == self.fleet:
-            return
-        self.fleet = fleet
-        self._set_connected(self.context.me, fleet)
+        if fleet != self.fleet:
+            self.fleet = fleet
+            self._set_connected(self.context.me, fleet)
 
     def add_follower(self, replica: str, fleet: Fleet) -> FollowerState:
         """Add a follower whose stream starts; it replaces an earlier stream of the same replica."""

@@ -6,7 +6,8 @@ All functions depend only on the stored bytes and the time, except for the keys 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -65,8 +66,8 @@ def stored(data: Data) -> Authority | None:
     if active is None:
         return None
     successor = _pair(data, SUCCESSOR_CERTIFICATE, SUCCESSOR_KEY)
-    trusted = [one for one in _split(data.get(AUTHORITY, b"")) if _is_readable(one)]
     own = {pair.certificate for pair in (active, successor) if pair}
+    trusted = _readable(data.get(AUTHORITY, b""))
     return Authority(active, successor, tuple(one for one in trusted if one not in own))
 
 
@@ -147,16 +148,12 @@ def _pair(data: Data, certificate: str, key: str) -> Pair | None:
     return pair if is_pair else None
 
 
-def _split(bundle: bytes) -> Sequence[bytes]:
-    try:
-        return x509.split(bundle)
-    except ValueError:
-        return ()
-
-
-def _is_readable(certificate: bytes) -> bool:
-    try:
-        x509.read(certificate)
-    except ValueError:
-        return False
-    return True
+def _readable(bundle: bytes) -> list[bytes]:
+    """Return the certificates of a bundle that can be read."""
+    found = []
+    with suppress(ValueError):  # the bundle is not PEM
+        for one in x509.split(bundle):
+            with suppress(ValueError):
+                x509.read(one)
+                found.append(one)
+    return found
