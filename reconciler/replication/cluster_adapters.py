@@ -15,7 +15,7 @@ from reconciler.ports.holders import Holders, HoldOrder, HoldStatus, added, wait
 from reconciler.ports.holders import Report as HeldReport
 from reconciler.ports.router import Report as RouteReport
 from reconciler.ports.router import Router, RouteState
-from reconciler.replication.fleet import Membership
+from reconciler.replication.fleet import FollowerState, Membership
 from reconciler.replication.messages import RecordUpdate, Report
 
 
@@ -122,11 +122,7 @@ class ClusterRouter:
         update, followers = self._updates.latest.get(service), ledger.followers
         if not followers or update is None:
             return mine
-        reports = {
-            name: (follower.reports.get(service), follower.in_force_since.get(service, 0.0))
-            for name, follower in followers.items()
-        }
-        return slowest_route(mine, reports, update.version)
+        return slowest_route(mine, followers, update.version)
 
     def _own_state(self, service: str) -> RouteState:
         if not self._members.fleet.envoys:
@@ -223,18 +219,16 @@ def total_held(mine: HoldStatus, reports: Sequence[Report | None], complete: boo
     )
 
 
-def slowest_route(mine: RouteState, reports: Mapping[str, tuple[Report | None, float]], version: int) -> RouteState:
-    """Return the route as acknowledged when the last replica had applied `version`, or with a replica that has not.
-
-    `reports` has, by replica, the latest report and the time at which its version took effect.
-    """
+def slowest_route(mine: RouteState, followers: Mapping[str, FollowerState], version: int) -> RouteState:
+    """Return the route as acknowledged when the last replica had applied `version`, or with a replica that has not."""
     if mine.acked_at is None:
         return mine
     at = mine.acked_at
-    for replica, (report, since) in reports.items():
+    for replica, follower in followers.items():
+        report = follower.reports.get(mine.service)
         if report is None or report.version != version:
             return replace(mine, acked_at=None, waiting_for=f"replica {replica}")
         if not report.in_force:
             return replace(mine, acked_at=None, waiting_for=f"{report.waiting_for or '?'} (of replica {replica})")
-        at = max(at, since)
+        at = max(at, follower.in_force_since[mine.service])
     return replace(mine, acked_at=at)
