@@ -19,8 +19,6 @@ CLUSTER, MACHINE, PROMETHEUS = "In a cluster", "On one machine", "Prometheus"
 READY = "ready"
 """The goal of `zenvoy wait` that is not a state."""
 OutputFormat = Literal["table", "json", "yaml"]
-
-
 completions: list[Callable[[typer.Context, str], list[str]]] = []
 """The functions that complete names of services. The program adds them, because they call commands."""
 
@@ -116,8 +114,6 @@ Goal = Annotated[
     ),
 ]
 Timeout = Annotated[str, typer.Option(help="Longest wait.", metavar="DURATION")]
-
-
 WAKE_TIMEOUT = "3m"
 """The default of `--timeout` for what starts programs."""
 

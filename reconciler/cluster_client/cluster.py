@@ -10,16 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from reconciler.cluster_client.context_options import ContextOptions
+from reconciler.kubernetes.client import errors
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.client.errors import (
-    FORBIDDEN,
-    NOT_FOUND,
-    UNAUTHORIZED,
-    ApiError,
-    NoCluster,
-    Unreachable,
-    ignoring,
-)
 from reconciler.kubernetes.client.informer import list_objects
 from reconciler.kubernetes.types.names import InvalidName
 from reconciler.kubernetes.types.objects import api_path, decoder, path
@@ -81,15 +73,15 @@ class ClusterClient:
         """Return the ScaledServices, by namespace and name. Raises `ClusterUnreachable`, `ApiError`."""
         try:
             found = await self.list_objects(path(API_VERSION, PLURAL, self.namespace), _SCALED_SERVICE)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
+        except errors.ApiError as error:
+            if error.status != errors.NOT_FOUND:
                 raise
             raise self._not_installed() from None
         return sorted(found, key=lambda item: (item.metadata.namespace, item.metadata.name))
 
     async def list_served(self, where: str, decode: Callable[[msgspec.Raw], _T]) -> list[_T]:
         """Return all objects of a path; none if the cluster has no such kind. Raises `ApiError` and `Unreachable`."""
-        with ignoring(NOT_FOUND):
+        with errors.ignoring(errors.NOT_FOUND):
             return await self.list_objects(where, decode)
         return []
 
@@ -120,20 +112,20 @@ async def translated_errors(server: str = "") -> AsyncIterator[None]:
     """Raise `ClusterError` in the place of errors of the API server and of the connection to it."""
     try:
         yield
-    except NoCluster as error:
+    except errors.NoCluster as error:
         raise ClusterUnreachable(str(error)) from None
-    except Unreachable as error:
+    except errors.Unreachable as error:
         raise ClusterUnreachable(
             f"the API server {server} does not answer ({error}); check the network, or name another context with "
             "--context"
         ) from None
-    except ApiError as error:
-        if error.status == UNAUTHORIZED:
+    except errors.ApiError as error:
+        if error.status == errors.UNAUTHORIZED:
             raise ClusterUnreachable(
                 f"{server} does not accept your credentials ({error.message}); log in again, or name another context "
                 "with --context"
             ) from None
-        if error.status == FORBIDDEN:
+        if error.status == errors.FORBIDDEN:
             raise ClusterError(
                 f"{server} denied the request: {error.message}; ask an administrator for the permission"
             ) from None

@@ -26,7 +26,6 @@ PROXY_LABEL = "app.kubernetes.io/component=proxy"
 INSPECT_PORT = 18082
 TIMEOUT_SECONDS = 5.0
 LEASE_API = "coordination.k8s.io/v1"
-_LEASE = decoder(Lease)
 
 
 class InstalledPodSpec(msgspec.Struct, rename="camel"):
@@ -67,9 +66,6 @@ class InstalledPod(msgspec.Struct):
         return "; ".join(reasons) or self.phase
 
 
-_POD = decoder(InstalledPod)
-
-
 async def controller_pods(cluster: ClusterClient) -> list[InstalledPod]:
     """Return the controller's pods that have not ended. Raises `ApiError` and `Unreachable`."""
     return await _labeled(cluster, CONTROLLER_LABEL)
@@ -82,7 +78,7 @@ async def proxy_pods(cluster: ClusterClient) -> list[InstalledPod]:
 
 async def _labeled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
     where = path("v1", "pods", cluster.options.system)
-    found = await cluster.list_objects(where, _POD, {"labelSelector": label})
+    found = await cluster.list_objects(where, decoder(InstalledPod), {"labelSelector": label})
     # Kubernetes keeps pods that have ended, for example because they were evicted
     return [pod for pod in found if pod.phase not in ("Failed", "Succeeded")]
 
@@ -129,7 +125,7 @@ def _fetch_from_url(url: str, asked: str) -> Any:
 async def read_lease(cluster: ClusterClient) -> Lease | None:
     """Return the leader's Lease, if it exists. Raises `ApiError` and `Unreachable`."""
     found = await cluster.api.find(path(LEASE_API, "leases", cluster.options.system, LEASE))
-    return None if found is None else _LEASE(found)
+    return None if found is None else decoder(Lease)(found)
 
 
 async def leader_pod(cluster: ClusterClient) -> str:

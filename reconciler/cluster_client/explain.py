@@ -17,7 +17,6 @@ from reconciler.kubernetes.types.objects import decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
 
 TRANSITIONS = 10
-_EVENT = decoder(EventObject)
 
 
 async def explain_service(cluster: ClusterClient, name: str, say: Say) -> dict[str, Any]:
@@ -79,7 +78,7 @@ async def _events(
     meta = item.metadata
     query = {"fieldSelector": f"involvedObject.kind={KIND},{name_selector('involvedObject.name', meta.name)}"}
     try:
-        found = await cluster.list_objects(path("v1", "events", meta.namespace), _EVENT, query)
+        found = await cluster.list_objects(path("v1", "events", meta.namespace), decoder(EventObject), query)
     except (ApiError, Unreachable) as error:
         say(f"without Events: {error}")
         return []

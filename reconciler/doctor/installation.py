@@ -38,7 +38,6 @@ from reconciler.kubernetes.types.scaled_service import (
 
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"
 _OF_THIS_NAME = {"fieldSelector": name_selector("metadata.name", LEASE)}
-_DECODE_OBJECT = decoder(Object)
 VERSION_LABEL = "app.kubernetes.io/version"
 NO_LEADER_REMEDY = "docs/runbooks/NoLeader.md"
 OVERDUE = 5
@@ -179,7 +178,7 @@ async def _other_installations(cluster: ClusterClient, installed: Installation) 
 
 async def _is_terminating(cluster: ClusterClient, namespace: str) -> bool:
     found = await cluster.api.find(path("v1", "namespaces", name=namespace))
-    return found is None or _DECODE_OBJECT(found).metadata.deletion_timestamp is not None
+    return found is None or decoder(Object)(found).metadata.deletion_timestamp is not None
 
 
 def _watched_namespaces(pod: InstalledPod) -> tuple[str, ...]:

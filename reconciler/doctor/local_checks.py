@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,23 +78,19 @@ def check_file_in_force(file: Mapping[str, Any]) -> CheckResult:
 def check_services(services: Sequence[Mapping[str, Any]]) -> CheckResult:
     """Find the services whose wake is stalled, or whose last wake failed."""
     awake = sum(service["state"] in ("Active", "Idle") for service in services)
-    found = tuple(finding for service in services if (finding := _check_service(service)))
+    found = tuple(finding for service in services for finding in _check_service(service))
     return CheckResult("services", f"{pluralize(len(services), 'service')}, {awake} awake", found)
 
 
-def _check_service(service: Mapping[str, Any]) -> Finding | None:
-    name, stalled = service["name"], service["stalled"]
-    remedy = f"zenvoy explain {name}; zenvoy logs {name}"
+def _check_service(service: Mapping[str, Any]) -> Iterator[Finding]:
+    stalled, reason, wake = service["stalled"], service["reason"], service.get("lastWake")
+    place, remedy = f"service {service['name']}", f"zenvoy explain {service['name']}; zenvoy logs {service['name']}"
     if stalled:
-        reason = Diagnosis.parse(stalled).code
-        return Finding(
-            FindingCode.WAKE_STALLED, f"service {name}", f"its wake is stalled: {stalled}", remedy, reason=reason
-        )
-    wake = service.get("lastWake")
-    if service["state"] == State.ScaledToZero and wake and wake["readyAt"] is None:
-        message, reason = f"its last wake failed: {service['reason']}", Diagnosis.parse(service["reason"]).code
-        return Finding(FindingCode.WAKE_FAILED, f"service {name}", message, remedy, reason=reason)
-    return None
+        code, message = Diagnosis.parse(stalled).code, f"its wake is stalled: {stalled}"
+        yield Finding(FindingCode.WAKE_STALLED, place, message, remedy, reason=code)
+    elif service["state"] == State.ScaledToZero and wake and wake["readyAt"] is None:
+        code, message = Diagnosis.parse(reason).code, f"its last wake failed: {reason}"
+        yield Finding(FindingCode.WAKE_FAILED, place, message, remedy, reason=code)
 
 
 def _check_rejections(services: Mapping[str, str]) -> CheckResult:

@@ -24,19 +24,6 @@ REMEDY = (
 LOAD_BALANCER = "LoadBalancer"
 EXPOSED = {LOAD_BALANCER: "clients outside of the cluster", "NodePort": "connections to the ports of the nodes"}
 """Types of Services, and what they admit."""
-
-
-class _Kind(msgspec.Struct):
-    name: str = ""
-
-
-class _Kinds(msgspec.Struct):
-    resources: list[_Kind] = []
-
-
-_DECODE_KINDS = decoder(_Kinds)
-
-
 DESTINATION = "destination"
 """The key of an Istio destination, which names a host instead of a Service."""
 
@@ -168,6 +155,7 @@ async def _read_served(cluster: ClusterClient, kind: RouteKind) -> list[RouteObj
     for api_version in kind.api_versions:
         # Everybody may ask for the kinds that there are, but not for objects.
         served = await cluster.api.find(api_path(api_version))
-        if served and any(one.name == kind.plural for one in _DECODE_KINDS(served).resources):
+        resources = msgspec.json.decode(served).get("resources") if served else None
+        if any(one.get("name") == kind.plural for one in resources or ()):
             return await _read(cluster, kind, api_version)
     return []
