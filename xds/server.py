@@ -339,7 +339,7 @@ class XdsServer:
 
     def _receive(self, session: _Session, data: bytes) -> None:
         now = time.time()
-        had_rejections = session.stream.has_rejections
+        had_rejections = any(sub.rejections for sub in session.stream.types.values())
         receipt = session.stream.receive(data, now)
         if any(sub.unanswered > MAX_UNANSWERED for sub in session.stream.types.values()):
             raise MalformedError(f"more than {MAX_UNANSWERED} resources are not acknowledged")

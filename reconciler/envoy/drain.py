@@ -71,8 +71,13 @@ def _load(admin: str) -> tuple[int, int]:
 
 
 def _ask(admin: str, method: str, path: str) -> str:
-    connection = _UnixConnection(admin) if "/" in admin else HTTPConnection(admin, timeout=TIMEOUT_SECONDS)
+    is_unix = "/" in admin
+    connection = HTTPConnection("envoy" if is_unix else admin, timeout=TIMEOUT_SECONDS)
     try:
+        if is_unix:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(TIMEOUT_SECONDS)
+            connection.sock.connect(admin)
         connection.request(method, path)
         answer = connection.getresponse()
         body = answer.read().decode()
@@ -83,16 +88,3 @@ def _ask(admin: str, method: str, path: str) -> str:
     if answer.status != 200:
         raise EnvoyUnreachable(f"Envoy's admin port {admin}: {method} {path.partition('?')[0]}: HTTP {answer.status}")
     return body
-
-
-class _UnixConnection(HTTPConnection):
-    """An HTTP connection to a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("envoy", timeout=TIMEOUT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT_SECONDS)
-        self.sock.connect(self._path)

@@ -61,11 +61,6 @@ class Stream(ABC):
         self._warming: set[str] = set()
         """Clusters that Envoy warms: it may not have answered the response with their endpoints yet."""
 
-    @property
-    def has_rejections(self) -> bool:
-        """True if Envoy rejected a resource and has not accepted another version of it."""
-        return any(sub.rejections for sub in self.types.values())
-
     @abstractmethod
     def identify(self, data: bytes) -> NodeId | None:
         """Return the sender that a request names, without changing the stream. Raises `MalformedError`."""

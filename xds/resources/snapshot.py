@@ -179,7 +179,7 @@ class Snapshot:
 
         Returns the names of the changed assignments. Raises `ValueError`.
         """
-        if service not in self:
+        if service not in self.selection.configured:
             raise ValueError(f"no service {service!r} is configured")
         where = f"service {service}"
         if found := [problem for endpoint in endpoints for problem in address_problems(where, endpoint)]:
