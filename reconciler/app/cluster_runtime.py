@@ -358,7 +358,7 @@ class ClusterRuntime:
 
     def _listed(self) -> Listed:
         """Return the endpoints that decide what streams are accepted."""
-        return Listed(self._proxies.pods() if self._proxies else None, self._replicas.names())
+        return Listed(self._proxies.pods if self._proxies else None, self._replicas.names())
 
     # Reports
 

@@ -8,7 +8,7 @@ is known. A pod counts as ended only after some seconds, because endpoints move 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Any
 
@@ -56,16 +56,13 @@ class PodList:
         self._ticks, self._notify, self._own = ticks, changed, own
         self._family = f"IPv{ip_address(own).version}" if own else None
         self._there: frozenset[str] = frozenset()
-        self._pods: dict[str, str] = {}
+        self.pods: dict[str, str] = {}
+        """The pods by IP address."""
         self._left: dict[str, float] = {}
 
     def names(self) -> frozenset[str]:
         """Return the pods, ready or not."""
         return self._there
-
-    def pods(self) -> Mapping[str, str]:
-        """Return the pods by IP address."""
-        return self._pods
 
     def ended(self, pod: str) -> bool:
         """Return whether the pod was in the slices and has left them."""
@@ -84,7 +81,7 @@ class PodList:
 
     def _changed(self, _: str, __: EndpointSlice | None) -> None:
         pods = self._listed()
-        self._pods, there = dict(pods), frozenset(pod for _, pod in pods)
+        self.pods, there = dict(pods), frozenset(pod for _, pod in pods)
         now, gone = self._ticks(), self._there - there
         left = self._left | dict.fromkeys(gone, now)
         self._left = {pod: at for pod, at in left.items() if pod not in there and now - at < REMEMBER_ENDED_SECONDS}

@@ -183,19 +183,13 @@ class KubernetesProvider:
         return self._users.get(service, ())
 
     def _index(self, key: str, item: ScaledService | None) -> None:
-        used = service_of(item) if item else None
-        before = self._uses.get(key)
-        if used == before:
-            return
-        if before:
+        if before := self._uses.pop(key, None):
             self._users[before].discard(key)
             if not self._users[before]:
                 del self._users[before]
-        if used:
-            self._uses[key] = used
+        if item:
+            used = self._uses[key] = service_of(item)
             self._users.setdefault(used, set()).add(key)
-        else:
-            del self._uses[key]
 
     def _resolve(self, key: str, item: ScaledService | None) -> None:
         """Resolve an object to its configuration; if it has mistakes, keep its last valid one."""

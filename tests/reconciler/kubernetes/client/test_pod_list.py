@@ -116,7 +116,7 @@ async def test_pod_list_by_address_has_one_family(place: Place) -> None:
     await place.has_addresses("a", ME, OTHER)
     await place.has_addresses("b", "fd00::1", "fd00::2", family="IPv6")
     assert place.list.names() == {ME, OTHER}
-    assert place.list.pods() == {ME: ME, OTHER: OTHER}
+    assert place.list.pods == {ME: ME, OTHER: OTHER}
 
 
 @by_address
