@@ -65,9 +65,8 @@ async def when_free(option: str, address: str, serve: Callable[[], Awaitable[Non
             except (OSError, RuntimeError) as error:  # gRPC raises a RuntimeError
                 reason = f"{address}: {error}"
         if reason != reported:
-            log.error(
-                "cannot listen", owner=option, reason=f"{option} cannot listen on {reason}; retrying every second"
-            )
+            message = f"{option} cannot listen on {reason}; retrying every second"
+            log.error("cannot listen", owner=option, reason=message)
         reported = reason
         await asyncio.sleep(RETRY_SECONDS)
 

@@ -199,13 +199,11 @@ class ProcessSupervisor:
                 self._was_ready.add(child.name)
 
     def _note(self) -> None:
-        running = {name: process.pid for name, process in self._running.items() if process.returncode is None}
-        seen = {name: process_info(pid) for name, pid in running.items()}
-        notes = [
-            {"name": name, "pid": process.pid, "started": process.started_ticks}
-            for name, process in seen.items()
-            if process and not process.ended
-        ]
+        notes = []
+        for name, process in self._running.items():
+            seen = process_info(process.pid) if process.returncode is None else None
+            if seen and not seen.ended:
+                notes.append({"name": name, "pid": seen.pid, "started": seen.started_ticks})
         try:
             private_files.write(self._notes, msgspec.json.encode(notes))
         except OSError as error:

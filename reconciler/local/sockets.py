@@ -130,19 +130,17 @@ def listeners(port: int) -> Iterator[int]:
             yield int(process.name)
 
 
-def sockets_of(pids: Iterable[int]) -> list[ListeningSocket]:
-    """Return the sockets on which one of these processes listens, by port."""
-    inodes = {inode for pid in pids for inode in _sockets(Path(f"/proc/{pid}"))}
-    return sorted((one for one in listening_sockets() if one.inode in inodes), key=lambda one: (one.port, one.host))
+def sockets_of(pids: Iterable[int]) -> tuple[list[ListeningSocket], list[str]]:
+    """Return the TCP sockets on which one of these processes listens, by port, and others in words for people.
 
-
-def other_sockets_of(pids: Iterable[int]) -> list[str]:
-    """Return the Unix sockets on which one of these processes listens, and its UDP sockets, in words for people."""
+    The others are the Unix sockets on which it listens, and its UDP sockets.
+    """
     inodes = {inode for pid in pids for inode in _sockets(Path(f"/proc/{pid}"))}
+    tcp = [one for one in listening_sockets() if one.inode in inodes]
     unix = [row for row in _rows("unix") if len(row) > 7 and int(row[3], 16) & _ACCEPTS]
-    found = {f"the Unix socket {' '.join(row[7:])}" for row in unix if row[6] in inodes}
-    found |= {f"UDP {join_address(one.host, one.port)}" for one in _inet_sockets("udp") if one.inode in inodes}
-    return sorted(found)
+    others = {f"the Unix socket {' '.join(row[7:])}" for row in unix if row[6] in inodes}
+    others |= {f"UDP {join_address(one.host, one.port)}" for one in _inet_sockets("udp") if one.inode in inodes}
+    return sorted(tcp, key=lambda one: (one.port, one.host)), sorted(others)
 
 
 def command_of(port: int) -> str | None:

@@ -98,10 +98,8 @@ class _File:
 
     def is_same(self) -> bool:
         """Return whether the path still leads to the open file."""
-        if self._database is None:
-            return False
         with suppress(OSError):
-            return os.stat(self.path, follow_symlinks=False).st_ino == self._inode
+            return self._database is not None and os.stat(self.path, follow_symlinks=False).st_ino == self._inode
         return False
 
     def write(self, content: Content) -> None:

@@ -26,7 +26,7 @@ from reconciler.local.processes.procfs import ProcessInfo
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.local.processes.termination import CensusTaker, Termination
-from reconciler.local.sockets import ListeningSocket, command_of, other_sockets_of, sockets_of
+from reconciler.local.sockets import ListeningSocket, command_of, sockets_of
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.threads import in_thread
 
@@ -301,7 +301,7 @@ class ServiceProcess:
     async def _sockets(self, process: WatchedProcess) -> tuple[list[ListeningSocket], list[str]]:
         """Return the TCP sockets on which the program listens, and the others; empty if they cannot be read."""
         pids = [seen.pid for seen in await self._family(process)]
-        return await in_thread(lambda: (sockets_of(pids), other_sockets_of(pids)), "listening sockets")
+        return await in_thread(lambda: sockets_of(pids), "listening sockets")
 
     async def _family(self, process: WatchedProcess) -> frozenset[ProcessInfo]:
         """Return the processes of the service; empty if they cannot be listed."""

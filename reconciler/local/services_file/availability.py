@@ -82,10 +82,9 @@ def _interpreter_problem(program: Path) -> str | None:
     except OSError:
         return None  # it can be executable without being readable
     if not line.startswith(b"#!"):
-        is_text = line.strip() and line.isascii() and b"\0" not in line
-        return (
-            f"{program} has no #! line; begin it with #!/bin/sh, or put its interpreter before it" if is_text else None
-        )
+        if not line.strip() or not line.isascii() or b"\0" in line:
+            return None  # not text
+        return f"{program} has no #! line; begin it with #!/bin/sh, or put its interpreter before it"
     if line.endswith(b"\r\n"):
         return f"{program} has the line ends of Windows; save it with those of Unix"
     words = line[2:].split()

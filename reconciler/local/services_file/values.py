@@ -84,10 +84,8 @@ class Value:
                 continue
             name = str(key.value)
             if name in fields:
-                first = fields[name].line
-                Value(key, self._at(name), self.problems).wrong(
-                    f"duplicate key, first used in line {first}; remove one"
-                )
+                problem = f"duplicate key, first used in line {fields[name].line}; remove one"
+                Value(key, self._at(name), self.problems).wrong(problem)
             else:
                 fields[name] = Value(node, self._at(name), self.problems)
         return fields

@@ -10,14 +10,14 @@ import pytest
 
 from reconciler.local.processes.probes import Unreadiness, unreadiness
 from reconciler.local.processes.program import Program
-from reconciler.local.sockets import ListeningSocket, command_of, listeners, other_sockets_of, sockets_of
+from reconciler.local.sockets import ListeningSocket, command_of, listeners, sockets_of
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_sockets_of_process_have_their_address(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as server:
         port = server.getsockname()[1]
-        assert (host, port) in [(one.host, one.port) for one in sockets_of([os.getpid()])]
+        assert (host, port) in [(one.host, one.port) for one in sockets_of([os.getpid()])[0]]
         assert os.getpid() in listeners(port)
         assert (command_of(port) or "").startswith(f"process {os.getpid()}: ")
 
@@ -25,10 +25,10 @@ def test_sockets_of_process_have_their_address(family: socket.AddressFamily, hos
 def test_other_sockets_of_process_are_unix_and_udp(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server, socket.socket(type=socket.SOCK_DGRAM) as udp:
         server.bind(str(tmp_path / "s p"))
-        assert not any("s p" in name for name in other_sockets_of([os.getpid()]))
+        assert not any("s p" in name for name in sockets_of([os.getpid()])[1])
         server.listen()
         udp.bind(("127.0.0.1", 0))
-        found = other_sockets_of([os.getpid()])
+        _, found = sockets_of([os.getpid()])
         assert f"the Unix socket {tmp_path}/s p" in found
         assert f"UDP 127.0.0.1:{udp.getsockname()[1]}" in found
     program = Program(command=("serve",), working_directory=Path("/"))
