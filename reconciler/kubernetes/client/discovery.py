@@ -13,7 +13,7 @@ import msgspec
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.types.names import is_resource
-from reconciler.kubernetes.types.objects import api_path, path
+from reconciler.kubernetes.types.objects import api_path, decoder, path
 
 PLAIN = frozenset(
     {("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet"), ("v1", "ReplicationController")}
@@ -62,25 +62,19 @@ class _Resource(msgspec.Struct):
     namespaced: bool = False
 
 
-class _Resources(msgspec.Struct):
-    resources: list[_Resource] | None = None
-
-
-class _Version(msgspec.Struct):
-    version: str = ""
-
-
 class _Group(msgspec.Struct):
     name: str = ""
-    versions: list[_Version] | None = None
+    versions: list[dict[str, str]] | None = None
 
 
-class _Groups(msgspec.Struct):
+class _Document(msgspec.Struct):
+    """The resources of an API version, or all groups."""
+
+    resources: list[_Resource] | None = None
     groups: list[_Group] | None = None
 
 
-_RESOURCES = msgspec.json.Decoder(_Resources)
-_GROUPS = msgspec.json.Decoder(_Groups)
+_DECODE = decoder(_Document)
 
 
 class Discovery:
@@ -100,7 +94,7 @@ class Discovery:
         answer = await self._api.find(api_path(api_version))
         if answer is None:
             raise NoSuchKind(await self._explain_missing_version(api_version))
-        resources = _RESOURCES.decode(answer).resources or []
+        resources = _DECODE(answer).resources or []
         if found := _find_scalable(resources, api_version, kind):
             self._known[api_version] = resources
             return found
@@ -113,9 +107,9 @@ class Discovery:
 
     async def _explain_missing_version(self, api_version: str) -> Diagnosis:
         group = api_version.rpartition("/")[0]
-        groups = {one.name: one for one in _GROUPS.decode(await self._api.get("/apis")).groups or ()}
+        groups = {one.name: one for one in _DECODE(await self._api.get("/apis")).groups or ()}
         if group in groups:
-            versions = ", ".join(f"{group}/{one.version}" for one in groups[group].versions or ())
+            versions = ", ".join(f"{group}/{one['version']}" for one in groups[group].versions or ())
             message = f"{api_version}, but {versions}"
         elif not group:
             message = f"{api_version}; apiVersion is `group/version`, as in apps/v1"
