@@ -73,7 +73,7 @@ class ProcessBackend:
         is_first, self._is_configured = not self._is_configured, True
         stopped = (before.keys() | self._leaving) - programs.keys() - leaving
         self._leaving = leaving
-        self._ports.reserve(program.port for program in programs.values() if program.port is not None)
+        self._ports.reserved = frozenset(one.port for one in programs.values() if one.port is not None)
         ends = self._take_over() if is_first else {}
         self._shared.succession.configure(self._programs, {name: unit.claims for name, unit in self._units.items()})
         for service in stopped:

@@ -24,18 +24,16 @@ class PortAllocator:
         self._latest: dict[str, int] = {}
         """The latest port of each service."""
         self._in_use: set[int] = set()
-        self._reserved: frozenset[int] = frozenset()
-
-    def reserve(self, ports: Iterable[int]) -> None:
-        """Set the ports that services are configured with; no other service receives them."""
-        self._reserved = frozenset(ports)
+        self.reserved: frozenset[int] = frozenset()
+        """The ports that services are configured with; no other service receives them."""
 
     def allocate(self, service: str) -> int:
         """Return a free port. Raises OSError when there is none."""
         port = self._latest.get(service)
-        if port is not None and port not in self._in_use | self._reserved and is_free(port):
+        excluded = self._in_use | self.reserved
+        if port is not None and port not in excluded and is_free(port):
             return port
-        return free_port(self._in_use | self._reserved)
+        return free_port(excluded)
 
     def keep(self, service: str, port: int) -> None:
         """Note that the service listens on this port, until `release`."""

@@ -26,8 +26,7 @@ def find_conflicts(
     _hosts([draft for draft in services if draft.entry.spec.protocol.is_http])
     _hosts([draft for draft in services if draft.entry.spec.protocol is Protocol.TLS])
     own = [(draft.listen, draft.fields["listen"]) for draft in services if draft.listen]
-    others = [(address, whose) for whose, address in taken.items()]
-    _ports(_addresses(others, [*listeners, *own]), services)
+    _ports(_addresses(taken, [*listeners, *own]), services)
 
 
 def _names(services: Iterable[Draft]) -> None:
@@ -50,12 +49,10 @@ def _hosts(services: Iterable[Draft]) -> None:
         place.wrong(f"{host!r} is already used by {_place(other)}; remove it or choose another host")
 
 
-def _addresses(
-    others: Iterable[tuple[Address, str]], listeners: Iterable[tuple[Address, Value]]
-) -> list[tuple[Address, str]]:
+def _addresses(taken: Mapping[str, Address], listeners: Iterable[tuple[Address, Value]]) -> list[tuple[Address, str]]:
     """Return all listen addresses with their owners."""
     by_port: defaultdict[int, list[tuple[Address, str]]] = defaultdict(list)
-    for address, whose in others:
+    for whose, address in taken.items():
         by_port[address.port].append((address, whose))
     for address, place in listeners:
         earlier = by_port[address.port]
