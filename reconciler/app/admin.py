@@ -17,8 +17,6 @@ from reconciler.ports.operations import Command
 from reconciler.ports.replicas import Connected
 from reconciler.server.holders import HolderStreams
 
-Facts = Callable[[], Mapping[str, Any] | None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
@@ -32,16 +30,12 @@ class Deployment:
     """Return whether Envoys are answered."""
     unready: Callable[[], str | None]
     """Return why clients are not served yet, or None if they are."""
-    replicas: Facts = lambda: None
+    replicas: Callable[[], Mapping[str, Any] | None] = lambda: None
     """Return the leader and the connected replicas."""
     connected: Callable[[], Connected] = Connected
     """Return the replica of each Envoy and holder."""
-    records: Facts = lambda: None
-    """Return the state of the file with the records."""
-    services_file: Facts = lambda: None
-    """Return the mistakes in the services file, and whether they keep it from being applied."""
-    listeners: Facts = lambda: None
-    """Return the listen addresses in use and the unavailable ones."""
+    machine: Callable[[], Mapping[str, Any]] = lambda: dict.fromkeys(("records", "listens", "file"))
+    """Return the states of the file with the records, of the listen addresses, and of the services file."""
 
 
 class EngineOperations:
@@ -98,9 +92,7 @@ class EngineOperations:
                 for one in self._holders.known
             ],
             "standing": self._deployment.replicas(),
-            "records": self._deployment.records(),
-            "listens": self._deployment.listeners(),
-            "file": self._deployment.services_file(),
+            **self._deployment.machine(),
         }
 
     def envoys(self) -> list[dict[str, Any]]:

@@ -122,9 +122,7 @@ class LocalRuntime:
             statistics="Envoy's admin port",
             opened=lambda: self._runtime.opened,
             unready=self.unready,
-            records=self.records,
-            services_file=self.services_file,
-            listeners=self.listeners,
+            machine=self.machine,
         )
         operations = EngineOperations(self.engine, self._router, self._holders, deployment)
         metrics, statistics = self._runtime.metrics, self._admin.prometheus_text
@@ -362,18 +360,16 @@ class LocalRuntime:
         busy = self._listening.busy
         return self._starting() or (busy[0] if busy else None)
 
-    def records(self) -> dict[str, Any]:
-        store = self._store
-        return {"failing": store.failing, "setAside": store.set_aside, "unsaved": store.unsaved}
-
-    def services_file(self) -> dict[str, Any]:
+    def machine(self) -> dict[str, Any]:
+        """Return the states of the records' file and of listen addresses, and the mistakes in the services file."""
+        store, listening = self._store, self._listening
         found = self._problems or self._file.unavailable
         shown = [str(problem) for problem in found[:MAX_SHOWN]]
-        return {"path": str(self._settings.file), "rejected": bool(self._problems), "problems": shown}
-
-    def listeners(self) -> dict[str, Any]:
-        listening = self._listening
-        return {"on": sorted({*listening.served.values()}), "busy": listening.busy}
+        return {
+            "records": {"failing": store.failing, "setAside": store.set_aside, "unsaved": store.unsaved},
+            "listens": {"on": sorted({*listening.served.values()}), "busy": listening.busy},
+            "file": {"path": str(self._settings.file), "rejected": bool(self._problems), "problems": shown},
+        }
 
 
 async def run_until_stopped(settings: LocalSettings, file: ServicesFile, problems: Sequence[FileProblem] = ()) -> None:
