@@ -72,11 +72,11 @@ def _tls(options: BootstrapOptions, host: str, directory: Path | None) -> Tls | 
         if not Path(path).is_absolute():
             raise ValueError(f"{path}: not an absolute path; write it as an absolute path, as Envoy sees it")
     if Path(certificate).exists():  # Envoy may run on another machine, or see another path
-        files = Files(Path(certificate), Path(key), Path(authority))
-        found = check(files.read(), str(files.certificate), Role.PROXY, Role.ENVOY)
+        mounted = Files(Path(certificate), Path(key), Path(authority))
+        found = check(mounted.read(), str(mounted.certificate), Role.PROXY, Role.ENVOY)
         if found.role is Role.ENVOY and found.node != options.node:
             raise NoCertificates(
-                f"{files.certificate}: the certificate is for node id {found.node}, not {options.node}; "
+                f"{mounted.certificate}: the certificate is for node id {found.node}, not {options.node}; "
                 f"use --node {found.node}, or a certificate with the URI SAN {envoy(options.node).uri}"
             )
     return Tls(certificate, key, authority, options.server_name or host, str(directory))
@@ -85,7 +85,7 @@ def _tls(options: BootstrapOptions, host: str, directory: Path | None) -> Tls | 
 def _target(text: str) -> tuple[str, int]:
     if text.startswith("unix:"):
         return text, 0
-    host, colon, port = text.rpartition(":")
-    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"--reconciler: {text!r} is not host:port; write it as host:port, for example 127.0.0.1:18000")
     return host, int(port)
