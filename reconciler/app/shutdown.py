@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,9 +18,11 @@ from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.text import format_duration, join_words, pluralize
 from reconciler.core.traffic import Sample, evidence
 from reconciler.engine.service import ManagedService
-from reconciler.envoy.admin_stats import AdminStats
 from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.state_dir import NODE
+
+if TYPE_CHECKING:
+    from reconciler.envoy.admin_stats import AdminStats
 
 log = structlog.get_logger(__name__)
 
