@@ -259,10 +259,10 @@ class CaptureController:
             since.pop(key, None)
             return False
         now = time.monotonic()
-        left = since.setdefault(key, now) + self._settle - now
-        if left > 0:
-            asyncio.get_running_loop().call_later(left, self._look_soon, key)
-        return left <= 0
+        if key not in since:
+            since[key] = now
+            asyncio.get_running_loop().call_later(self._settle, self._look_soon, key)
+        return now - since[key] >= self._settle
 
     def _free_ports(self, key: str, owner: ScaledService | None, is_done: bool) -> None:
         """Free the ports of ScaledServices for which a Service is not captured, once no caller is led to them."""
