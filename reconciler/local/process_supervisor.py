@@ -72,8 +72,7 @@ class ProcessSupervisor:
     def __init__(self, notes: Path, cwd: Path) -> None:
         self._notes, self._cwd = notes, cwd
         self._running: dict[str, asyncio.subprocess.Process] = {}
-        self._order: list[ChildProcess] = []
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._children: list[tuple[ChildProcess, asyncio.Task[None]]] = []
         self._was_ready: set[str] = set()
         self.failure: str | None = None
         """The reason why a child cannot start; `failed` is set then."""
@@ -95,8 +94,7 @@ class ProcessSupervisor:
 
     def start(self, child: ChildProcess) -> None:
         """Keep a child running from now on."""
-        self._order.append(child)
-        self._tasks[child.name] = asyncio.create_task(self._keep(child))
+        self._children.append((child, asyncio.create_task(self._keep(child))))
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a child, if it runs. It may end by itself at any moment."""
@@ -106,9 +104,10 @@ class ProcessSupervisor:
 
     async def halt(self) -> None:
         """Stop restarting children."""
-        for task in self._tasks.values():
+        tasks = [task for _, task in self._children]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self, name: str) -> None:
         """Send SIGTERM to a child, and wait until it has ended."""
@@ -118,9 +117,9 @@ class ProcessSupervisor:
 
     async def close(self) -> None:
         """End all children in reverse order, each within its `stop_seconds`."""
-        for child in reversed(self._order):
-            self._tasks[child.name].cancel()
-            await asyncio.gather(self._tasks[child.name], return_exceptions=True)
+        for child, task in reversed(self._children):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             try:
                 await asyncio.wait_for(self.stop(child.name), child.stop_seconds)
             except TimeoutError:
