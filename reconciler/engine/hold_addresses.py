@@ -1,15 +1,12 @@
-"""Hold addresses: the two ranges of them, and their assignment to services.
+"""The two ranges of hold addresses. Counterpart: `records.py`, which assigns them to services.
 
 A range has one address per service on the loopback device, or one port per service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-
-from reconciler.ports.store import NoIndexLeft
 
 _FIRST, _LOCAL = IPv4Address("127.64.0.0"), "127.0.0.1"
 
@@ -65,47 +62,3 @@ class Tproxy:
 
 HoldRange = AnyIp | Tproxy
 """The addresses that holders listen on."""
-
-
-class HoldAddressAllocator:
-    """The hold addresses in use, each by one service. `next_index` returns unused indexes, or raises `NoIndexLeft`."""
-
-    def __init__(self, hold_range: HoldRange, next_index: Callable[[], int]) -> None:
-        self._range, self._next_index = hold_range, next_index
-        self._owners: dict[str, str] = {}
-
-    def replace(self, owners: Mapping[str, str]) -> None:
-        """Replace all assignments by these: the service of each address."""
-        self._owners = dict(owners)
-
-    def assign(self, service: str, address: str) -> str:
-        """Assign the same address if holders listen there and it is free; otherwise a new one. Raises `NoIndexLeft`."""
-        if self.listens_at(address) and self._owners.setdefault(address, service) == service:
-            return address
-        return self.allocate(service)
-
-    def allocate(self, service: str) -> str:
-        """Assign an address without a service. Raises `NoIndexLeft`, also if every address is in use.
-
-        There are fewer addresses than indexes, so that addresses repeat.
-        """
-        if len(self._owners) >= self._range.size:
-            raise NoIndexLeft
-        while True:
-            address = self._range.address(self._next_index())
-            if self._owners.setdefault(address, service) == service:
-                return address
-
-    def release(self, service: str, address: str) -> None:
-        """Free an address, if the service has it."""
-        if self._owners.get(address) == service:
-            del self._owners[address]
-
-    def listens_at(self, address: str) -> bool:
-        """Return whether holders listen on this address."""
-        return self._range.index(address) is not None
-
-    @property
-    def is_nearly_full(self) -> bool:
-        """True if at most one address is free: a service may be waiting for the next one."""
-        return len(self._owners) + 1 >= self._range.size
