@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from reconciler.kubernetes.client.api import APPLY_PATCH, Api
+from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import api_path, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL
 
+APPLY_PATCH = "application/apply-patch+yaml"
 FILE = Path(__file__).parents[2] / "deploy/chart/crds/scaledservices.yaml"
 DEFINITION_SECONDS = 240.0
 """Time in which the API server must serve a new definition."""

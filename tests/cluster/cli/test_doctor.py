@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.kubernetes.client.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Api
+from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import micro_time, path
 from reconciler.kubernetes.types.scaled_service import PLURAL
@@ -25,6 +25,7 @@ from tests.cluster.cli.parts import (
     deployment,
     entered,
 )
+from tests.cluster.crd import APPLY_PATCH
 from tests.cluster.harness import Cluster
 from tests.cluster.namespaces import new_namespace
 from tests.cluster.rights import may

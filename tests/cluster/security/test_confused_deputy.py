@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.client.api import APPLY_PATCH, Api
+from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, KIND, PLURAL
@@ -116,7 +116,7 @@ async def crd_without_patterns(api: Api) -> AsyncIterator[None]:
     for field in spec["scaleTargetRef"]["properties"].values():
         field["maxLength"] = 4096
     where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=older["metadata"]["name"])
-    await api.call("PATCH", where, older, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
+    await api.call("PATCH", where, older, crd.APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
 
     async def is_older() -> bool:
         try:
