@@ -15,8 +15,6 @@ from reconciler.cli import output
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cluster_client.context_options import STATE_DIR_VARIABLE, ContextOptions
 
-PLUGIN_PREFIX = "kubectl-"
-"""Prefix of the program names of kubectl's plugins."""
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -56,7 +54,7 @@ def addresses_cluster(selection: ContextOptions, name: str | None = None) -> boo
         return selects_cluster(
             selection,
             name,
-            plugin=Path(sys.argv[0]).name.startswith(PLUGIN_PREFIX),
+            plugin=Path(sys.argv[0]).name.startswith("kubectl-"),
             state_dir_typed=is_typed,
             directory=selection.state.path.is_dir(),
             kubeconfig=kubeconfig_error(selection.kubeconfig) is None,

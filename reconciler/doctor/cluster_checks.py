@@ -46,8 +46,8 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     results.append(check_services(items))
     results += await _attempt("conflicts", conflicts.check_conflicts(cluster, items))
     results += await _attempt("routes", routes.check_routes(cluster, items))
-    results += await _attempt(endpoints.CHECK, endpoints.check_endpoints(cluster, items, now))
-    return results + await _attempt(network_policies.CHECK, network_policies.check_network_policies(cluster, items))
+    results += await _attempt("endpoints", endpoints.check_endpoints(cluster, items, now))
+    return results + await _attempt("network policies", network_policies.check_network_policies(cluster, items))
 
 
 async def _attempt(check: str, result: Awaitable[CheckResult]) -> list[CheckResult]:

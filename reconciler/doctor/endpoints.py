@@ -18,7 +18,6 @@ from reconciler.kubernetes.types.builtin import EndpointSlice
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
 
-CHECK = "endpoints"
 STOPPED_AFTER = timedelta(seconds=60)
 """Time after which Kubernetes has called each pod of a workload at zero terminating."""
 
@@ -27,7 +26,9 @@ async def check_endpoints(cluster: ClusterClient, items: list[ScaledService], no
     """Find the Services that have pods although their ScaledService is asleep. Raises `ApiError`."""
     where = path("discovery.k8s.io/v1", "endpointslices", cluster.namespace)
     slices: list[EndpointSlice] = await cluster.list_objects(where, decoder(EndpointSlice))
-    return CheckResult(CHECK, pluralize(len(slices), "EndpointSlice"), tuple(find_pods_asleep(items, slices, now)))
+    return CheckResult(
+        "endpoints", pluralize(len(slices), "EndpointSlice"), tuple(find_pods_asleep(items, slices, now))
+    )
 
 
 def find_pods_asleep(

@@ -23,7 +23,6 @@ from reconciler.kubernetes.types.network_policy import ClientPod, NetworkPolicy,
 from reconciler.kubernetes.types.objects import ObjectMeta, Struct, decoder, path
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
-CHECK = "network policies"
 PAGE = "docs/how-to/front-ends-and-networks.md#networkpolicies"
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 """A label that Kubernetes sets on every namespace."""
@@ -74,7 +73,7 @@ async def check_network_policies(cluster: ClusterClient, items: list[ScaledServi
         labels = namespace["metadata"].get("labels", {})
         proxies, reconcilers = ([_client(cluster.options.system, labels, pod) for pod in kind] for kind in pods)
         found = tuple(find_unadmitted(destinations, policies, proxies, reconcilers))
-    return CheckResult(CHECK, f"{len(policies)} in {pluralize(len(concerned), 'namespace')}", found)
+    return CheckResult("network policies", f"{len(policies)} in {pluralize(len(concerned), 'namespace')}", found)
 
 
 def find_unadmitted(
