@@ -76,6 +76,11 @@ def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) ->
     }
 
 
+def log_failure(error: Exception) -> None:
+    """Log the failure of a callback of the loop, which continues."""
+    log.error("a callback failed", exc_info=error)
+
+
 @dataclass
 class HolderProcess:
     """The process of one holder. Its public fields are options of `zenvoy-tproxy run`, whose help describes them."""
@@ -105,7 +110,7 @@ class HolderProcess:
             sock = stack.enter_context(open_socket(self.listen, self.mode))
             tcp.keep_alive(sock, self.tcp_keepalive)
             budget = Budget()
-            self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
+            self._loop = loop = Loop(log_failure)
             stack.callback(loop.close)
             holder_id = self.holder_id or claim_id(address.join(*sock.getsockname()[:2]), stack)
             hello = HolderHello(holder_id, self.mode)

@@ -4,10 +4,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.ports import free_port
 from tproxy import process
-from tproxy.process import claim_id
+from tproxy.io.loop import Loop
+from tproxy.process import claim_id, log_failure
 
 
 @pytest.fixture
@@ -39,3 +41,13 @@ def test_claim_id_of_another_address_differs(address: str) -> None:
 def test_claim_id_unidentified_machine_is_random(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "BOOT_ID", tmp_path / "nothing")
     assert claim_and_end(address) != claim_and_end(address)
+
+
+def test_failed_callback_is_logged_and_the_loop_continues() -> None:
+    loop = Loop(log_failure)
+    loop.call_soon(lambda: 1 / 0)
+    loop.call_soon(loop.stop)
+    with capture_logs() as logged:
+        loop.run()
+    loop.close()
+    assert [(line["event"], type(line["exc_info"])) for line in logged] == [("a callback failed", ZeroDivisionError)]
