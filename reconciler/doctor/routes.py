@@ -39,7 +39,7 @@ class RouteKind:
     keys: tuple[str, ...]
 
 
-_GATEWAY, _TRAEFIK = "gateway.networking.k8s.io", "traefik.io/v1alpha1"
+_GATEWAY, _ISTIO, _TRAEFIK = "gateway.networking.k8s.io", "networking.istio.io", "traefik.io/v1alpha1"
 INGRESS = RouteKind("Ingress", "ingresses", ("networking.k8s.io/v1",), ("service",))
 HTTP_ROUTE = RouteKind("HTTPRoute", "httproutes", (f"{_GATEWAY}/v1",), ("backendRefs",))
 OTHER_KINDS = (
@@ -52,12 +52,7 @@ OTHER_KINDS = (
     RouteKind("IngressRoute", "ingressroutes", (_TRAEFIK,), ("services",)),
     RouteKind("IngressRouteTCP", "ingressroutetcps", (_TRAEFIK,), ("services",)),
     RouteKind("HTTPProxy", "httpproxies", ("projectcontour.io/v1",), ("services",)),
-    RouteKind(
-        "VirtualService",
-        "virtualservices",
-        ("networking.istio.io/v1", "networking.istio.io/v1beta1"),
-        (DESTINATION,),
-    ),
+    RouteKind("VirtualService", "virtualservices", (f"{_ISTIO}/v1", f"{_ISTIO}/v1beta1"), (DESTINATION,)),
 )
 
 
