@@ -84,20 +84,17 @@ def _root(content: bytes, problems: Problems) -> Value | None:
         node = _graph(text, problems)
     except UnicodeDecodeError as error:
         problems.add("not UTF-8; save the file as UTF-8", _end_of(content[: error.start].decode("latin-1")))
-        return None
     except yaml.reader.ReaderError as error:
         what = f"character {error.character:#x} is not allowed in YAML; remove it"
         problems.add(what, _end_of(text[: error.position]))
-        return None
     except yaml.MarkedYAMLError as error:
         _syntax(error, problems)
-        return None
-    if problems.found():
-        return None
-    if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
-        problems.add(f"the file is empty; for example services: [{EXAMPLE}]")
-        return None
-    return Value(node, "", problems)
+    else:
+        if node is not None and not (isinstance(node, yaml.ScalarNode) and not node.value):
+            return Value(node, "", problems)
+        if not problems.found():
+            problems.add(f"the file is empty; for example services: [{EXAMPLE}]")
+    return None
 
 
 def _end_of(text: str) -> yaml.Mark:

@@ -71,8 +71,8 @@ class Value:
         """Record that a required field is missing."""
         self.field(name).wrong(f"required; for example {example}")
 
-    def mapping(self, example: str) -> dict[str, Value]:
-        """Return its fields by key, in order."""
+    def mapping(self, example: str, known: Collection[str] | None = None) -> dict[str, Value]:
+        """Return its fields by key, in order; keys that are not `known` are problems."""
         if not isinstance(self.node, yaml.MappingNode):
             self.wrong(f"expected a mapping, found {self.shown}; for example {example}")
             return {}
@@ -86,21 +86,17 @@ class Value:
             if name in fields:
                 problem = f"duplicate key, first used in line {fields[name].line}; remove one"
                 Value(key, self._at(name), self.problems).wrong(problem)
-            else:
-                fields[name] = Value(node, self._at(name), self.problems)
+                continue
+            fields[name] = Value(node, self._at(name), self.problems)
+            if known is not None and name not in known:
+                guess = closest_match(name, known)
+                right = f"did you mean {guess}?" if guess else f"known keys: {join_words(known, 'and')}"
+                Value(key, self._at(name), self.problems).wrong(f"unknown key; {right}")
         return fields
 
     def fields(self, known: Collection[str], example: str) -> dict[str, Value]:
         """Return its fields by key, of a fixed set of keys."""
-        fields = self.mapping(example)
-        unknown = fields.keys() - set(known)
-        keys = {str(key.value): key for key, _ in reversed(self._pairs(self.node))} if unknown else {}
-        for name in unknown:
-            guess = closest_match(name, known)
-            right = f"did you mean {guess}?" if guess else f"known keys: {join_words(known, 'and')}"
-            Value(keys[name], self._at(name), self.problems).wrong(f"unknown key; {right}")
-            del fields[name]
-        return fields
+        return {name: value for name, value in self.mapping(example, known).items() if name in known}
 
     def items(self, example: str) -> list[Value]:
         """Return its elements."""
