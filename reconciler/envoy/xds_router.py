@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 
 from reconciler.core.access import StreamKind
-from reconciler.core.address import Address, split_address
+from reconciler.core.address import Address, join_address, split_address
 from reconciler.core.spec import Spec
 from reconciler.ports.clock import FORGET_SECONDS
 from reconciler.ports.router import ProxySettings, Report, RouteState
@@ -24,16 +24,14 @@ MAX_CONNECTIONS = 10_240
 
 A connection that never begins a TLS handshake takes 60 kB for 10 s: at most 600 MB in total.
 """
+DEFAULT_PROXY = ProxySettings()
+CLAIMS = {method: (StreamKind.XDS, claimed) for method, claimed in CLAIMED_NODE.items()}
+"""By method, the kind of stream, and how to read the node id from its first message."""
 
 
 def grpc_options(open_files: int) -> tuple[tuple[str, int], ...]:
     """Return options of a gRPC server, which uses at most half of the process's open files: wakes need the rest."""
     return (*GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", min(MAX_CONNECTIONS, open_files // 2)))
-
-
-DEFAULT_PROXY = ProxySettings()
-CLAIMS = {method: (StreamKind.XDS, claimed) for method, claimed in CLAIMED_NODE.items()}
-"""By method, the kind of stream, and how to read the node id from its first message."""
 
 
 def address(text: str) -> ir.SocketAddress:
@@ -191,4 +189,4 @@ def _stats_address(node: Node) -> str:
     port = node.stats.rpartition(":")[2]
     if not (node.address and port.isascii() and port.isdecimal() and len(port) <= 5):
         return ""
-    return f"[{node.address}]:{port}" if ":" in node.address else f"{node.address}:{port}"
+    return join_address(node.address, int(port))

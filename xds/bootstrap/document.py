@@ -195,8 +195,7 @@ def _ads(mode: str) -> dict[str, Any]:
 
 
 def _cluster(join: Join) -> dict[str, Any]:
-    host, port = join.reconciler, join.port
-    host = host.removeprefix("[").removesuffix("]")
+    host = join.reconciler.removeprefix("[").removesuffix("]")
     options = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {
@@ -204,7 +203,7 @@ def _cluster(join: Join) -> dict[str, Any]:
         },
     }
     path = host.removeprefix("unix:") if host.startswith("unix:") else None
-    endpoint = {"endpoint": {"address": {"pipe": {"path": path}} if path else _socket(host, port)}}
+    endpoint = {"endpoint": {"address": {"pipe": {"path": path}} if path else _socket(host, join.port)}}
     # By default an IPv6 address hides the IPv4 ones, and the reconciler may listen only on those.
     named = {} if path or _is_ip(host) else {"dns_lookup_family": "ALL"}
     secured = {"transport_socket": tls.transport_socket(join.tls)} if join.tls else {}
