@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http, tcp, world
@@ -145,8 +147,9 @@ def test_snapshot_endpoints_of_unknown_service_are_refused() -> None:
     made = world(http("a"))
     with pytest.raises(ValueError, match="no service 'b' is configured"):
         made.route("b", HELD)
-    with pytest.raises(ValueError, match="'pod' is not an IP address"):
-        made.route("a", (ir.SocketAddress("pod", 80),))
+    for host in ("pod", "[::1]", "::1]", "fe80::1%eth0"):
+        with pytest.raises(ValueError, match=re.escape(f"{host!r} is not an IP address")):
+            made.route("a", (ir.SocketAddress(host, 80),))
 
 
 def test_snapshot_equal_content_has_equal_versions() -> None:
