@@ -46,13 +46,12 @@ def load(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile |
 def last_good(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | None:
     """Return the last valid content, if there is a copy that is still valid."""
     try:
-        content = private_files.read(copy)
+        found = read(file, private_files.read(copy), taken)
     except FileNotFoundError:
         return None
     except OSError as error:
         log.error("failed to read the copy of the services file", copy=str(copy), error=str(error))
         return None
-    found = read(file, content, taken)
     return found if isinstance(found, ServicesFile) else None
 
 
@@ -83,12 +82,11 @@ async def watch(file: Path, changed: Callable[[], None], retry_seconds: float = 
     while True:
         try:
             await _watch_places(file, changed)
-            continue
         except (OSError, RuntimeError) as error:  # watchfiles raises a RuntimeError if inotify(7) is exhausted
             if not is_reported:
                 log.warning("changes of the file are not noticed; SIGHUP applies it", file=str(file), error=str(error))
             is_reported = True
-        await asyncio.sleep(retry_seconds)
+            await asyncio.sleep(retry_seconds)
 
 
 async def _watch_places(file: Path, changed: Callable[[], None]) -> None:

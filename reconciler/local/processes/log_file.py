@@ -62,10 +62,9 @@ class LogFile:
             with self.path.open("rb") as content, os.fdopen(private_files.open_file(older), "wb") as copy:
                 shutil.copyfileobj(content, copy)
             os.truncate(self.path, 0)
+            self._start = 0
         except OSError as error:
             log.error("failed to rotate a log file", file=str(self.path), error=error.strerror)
-            return
-        self._start = 0
 
     def last_lines(self) -> str:
         """Return the last lines of this run in one line, shortened at the front."""
