@@ -121,7 +121,7 @@ class _Replica:
         self.holders = HolderStreams(self.engine.held, time.time)
         self.alarm = SchedulerAlarm(self.engine.passed)
         self.alarm.start()
-        self.engine.start(Adapters(self.backend, self.router, self.holders, self.alarm, _Asleep(), lambda at: None))
+        self.engine.start(Adapters(self.backend, self.router, self.holders, self.alarm.arm, _Asleep(), lambda at: None))
         self.grpc = grpc.aio.server()
         self.grpc.add_generic_rpc_handlers((self.holders.handler(), self.router.server.handler()))
 

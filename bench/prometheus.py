@@ -157,7 +157,7 @@ def _engine() -> Engine:
     """Return an engine in which all services sleep, except those in use."""
     nowhere: Any = _Nowhere()
     engine = Engine(Clock(), Pace(60.0), AnyIp(1), nowhere)
-    engine.start(Adapters(nowhere, nowhere, nowhere, nowhere, nowhere, lambda _: None))
+    engine.start(Adapters(nowhere, nowhere, nowhere, nowhere.arm, nowhere, lambda _: None))
     names = [f"service-{number}" for number in range(SERVICES)]
     engine.configure([Spec(name=name, hosts=(name,)) for name in names])
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Busy checks, run in the background. Implements `reconciler.ports.usage.BusyChecks`.
+"""Busy checks, run in the background.
 
 Every question has an answer: a check that raises an error has failed, and its service stays awake.
 """
@@ -12,7 +12,6 @@ import structlog
 
 from reconciler.core.busy import BusyAnswer, check_failed
 from reconciler.core.reasons import Blocker
-from reconciler.ports.usage import Report
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +21,9 @@ MAX_CONCURRENT_CHECKS = 256
 class BusyCheckRunner:
     """Runs the checks of all services, with bounded concurrency and one at a time for each service."""
 
-    def __init__(self, check: Callable[[str], Awaitable[Blocker | None]], report: Report) -> None:
+    def __init__(
+        self, check: Callable[[str], Awaitable[Blocker | None]], report: Callable[[str, BusyAnswer], None]
+    ) -> None:
         """`check` asks a service, and returns the reason to keep it awake, or None. It must be bounded in time."""
         self._check, self._report = check, report
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)

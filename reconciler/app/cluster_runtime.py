@@ -190,7 +190,7 @@ class ClusterRuntime:
         admin = sample_source.admin(lambda: members.ledger.stats(), ports)
         self._source = sample_source.prometheus(prometheus, members.envoys) if prometheus else admin
         spacing = sample_source.spacing(prometheus)
-        return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._runtime.sampled)
+        return Sampler(self._source.sample, settings.sample_interval, spacing, Clock(), self._runtime.sampled)
 
     def _sources(self) -> Sources:
         """Return the sources of metrics. Only the leader counts services, or each would be counted by every replica."""
@@ -233,9 +233,9 @@ class ClusterRuntime:
         """Start the engine and answer Envoys and holders, once every service is known."""
         while not (self._configured and self._replicas.synced and (self._proxies is None or self._proxies.synced)):
             await asyncio.sleep(POLL_SECONDS)
-        shared, alarm, checks = self._peers.replication, self._runtime.alarm, self._busy_checks
+        shared, arm, ask_busy = self._peers.replication, self._runtime.alarm.arm, self._busy_checks.ask
         store, ask = self._writers.store, self._sampler.ask
-        adapters = Adapters(self._backend, shared.router, shared.holders, alarm, store, ask, shared, checks)
+        adapters = Adapters(self._backend, shared.router, shared.holders, arm, store, ask, shared, ask_busy)
         self._runtime.start(adapters, self._router)
         self._peers.follow(None)
         self._started = True

@@ -116,7 +116,7 @@ class LocalRuntime:
         self._admin = sample_source.admin(lambda: {NODE: Path(ADMIN_SOCKET)})
         self._source = sample_source.prometheus(prometheus, self._router.envoys) if prometheus else self._admin
         spacing = sample_source.spacing(prometheus)
-        self._sampler = Sampler(self, file.sample_interval, spacing, Clock(), self._sampled)
+        self._sampler = Sampler(self._sample, file.sample_interval, spacing, Clock(), self._sampled)
         deployment = Deployment(
             prometheus=prometheus,
             statistics="Envoy's admin port",
@@ -167,8 +167,8 @@ class LocalRuntime:
 
     async def _start(self) -> None:
         await self._store.open()
-        alarm, ask, checks = self._runtime.alarm, self._sampler.ask, self._busy_checks
-        adapters = Adapters(self._backend, self._router, self._holders, alarm, self._store, ask, busy_checks=checks)
+        arm, ask, ask_busy = self._runtime.alarm.arm, self._sampler.ask, self._busy_checks.ask
+        adapters = Adapters(self._backend, self._router, self._holders, arm, self._store, ask, ask_busy=ask_busy)
         self._runtime.start(adapters, self._router, self._backend)
         self._apply(self._file)
         before = os.umask(0o177)  # a process that connects there acts as an Envoy or a holder
@@ -327,8 +327,7 @@ class LocalRuntime:
         if not (self._runtime.closing or (self._ending and held.held is None)):
             self._runtime.held(held)
 
-    async def sample(self) -> Sample:
-        """Return the next sample, for the sampler."""
+    async def _sample(self) -> Sample:
         self._runtime.lifecycles.before_sample()
         return await self._source.sample()
 

@@ -31,12 +31,11 @@ from reconciler.engine.service import ManagedService, ServiceIndex
 from reconciler.engine.wake import TransitionListener
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.backend import Backend, WorkloadStatus
-from reconciler.ports.clock import Alarm, Clock
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
 from reconciler.ports.replicas import RecordProgress, Replicas, SingleReplica
 from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
-from reconciler.ports.usage import BusyChecks
 
 Returned = WorkloadStatus | RouteState | HoldStatus
 Effect = Callable[[], Returned | None]
@@ -52,12 +51,15 @@ class Adapters:
     backend: Backend
     router: Router
     holders: Holders
-    alarm: Alarm
+    arm: Callable[[str, Deadline | None], None]
+    """Replace a service's deadline, after which the engine is called, perhaps late; None disarms it."""
     store: Store
     ask_for_sample: Callable[[float], None]
     """Request a sample at a time (seconds since the epoch), if none is due earlier; drains need it."""
     replicas: Replicas = field(default_factory=SingleReplica)
-    busy_checks: BusyChecks | None = None
+    ask_busy: Callable[[str, float], None] | None = None
+    """Ask a service at a time (seconds since the epoch) whether it works; the answer is reported, also after an error.
+    While the service is being asked, this has no effect."""
 
 
 class Engine:
@@ -257,7 +259,7 @@ class Engine:
         """Remove a service; return whether another one may be waiting for its hold address."""
         is_awaited = self._records.release(name, self._index.services.pop(name).record)
         self._index.drop(name)
-        self._adapters.alarm.arm(name, None)
+        self._adapters.arm(name, None)
         self._adapters.holders.order(name, None)
         if self.leads:
             self._adapters.store.forget(name)
@@ -299,14 +301,14 @@ class Engine:
 
     def _request_evidence(self, name: str, service: ManagedService) -> None:
         """Request a sample, or ask the service whether it works without a client, if that decides its next step."""
-        record, checks = service.record, self._adapters.busy_checks
+        record, ask_busy = service.record, self._adapters.ask_busy
         assert record is not None
         if record.state is State.Draining and (at := service.lacks_sample_after()):
             self._adapters.ask_for_sample(at)
-        if checks and service.spec.has_busy_check:
+        if ask_busy and service.spec.has_busy_check:
             now = self._now()
             if is_question_due(record, service.effective_spec, service.seen, now):
-                checks.ask(name, now)
+                ask_busy(name, now)
 
     def _execute(self, effects: Iterable[Effect]) -> None:
         """Execute effects in order, and keep the states that they return."""
@@ -399,7 +401,7 @@ class Engine:
 
     def _arm(self, name: str, service: ManagedService, deadline: Deadline | None) -> None:
         service.deadline = deadline
-        self._adapters.alarm.arm(name, deadline)
+        self._adapters.arm(name, deadline)
 
     def _save(self, name: str, record: Record) -> None:
         if self.leads:

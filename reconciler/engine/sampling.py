@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from reconciler.core.traffic import NEVER_USED, RESTART_TOLERANCE_SECONDS, Counters, EnvoyReading, Sample
 from reconciler.ports.clock import Clock
-from reconciler.ports.usage import TrafficSource
 
 
 class Sampler:
     """Loop that passes a sample to `sampled` every `interval` seconds, with at least `spacing` seconds between two.
 
+    `sample` reads the counters of all Envoys; one that does not respond is in `Sample.missing` and raises no error.
     Requested times are seconds since the epoch; waiting uses the monotonic clock.
     """
 
     def __init__(
         self,
-        source: TrafficSource,
+        sample: Callable[[], Awaitable[Sample]],
         interval: float,
         spacing: float,
         clock: Clock,
         sampled: Callable[[Sample], object],
     ) -> None:
         self.interval, self._spacing = interval, spacing
-        self._source, self._now, self._sampled, self._ticks = source, clock.now, sampled, clock.ticks
+        self._sample, self._now, self._sampled, self._ticks = sample, clock.now, sampled, clock.ticks
         self._asked_for: float | None = None
         self._asked = asyncio.Event()
 
@@ -41,7 +41,7 @@ class Sampler:
         while True:
             if self._asked_for is not None and self._asked_for <= self._ticks():
                 self._asked_for = None
-            self._sampled(await self._source.sample())
+            self._sampled(await self._sample())
             await self._pause()
 
     async def _pause(self) -> None:

@@ -1,4 +1,4 @@
-"""Samples from Envoy's admin port. Counterpart: `reconciler.ports.usage`.
+"""Samples from Envoy's admin port. Counterpart: `reconciler.engine.sampling`.
 
 Envoy itself selects the counters that were used: https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--stats
 

@@ -1,4 +1,4 @@
-"""Samples from Prometheus, which scrapes Envoy. Counterpart: `reconciler.ports.usage`.
+"""Samples from Prometheus, which scrapes Envoy. Counterpart: `reconciler.engine.sampling`.
 
 One query returns the raw counters of all services. Differences are computed here, since `increase()` ignores the first
 appearance of a counter, which is traffic. The time of a scrape is converted to our own clock.

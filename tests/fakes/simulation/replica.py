@@ -94,7 +94,9 @@ class Replica:
         store, streams = self.store, self.streams
         if not self.world.is_cluster:
             self._report_route, self._report_held = self.engine.routed, self.engine.held
-            self.engine.start(Adapters(self.backend, streams, streams, self, store, lambda at: None, busy_checks=self))
+            self.engine.start(
+                Adapters(self.backend, streams, streams, self.arm, store, lambda at: None, ask_busy=self.ask)
+            )
             return
         context = ReplicaContext(
             self.name,
@@ -112,7 +114,7 @@ class Replica:
         replication.members.on_fleet.append(self._fleet_changed)
         self._report_route, self._report_held = replication.router.routed, replication.holders.held
         router, holders, ask = replication.router, replication.holders, lambda at: None
-        self.engine.start(Adapters(self.backend, router, holders, self, store, ask, replication, self))
+        self.engine.start(Adapters(self.backend, router, holders, self.arm, store, ask, replication, self.ask))
         self.engine.follow()
 
     def _needs_report(self) -> None:

@@ -91,7 +91,7 @@ async def test_runtime_failed_task_ends_it_and_no_service(stage: Stage) -> None:
     first.engine.command("web", WakeCommanded("asked for"))
     await eventually(lambda: stage.endpoints(first, "web"))
     endpoints = stage.endpoints(first, "web")
-    first._sampler._source = Broken()
+    first._sampler._sample = Broken().sample
     with pytest.raises(ZeroDivisionError):
         await asyncio.wait_for(running, PATIENCE_SECONDS)
 

@@ -67,11 +67,8 @@ def test_clock_set_back_discards_future_sample() -> None:
     assert world.state is State.Active, "usage is unknown"
 
 
-class Source:
-    """A source of empty samples."""
-
-    async def sample(self) -> Sample:
-        return Sample(0.0, {})
+async def empty_sample() -> Sample:
+    return Sample(0.0, {})
 
 
 async def test_clock_set_back_does_not_stop_sampler() -> None:
@@ -83,7 +80,7 @@ async def test_clock_set_back_does_not_stop_sampler() -> None:
         if len(seen) > 2:
             taken.set()
 
-    sampler = Sampler(Source(), 0.01, 0.001, Clock(lambda: next(walls)), sampled)
+    sampler = Sampler(empty_sample, 0.01, 0.001, Clock(lambda: next(walls)), sampled)
     sampler.ask(5000.001)
     running = asyncio.create_task(sampler.run())
     try:

@@ -71,7 +71,7 @@ class Place:
         self.ports, self.spec, self.uptime = Ports(), Spec(name="web"), 100.0
         ports = self.ports
         self.engine = Engine(Clock(lambda: NOW), Pace(60.0), AnyIp(1), NoListener())
-        self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
+        self.engine.start(Adapters(ports, ports, ports, ports.arm, ports, lambda at: None))
         self.engine.configure([self.spec])
         self.engine.ran(WorkloadStatus("web", 1, PODS))
         self.engine.held(HoldStatus("web", 0, 0))

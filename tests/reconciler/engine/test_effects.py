@@ -33,7 +33,7 @@ class Ports(SingleReplica):
         self.states: list[State | None] = []
         """The state of the record at each call."""
         self.engine = Engine(Clock(lambda: self.now), Pace(60.0), AnyIp(1), self)
-        self.engine.start(Adapters(self, self, self, self, self, lambda at: None))
+        self.engine.start(Adapters(self, self, self, self.arm, self, lambda at: None))
         self.engine.configure([Spec(name="web")])
 
     def note(self, call: str) -> None:

@@ -37,7 +37,7 @@ class Place:
         self.store = ports.store
         ports.world.records.saved |= saved
         self.engine = Engine(Clock(lambda: NOW), Pace(3.0), SmallRange(1, addresses), NoListener())
-        self.engine.start(Adapters(ports.backend, ports.streams, ports.streams, ports, self.store, lambda at: None))
+        self.engine.start(Adapters(ports.backend, ports.streams, ports.streams, ports.arm, self.store, lambda at: None))
         if not leads:
             self.engine.follow()
 

@@ -130,7 +130,7 @@ class Replica:
     async def start(self) -> None:
         replication = self.peers.replication
         router, holders = replication.router, replication.holders
-        self.engine.start(Adapters(self, router, holders, self, self, lambda _: None, replication))
+        self.engine.start(Adapters(self, router, holders, self.arm, self, lambda _: None, replication))
         self.peers.follow(None)
         self.router.configure("127.0.0.1:10000", None, self.specs)
         self.engine.configure(self.specs)
