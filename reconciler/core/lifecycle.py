@@ -1,11 +1,9 @@
 """The lifecycle of a service beside its sleep: removal, deletion, rollout, and terminating endpoints.
 
-Two tables, run by the `transitions` library like that of `machine.py`:
-
-- `LIFECYCLE` has the stages of the service's configuration. A removed service loses its routes, and its work in flight
-  continues. A deleted one stays awake until no client needs it. A changed program waits until the service is idle; if
-  it never is, new connections are held until no client is connected to the earlier program.
-- `ENDPOINTS` has the endpoints that exist and must not be used, because they are about to end.
+`LIFECYCLE` is a table like that of `machine.py`, of the stages of the service's configuration. A removed service loses
+its routes, and its work in flight continues. A deleted one stays awake until no client needs it. A changed program
+waits until the service is idle; if it never is, new connections are held until no client is connected to the earlier
+program. `TerminatingEndpoints` exist and must not be used, because they are about to end.
 
 Stages are never persisted: the configuration and the workloads show them again after a restart. Evidence becomes an
 event in `removal_event` and `rollout_event`, which return None if the stage does not change. As everywhere, unknown is
@@ -116,8 +114,8 @@ class RemovalTimedOut(LifecycleEvent):
     """The service was in use, or not known to be unused, for its `drainTimeout` after the removal."""
 
 
-def _rows(*groups: tuple[tuple[StrEnum, ...], type[LifecycleEvent], StrEnum | None]) -> tuple[Row, ...]:
-    """Return the rows of groups of states with the same event and target; a target of None keeps the state."""
+def _rows(*groups: tuple[tuple[Stage, ...], type[LifecycleEvent], Stage | None]) -> tuple[Row, ...]:
+    """Return the rows of groups of stages with the same event and target; a target of None keeps the stage."""
     return tuple(Row(source, event, target or source) for sources, event, target in groups for source in sources)
 
 
@@ -281,42 +279,13 @@ class Block(StrEnum):
     Lifted = "Lifted"
     """None; but terminating endpoints are used only if there is no other."""
     Every = "Every"
-    """Each one: zero replicas are desired and were not observed yet."""
+    """Each one: the leader scaled to zero, and did not observe zero replicas yet."""
     Marked = "Marked"
-    """The terminating ones; others are new."""
+    """Those that existed when the block began; others are new."""
 
 
 Lifted, Every, Marked = Block
 
-
-class EndpointEvent(LifecycleEvent):
-    """An event of the endpoints of one service."""
-
-
-class ScaledDown(EndpointEvent):
-    """The leader scaled to zero, and did not observe zero replicas yet."""
-
-
-class ZeroReached(EndpointEvent):
-    """Zero replicas were observed."""
-
-
-class EndpointsWithdrawn(EndpointEvent):
-    """The present endpoints are about to end, and no others are."""
-
-
-class EndpointsRestored(EndpointEvent):
-    """The present endpoints do not end, or no leader can end them."""
-
-
-ENDPOINTS = _rows(
-    ((Lifted, Every, Marked), ScaledDown, Every),
-    ((Lifted,), ZeroReached, Lifted),
-    ((Every, Marked), ZeroReached, Marked),
-    ((Lifted, Every, Marked), EndpointsWithdrawn, Marked),
-    ((Lifted, Every, Marked), EndpointsRestored, Lifted),
-)
-_ENDPOINTS = build(Block, ENDPOINTS)
 
 NONE: frozenset[str] = frozenset()
 """Shared by all services without endpoints: each empty set would take 216 bytes."""
@@ -333,9 +302,8 @@ class TerminatingEndpoints:
     block: Block = Lifted
     endpoints: frozenset[str] = NONE
 
-    def after(self, event: EndpointEvent, seen: tuple[str, ...]) -> TerminatingEndpoints:
-        """Return the terminating endpoints after `event`, while the endpoints `seen` exist."""
-        block = run(_ENDPOINTS, self.block, type(event))
+    def blocked(self, block: Block, seen: tuple[str, ...]) -> TerminatingEndpoints:
+        """Return the terminating endpoints from now on, while the endpoints `seen` exist."""
         if block is self.block:
             return self
         begins = self.block is Lifted
@@ -344,7 +312,7 @@ class TerminatingEndpoints:
     def observed(self, replicas: int | None, seen: tuple[str, ...]) -> TerminatingEndpoints:
         """Return the terminating endpoints after an observation. Those that no longer exist have ended."""
         endpoints = (frozenset(seen) if self.block is Every else self.endpoints.intersection(seen)) or NONE
-        block = run(_ENDPOINTS, self.block, ZeroReached) if replicas == 0 else self.block
+        block = Marked if replicas == 0 and self.block is Every else self.block
         same = block is self.block and endpoints == self.endpoints
         return self if same else TerminatingEndpoints(block, endpoints)
 

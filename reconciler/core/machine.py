@@ -17,7 +17,7 @@ Invariants of the table:
   and `Waking` only if the service has no client. `ReplicasAtZero` reports that someone else scaled it to zero.
 - Events may be late or repeated. Where that is harmless, the table has a row that keeps the state.
 
-Sans-IO and without a clock: `now` is an argument. The `transitions` library runs this table, and those of
+Sans-IO and without a clock: `now` is an argument. The `transitions` library runs this table, and that of
 `lifecycle.py`.
 Counterparts: `events.py` (the input), `judge.py` (events from observations), `record.py` (the persisted values).
 """

@@ -16,7 +16,7 @@ from reconciler.core.busy import BusyAnswer, BusyUntil
 from reconciler.core.events import Event, ProgramOutdated, ReplicasAtZero, SleepCommanded, WakeCommanded
 from reconciler.core.follower import fenced, follower_event, follows_deadline
 from reconciler.core.judge import due, is_question_due, judge
-from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn
+from reconciler.core.lifecycle import Block
 from reconciler.core.machine import step
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State, Transition
@@ -219,11 +219,11 @@ class Engine:
 
     def withdraw(self, name: str) -> None:
         """Withdraw the present endpoints: new connections are held until there are others, or these are restored."""
-        self._set_endpoints(name, EndpointsWithdrawn())
+        self._block(name, Block.Marked)
 
     def restore(self, name: str) -> None:
         """Undo `withdraw`."""
-        self._set_endpoints(name, EndpointsRestored())
+        self._block(name, Block.Lifted)
 
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "") -> None:
         """Adopt the leader's record; None if the service is gone. With `fence`, do not step it until the next record.
@@ -250,9 +250,9 @@ class Engine:
         """Retry services without a record, after new indexes for hold addresses are available."""
         self._settle_each(self.leadership.allocate())
 
-    def _set_endpoints(self, name: str, event: EndpointEvent) -> None:
+    def _block(self, name: str, block: Block) -> None:
         if service := self.services.get(name):
-            service.set_terminating(event)
+            service.block(block)
             self._settle(name)
 
     def _remove(self, name: str) -> bool:

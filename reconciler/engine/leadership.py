@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from reconciler.core.events import WakeStalled
 from reconciler.core.follower import in_force, on_demoted, on_elected
-from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn, ScaledDown
+from reconciler.core.lifecycle import Block
 from reconciler.core.record import Record, State, Transition
 from reconciler.engine.history import History
 from reconciler.engine.records import RecordKeeper
@@ -66,11 +66,11 @@ class Leadership:
         before, service.record, service.adopted = service.record, after, after
         service.fence, service.unreported = fence and not self.detached, ()
         if after.state is State.ScaledToZero:
-            service.set_terminating(_scaled_down(after))
+            service.block(_block_asleep(after))
         elif after.state is not State.Waking:
-            service.set_terminating(EndpointsRestored())
+            service.block(Block.Lifted)
         elif before is None:  # the earlier state is unknown and may have been asleep
-            service.set_terminating(EndpointsWithdrawn())
+            service.block(Block.Marked)
         if before is None or before.state is not after.state:
             self._index.note(name, after)
         if before is None:
@@ -99,7 +99,7 @@ class Leadership:
                 self._records.save(name, service.record)
             else:
                 self._records.create(name, service)
-            service.set_terminating(EndpointsRestored())  # from now on only this replica puts services to sleep
+            service.block(Block.Lifted)  # from now on only this replica puts services to sleep
             yield name
         self._records.mark_elected(since)  # they also come from another leader, and may be outdated
 
@@ -115,7 +115,7 @@ class Leadership:
                 service.record = on_demoted(before, self._clock.now())
                 self._report_change(name, service, before)
                 if service.record.state is State.ScaledToZero:
-                    service.set_terminating(_scaled_down(service.record))
+                    service.block(_block_asleep(service.record))
             yield name
 
     def detach(self) -> Iterator[str]:
@@ -129,7 +129,7 @@ class Leadership:
         saved = self._records.usable()
         for name, service in self._index.services.items():
             service.fence = False
-            service.set_terminating(EndpointsRestored())
+            service.block(Block.Lifted)
             if service.record is None and name in saved:
                 service.record = saved[name]
                 self._index.note(name, service.record)
@@ -184,6 +184,6 @@ class Leadership:
             self.report(service, Transition(name, before.state, service.cause, after.state, after.reason, after.since))
 
 
-def _scaled_down(asleep: Record) -> EndpointEvent:
-    """Return the event of the endpoints of a service that fell asleep; after an observed zero, others are new."""
-    return EndpointsWithdrawn() if asleep.zeroed else ScaledDown()
+def _block_asleep(record: Record) -> Block:
+    """Return the block of a service that fell asleep; after an observed zero, other endpoints are new."""
+    return Block.Marked if record.zeroed else Block.Every

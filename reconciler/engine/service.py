@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
-from reconciler.core.lifecycle import NOT_TERMINATING, EndpointEvent, TerminatingEndpoints
+from reconciler.core.lifecycle import NOT_TERMINATING, Block, TerminatingEndpoints
 from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
@@ -184,9 +184,9 @@ class ManagedService:
         elif self.wake and self.wake.early and running.saved_seconds is not None and self.saved_seconds is None:
             self.wake = replace(self.wake, saved_seconds=running.saved_seconds)
 
-    def set_terminating(self, event: EndpointEvent) -> None:
-        """Apply an event of its endpoints."""
-        self.terminating = self.terminating.after(event, self.running)
+    def block(self, block: Block) -> None:
+        """Block its endpoints, or lift the block."""
+        self.terminating = self.terminating.blocked(block, self.running)
         endpoints = self.terminating.usable(self.running)
         self.seen = replace(self.seen, endpoints=endpoints, withdrawn=bool(self.running) and not endpoints)
 

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import pytest
 
 from reconciler.core import lifecycle
 from reconciler.core.lifecycle import (
-    ENDPOINTS,
     LIFECYCLE,
     NONE,
     Block,
-    EndpointEvent,
-    EndpointsRestored,
-    EndpointsWithdrawn,
     Instant,
     Lifecycle,
     LifecycleEvent,
-    ScaledDown,
     Stage,
     TerminatingEndpoints,
     UsesCounted,
-    ZeroReached,
     advance,
 )
 from reconciler.core.machine import UnlistedEvent
@@ -55,14 +48,6 @@ EXPECTED = """
   RemovalDrained     !  !  !  !  !  E  !
   RemovalTimedOut    !  !  !  !  !  E  !
 """
-BLOCKS = {"L": Block.Lifted, "E": Block.Every, "M": Block.Marked}
-EXPECTED_ENDPOINTS = """
-                      L  E  M
-  ScaledDown          E  =  E
-  ZeroReached         =  M  =
-  EndpointsWithdrawn  M  M  =
-  EndpointsRestored   =  L  L
-"""
 BEFORE, NOW = Instant(1000.0, 100.0), Instant(1007.0, 107.0)
 OLD, NEW = "10.0.0.1:80", "10.0.0.2:80"
 
@@ -71,61 +56,56 @@ OLD, NEW = "10.0.0.1:80", "10.0.0.2:80"
 class Case:
     """A cell of a table; `target` is None for an error of the caller."""
 
-    source: StrEnum
+    source: Stage
     event: type[LifecycleEvent]
-    target: StrEnum | None
+    target: Stage | None
 
     def __str__(self) -> str:
         return f"{self.source}-{self.event.__name__}"
 
 
-def cases(expected: str, letters: dict[str, StrEnum]) -> list[Case]:
+def cases() -> list[Case]:
     found = []
-    for line in expected.strip("\n").splitlines()[1:]:
+    for line in EXPECTED.strip("\n").splitlines()[1:]:
         name, *cells = line.split()
-        for (letter, source), cell in zip(letters.items(), cells, strict=True):
-            target = None if cell == "!" else letters[letter if cell == "=" else cell]
+        for (letter, source), cell in zip(STAGES.items(), cells, strict=True):
+            target = None if cell == "!" else STAGES[letter if cell == "=" else cell]
             found.append(Case(source, getattr(lifecycle, name), target))
     return found
 
 
 def all_events() -> set[type[LifecycleEvent]]:
     kinds = {kind for kind in vars(lifecycle).values() if isinstance(kind, type) and issubclass(kind, LifecycleEvent)}
-    return kinds - {LifecycleEvent, EndpointEvent}
+    return kinds - {LifecycleEvent}
 
 
 def an_event(kind: type[LifecycleEvent]) -> Any:
     return UsesCounted(7) if kind is UsesCounted else kind()
 
 
-STAGE_CASES, BLOCK_CASES = cases(EXPECTED, dict(STAGES)), cases(EXPECTED_ENDPOINTS, dict(BLOCKS))
+CASES = cases()
 
 
-def test_expected_tables_cover_every_state_and_event() -> None:
-    of_endpoints = {event for event in all_events() if issubclass(event, EndpointEvent)}
-    assert {(case.source, case.event) for case in STAGE_CASES} == set(
-        itertools.product(Stage, all_events() - of_endpoints)
-    )
-    assert {(case.source, case.event) for case in BLOCK_CASES} == set(itertools.product(Block, of_endpoints))
+def test_expected_table_covers_every_stage_and_event() -> None:
+    assert {(case.source, case.event) for case in CASES} == set(itertools.product(Stage, all_events()))
 
 
-def test_tables_list_each_pair_once() -> None:
-    for table, expected in ((LIFECYCLE, STAGE_CASES), (ENDPOINTS, BLOCK_CASES)):
-        listed = [(row.source, row.event) for row in table]
-        assert len(listed) == len(set(listed))
-        assert set(listed) == {(case.source, case.event) for case in expected if case.target}
+def test_table_lists_each_pair_once() -> None:
+    listed = [(row.source, row.event) for row in LIFECYCLE]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {(case.source, case.event) for case in CASES if case.target}
 
 
-@pytest.mark.parametrize("case", STAGE_CASES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_advance_for_every_stage_and_event_matches(case: Case) -> None:
-    before = Lifecycle(Stage(case.source), BEFORE, uses=3)
+    before = Lifecycle(case.source, BEFORE, uses=3)
     if case.target is None:
         with pytest.raises(UnlistedEvent, match=f"{case.event.__name__} is not listed for {case.source}"):
             advance(before, an_event(case.event), NOW)
         return
     after = advance(before, an_event(case.event), NOW)
     if case.target is not case.source:
-        assert after == Lifecycle(Stage(case.target), NOW)
+        assert after == Lifecycle(case.target, NOW)
     elif case.event is UsesCounted:
         assert after == Lifecycle(before.stage, BEFORE, uses=7)
     else:
@@ -137,17 +117,23 @@ def test_advance_with_same_uses_returns_same_object() -> None:
     assert advance(counted, UsesCounted(7), NOW) is counted
 
 
-@pytest.mark.parametrize("case", BLOCK_CASES, ids=str)
-def test_terminating_endpoints_for_every_event_match(case: Case) -> None:
-    before = TerminatingEndpoints(Block(case.source), frozenset({OLD}))
-    after = before.after(an_event(case.event), (NEW,))
-    assert after.block is case.target
-    begins = case.source is Block.Lifted and case.target is not Block.Lifted
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(Block, Block)))
+def test_blocked_takes_new_endpoints_if_the_block_begins(source: Block, target: Block) -> None:
+    after = TerminatingEndpoints(source, frozenset({OLD})).blocked(target, (NEW,))
+    assert after.block is target
+    begins = source is Block.Lifted and target is not Block.Lifted
     assert after.endpoints == {NEW if begins else OLD}
 
 
+@pytest.mark.parametrize("source", Block)
+def test_observed_zero_ends_the_block_of_every_endpoint(source: Block) -> None:
+    after = TerminatingEndpoints(source, frozenset({OLD})).observed(0, (OLD,))
+    assert after.block is (Block.Marked if source is Block.Every else source)
+    assert after.endpoints == {OLD}
+
+
 def test_endpoints_after_scale_down_are_unusable_until_zero() -> None:
-    asleep = TerminatingEndpoints().after(ScaledDown(), (OLD,))
+    asleep = TerminatingEndpoints().blocked(Block.Every, (OLD,))
     assert asleep.usable((OLD,)) == ()
     late = asleep.observed(1, (OLD, NEW))
     assert late.usable((OLD, NEW)) == (), "an informer may show pods of the earlier scale late"
@@ -156,17 +142,17 @@ def test_endpoints_after_scale_down_are_unusable_until_zero() -> None:
 
 
 def test_endpoint_with_address_of_ended_one_is_usable() -> None:
-    zero = TerminatingEndpoints().after(EndpointsWithdrawn(), (OLD,))
+    zero = TerminatingEndpoints().blocked(Block.Marked, (OLD,))
     assert zero.observed(1, (OLD,)).usable((OLD,)) == ()
     assert zero.observed(1, ()).observed(1, (OLD,)).usable((OLD,)) == (OLD,)
 
 
 def test_restored_endpoints_are_used_without_another() -> None:
-    restored = TerminatingEndpoints().after(EndpointsWithdrawn(), (OLD,)).after(EndpointsRestored(), (OLD,))
+    restored = TerminatingEndpoints().blocked(Block.Marked, (OLD,)).blocked(Block.Lifted, (OLD,))
     assert restored.usable((OLD,)) == (OLD,)
     assert restored.usable((OLD, NEW)) == (NEW,)
     assert restored.observed(1, (NEW,)).endpoints is NONE
 
 
 def test_zero_reached_without_scale_down_blocks_nothing() -> None:
-    assert TerminatingEndpoints().after(ZeroReached(), (OLD,)).usable((OLD,)) == (OLD,)
+    assert TerminatingEndpoints().observed(0, (OLD,)).usable((OLD,)) == (OLD,)

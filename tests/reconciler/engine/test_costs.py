@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import count
 
 from reconciler.core.events import SleepCommanded
-from reconciler.core.lifecycle import NONE, NOT_TERMINATING, ScaledDown
+from reconciler.core.lifecycle import NONE, NOT_TERMINATING, Block
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
@@ -126,13 +126,13 @@ def test_service_index_without_unknown_frees_memory() -> None:
 
 
 def test_terminating_endpoints_share_the_empty_set() -> None:
-    asleep = NOT_TERMINATING.after(ScaledDown(), ())
+    asleep = NOT_TERMINATING.blocked(Block.Every, ())
     assert asleep.endpoints is NONE
     assert asleep.observed(0, ()).endpoints is NONE
     assert asleep.observed(0, PODS).observed(0, ()).endpoints is NONE
 
 
 def test_terminating_endpoints_without_change_are_not_copied() -> None:
-    asleep = NOT_TERMINATING.after(ScaledDown(), PODS).observed(0, PODS)
+    asleep = NOT_TERMINATING.blocked(Block.Every, PODS).observed(0, PODS)
     assert asleep.observed(0, PODS) is asleep
     assert NOT_TERMINATING.observed(1, PODS) is NOT_TERMINATING
