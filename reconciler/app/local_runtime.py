@@ -29,6 +29,7 @@ from reconciler.app.runtime import (
 )
 from reconciler.app.shutdown import drain, stop_programs
 from reconciler.busy_checks import BusyCheckRunner
+from reconciler.concurrency import in_thread
 from reconciler.core.address import Address, join_address, split_address
 from reconciler.core.events import ProgramOutdated
 from reconciler.core.record import State, Transition
@@ -55,7 +56,6 @@ from reconciler.server.admission import Admission
 from reconciler.server.holders import HolderStreams
 from reconciler.server.http.connections import report_exhaustion
 from reconciler.server.http.server import Http
-from reconciler.threads import in_thread
 
 if TYPE_CHECKING:
     from reconciler.server.credentials.material import Files

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import structlog
 
+from reconciler.concurrency import in_thread
 from reconciler.core.address import split_address
 from reconciler.core.spec import Spec
 from reconciler.local.processes.procfs import children_of, run_id
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.sockets import in_use, listeners
-from reconciler.threads import in_thread
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from reconciler import environment
-from reconciler.core.backoff import Backoff
+from reconciler.concurrency import Backoff
 from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers

@@ -8,7 +8,6 @@ reports, the engine continues alone.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +17,7 @@ import grpc
 import msgspec
 import structlog
 
-from reconciler.core.backoff import Backoff
+from reconciler.concurrency import Backoff
 from reconciler.replication import messages
 from reconciler.replication.replication import Replication
 
@@ -163,7 +162,7 @@ class PeerClient:
             if self._has_received:
                 failures = 0
             self._lost()
-            await asyncio.sleep(BACKOFF.delay(failures, random.random()))
+            await asyncio.sleep(BACKOFF.delay(failures))
             failures += 1
 
     async def _run_stream(self, address: str) -> str:

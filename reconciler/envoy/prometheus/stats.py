@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from math import isfinite
 
+from reconciler.concurrency import in_thread
 from reconciler.core.traffic import EnvoyReading, Sample
 from reconciler.envoy.admin_stats import UnusableStatsError
 from reconciler.envoy.prometheus.client import Client
 from reconciler.envoy.prometheus.rows import QUERY, UPTIME, Scraped, read
 from reconciler.envoy.prometheus.settings import PrometheusSettings
-from reconciler.threads import in_thread
 
 CLOCK_TOLERANCE_SECONDS = 1.0
 """Beyond this difference between the clocks, the time of a scrape is too uncertain."""

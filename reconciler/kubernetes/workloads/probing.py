@@ -7,12 +7,11 @@ seconds, Kubernetes' readiness is trusted; the holder's own dial decides.
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections.abc import Callable, Sequence
 
+from reconciler.concurrency import Backoff
 from reconciler.core.address import split_address
-from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.probes.slots import CheckSlots
 from reconciler.kubernetes.workloads.target_observer import Spawn
@@ -31,7 +30,7 @@ async def until_reachable(slots: CheckSlots, address: str, namespace: str) -> bo
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + REFUSED_FOR_SECONDS
-    for delay in BACKOFF.delays(random.random):
+    for delay in BACKOFF.delays():
         async with slots.slot(namespace):
             accepted = await accepts(address)
         if accepted is not False or loop.time() > deadline:

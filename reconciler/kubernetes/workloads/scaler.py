@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from contextlib import suppress
 
@@ -65,7 +64,7 @@ class TargetScaler:
         """The task that scales the target to zero, while there is one."""
         self._closed = False
         self._news = asyncio.Event()
-        self._backoff = wake_client.BACKOFF.delays(random.random)
+        self._backoff = wake_client.BACKOFF.delays()
         self._woken_ticks = 0.0
 
     @property
@@ -89,7 +88,7 @@ class TargetScaler:
         self._desired[service] = desired
         self._news.set()
         if isinstance(desired, AtLeast) and not isinstance(before, AtLeast):
-            self._backoff, self._woken_ticks = wake_client.BACKOFF.delays(random.random), 0.0
+            self._backoff, self._woken_ticks = wake_client.BACKOFF.delays(), 0.0
             self._wake()
         elif self.is_zero_desired:
             self._sleep()
@@ -145,7 +144,7 @@ class TargetScaler:
         if await self._was_woken_by_leader():
             return
         began, rejected, unanswered = time.monotonic(), list[ApiError](), 0
-        for pause in wake_client.BACKOFF.delays(random.random):
+        for pause in wake_client.BACKOFF.delays():
             self._news.clear()
             replicas, path = self.desired_replicas, self.observer.scale_path
             if replicas is None or path is None:
@@ -199,7 +198,7 @@ class TargetScaler:
     async def _sleep_until_asleep(self) -> None:
         """Scale the target to zero until it is at zero, is gone, or zero is no longer desired."""
         observer = self.observer
-        for pause in wake_client.BACKOFF.delays(random.random):
+        for pause in wake_client.BACKOFF.delays():
             self._news.clear()
             while self._waking is not None:  # its patch could arrive after the one to zero
                 await asyncio.wait({self._waking})

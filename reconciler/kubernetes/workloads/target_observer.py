@@ -6,7 +6,6 @@ The newer observation counts. An answer may overtake the watch, which then repea
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol
@@ -193,7 +192,7 @@ class TargetObserver:
 
     async def _read_until_current(self) -> None:
         try:
-            for pause in wake_client.BACKOFF.delays(random.random):
+            for pause in wake_client.BACKOFF.delays():
                 self._outdated = False
                 async with self._owner.reads:
                     succeeded = await self.read()

@@ -8,13 +8,12 @@ pods. The search is repeated less and less often until the target exists.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 
 import msgspec
 import structlog
 
-from reconciler.core.backoff import Backoff
+from reconciler.concurrency import Backoff
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable, ignoring
@@ -78,7 +77,7 @@ class TargetSearch:
 
     async def _search(self, config: ServiceConfig) -> None:
         name = config.spec.name
-        for pause in BACKOFF.delays(random.random):
+        for pause in BACKOFF.delays():
             try:
                 found = await self._selected(config)
             except (ApiError, Unreachable, msgspec.DecodeError) as error:

@@ -10,7 +10,7 @@ import asyncio
 
 import structlog
 
-from reconciler.core.backoff import Backoff
+from reconciler.concurrency import Backoff
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 

@@ -6,7 +6,6 @@ Each such service has one task, a sleeping one has none. Reports come from that 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from signal import SIGTERM
 
 import structlog
 
-from reconciler.core.backoff import Backoff
+from reconciler.concurrency import Backoff, in_thread
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.local.processes.launch import Launcher, LaunchError
 from reconciler.local.processes.log_file import LogFile
@@ -28,7 +27,6 @@ from reconciler.local.processes.succession import ANYTHING, Claims, Succession, 
 from reconciler.local.processes.termination import CensusTaker, Termination
 from reconciler.local.sockets import ListeningSocket, command_of, sockets_of
 from reconciler.ports.backend import WorkloadStatus
-from reconciler.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -268,7 +266,7 @@ class ServiceProcess:
         if not again:
             await self._interrupt.wait()
             return
-        pause = BACKOFF.delay(self._crashes, random.random())
+        pause = BACKOFF.delay(self._crashes)
         self._crashes += 1
         await _either(asyncio.sleep(pause), self._interrupt.wait())
 

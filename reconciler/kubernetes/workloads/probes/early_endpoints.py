@@ -9,12 +9,11 @@ ready. After that, Kubernetes alone decides about this pod.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 
+from reconciler.concurrency import Backoff
 from reconciler.core.address import split_address
-from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.probes import client
@@ -100,7 +99,7 @@ class EarlyEndpoints:
                 self._changed(workload.name)
 
     async def _until_ready(self, workload: Workload, address: str, ip: str, readiness: PodReadiness) -> None:
-        for pause in BACKOFF.delays(random.random):
+        for pause in BACKOFF.delays():
             passed = await self._round(workload, ip, readiness)
             if readiness.is_ready and await accepts(address):
                 return

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.backoff import Backoff
+from reconciler.concurrency import Backoff
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
