@@ -1,4 +1,4 @@
-"""Sources of metrics, as protocols: the engine's services and the connected Envoys, read at each scrape.
+"""Sources of metrics: the engine's services and the connected Envoys, read at each scrape.
 
 Adapters do not import the engine, so its services are described by their structure.
 """
@@ -16,6 +16,7 @@ from reconciler.core.spec import Spec
 from reconciler.plan import Deadline
 from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus
+from xds.server import Node
 
 
 class ServiceSource(Protocol):
@@ -43,23 +44,12 @@ class ServiceSource(Protocol):
     def woke_early(self) -> bool | None: ...
 
 
-class EnvoySource(Protocol):
-    """One connected Envoy of the xDS server; times are seconds since the epoch."""
-
-    @property
-    def since(self) -> float: ...
-    @property
-    def versions(self) -> Mapping[str, str]: ...
-    @property
-    def nacks(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Functions that return present values. Called on the event loop, so they must be fast."""
 
     services: Callable[[], Mapping[str, ServiceSource]]
-    envoys: Callable[[], Mapping[str, EnvoySource]]
+    envoys: Callable[[], Mapping[str, Node]]
     holders: Callable[[], Sequence[str]]
     """Holders that are connected to this replica."""
     all_holders: Callable[[], Iterable[str]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
@@ -16,6 +16,7 @@ from reconciler.metrics import Metrics, Sources
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 from reconciler.ports.holders import NONE, HoldStatus
+from xds.server import Node
 
 START = 1_000_000.0
 PLAIN, OPENMETRICS = "text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
@@ -38,11 +39,8 @@ class FakeService:
     woke_early: bool | None = None
 
 
-@dataclass
-class FakeEnvoy:
-    since: float = START
-    versions: Mapping[str, str] = field(default_factory=dict)
-    nacks: int = 0
+def envoy(versions: Mapping[str, str], since: float = START, nacks: int = 0) -> Node:
+    return Node("edge", "", since, "delta", versions, None, nacks)
 
 
 class Scene:
@@ -51,7 +49,7 @@ class Scene:
     def __init__(self, *services: FakeService) -> None:
         self.now = START
         self.services = {service.spec.name: service for service in services}
-        self.envoys: dict[str, FakeEnvoy] = {}
+        self.envoys: dict[str, Node] = {}
         self.holders: list[str] = []
         self.ready = self.leads = True
         self.metrics = Metrics(

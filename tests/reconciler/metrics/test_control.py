@@ -11,7 +11,7 @@ from reconciler.core.reasons import UNKNOWN_REASONS, Reason, Unknown
 from reconciler.core.record import State
 from reconciler.core.traffic import EnvoyReading, Sample
 from reconciler.metrics.metrics import LAG_INTERVAL_SECONDS
-from tests.reconciler.metrics.scene import OPENMETRICS, PLAIN, FakeEnvoy, Scene, service
+from tests.reconciler.metrics.scene import OPENMETRICS, PLAIN, Scene, envoy, service
 
 EVERYTHING = ["text/plain", PLAIN, OPENMETRICS, "application/openmetrics-text", "*/*", ""]
 
@@ -31,7 +31,7 @@ async def test_scrape_accept_header_selects_the_format(accept: str) -> None:
 
 async def test_scrape_formats_have_equal_samples() -> None:
     scene = Scene(service("web", State.Active), service("db"))
-    scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "abc"})
+    scene.envoys["edge"] = envoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "abc"})
     scene.goes("db", "DemandSeen", State.Waking)
     scene.metrics.woke("db", 0.2, {"signal": 0.1, "ready": 0.1})
 
@@ -109,7 +109,7 @@ async def test_samples_are_counted_by_cause() -> None:
 async def test_envoys_have_series_while_connected() -> None:
     scene = Scene()
     prefix = "type.googleapis.com/envoy.config"
-    scene.envoys["edge"] = FakeEnvoy(
+    scene.envoys["edge"] = envoy(
         since=7.0,
         nacks=2,
         versions={

@@ -22,7 +22,7 @@ from reconciler.metrics.definitions import CLUSTER_PARTS, CONTROL_FAMILIES, HIST
 from reconciler.plan import Deadline
 from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus
-from tests.reconciler.metrics.scene import OPENMETRICS, START, FakeEnvoy, Scene, service
+from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, envoy, service
 from tproxy.hold_queue import RefusalCause
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +48,7 @@ def test_definitions_names_are_unique_and_show_the_kind() -> None:
 
 async def test_scrape_has_exactly_the_defined_metrics() -> None:
     scene = Scene(service("web"))
-    scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
+    scene.envoys["edge"] = envoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
     scene.goes("web", "DemandSeen", State.Waking, stalled="Exited: exited with code 1")
     scene.metrics.woke("web", 1.0, {"signal": 1.0})
     scene.metrics.called("GET", "200")
