@@ -73,9 +73,9 @@ def _active(record: Record, since: float, reason: str) -> Record:
     return replace(record, state=State.Active, since=since, reason=reason, stalled=None, zeroed=False)
 
 
-def in_force(record: Record, word: Record, fence: bool, seen: Observed) -> str | None:
-    """Return why the leader's record `word` is not in force at a follower, for people; None if it is and stays so."""
-    if record.state is not word.state:
+def in_force(record: Record, shared: Record, fence: bool, seen: Observed) -> str | None:
+    """Return why the leader's record `shared` is not in force at a follower, for people; None if it is and stays so."""
+    if record.state is not shared.state:
         return f"it is {record.state}"
     if record.state is State.Waking and not fence:
         return "it wakes"

@@ -374,7 +374,7 @@ class Engine:
         order, pods = _order(service, record, wanted), service.seen.endpoints
         route = pods if pods and wanted.route is Route.PODS else (record.hold_address,)
         effects: list[Effect] = []
-        if self.leads and (service.shared != record or service.shared_fence != fence):
+        if self.leads and (service.shared != record or service.fence != fence):
             effects.append(partial(self._share, name, service, record, fence))
         if service.ordered != order:
             effects.append(partial(self._send_order, name, service, order))
@@ -387,7 +387,7 @@ class Engine:
 
     def _share(self, name: str, service: ManagedService, record: Record, fence: bool) -> None:
         """Share a changed record with followers; this invalidates earlier acknowledgements."""
-        service.shared, service.shared_fence = record, fence
+        service.shared, service.fence = record, fence
         if state := self._adapters.replicas.share(name, record, fence, service.cause):
             service.saw_route(state)
 

@@ -63,7 +63,7 @@ class Leadership:
         if self.leads or service is None or name not in self._updates:
             return False
         after, fence, cause = self._updates[name]
-        before, service.record, service.adopted = service.record, after, after
+        before, service.record, service.shared = service.record, after, after
         service.fence, service.unreported = fence and not self.detached, ()
         if after.state is State.ScaledToZero:
             service.block(_block_asleep(after))
@@ -90,7 +90,7 @@ class Leadership:
         self._updates.clear()
         self._records.start_term()
         for name, service in self._index.services.items():
-            service.adopted, service.fence, service.shared = None, False, None
+            service.shared, service.fence = None, False
             service.seen = replace(service.seen, traffic=None, silent_since=None)
             before = service.record or self._records.restore(name)
             if before:
@@ -110,7 +110,7 @@ class Leadership:
         self.leads, self.detached = False, False
         self._updates.clear()
         for name, service in self._index.services.items():
-            service.adopted, service.fence = None, False
+            service.shared, service.fence = None, False
             if before := service.record:
                 service.record = on_demoted(before, self._clock.now())
                 self._report_change(name, service, before)
@@ -145,9 +145,9 @@ class Leadership:
     def record_progress(self, name: str) -> RecordProgress | None:
         """Return the progress of the leader's record of a service; None without that record."""
         service = self._index.services.get(name)
-        if service is None or service.record is None or service.adopted is None:
+        if self.leads or service is None or service.record is None or service.shared is None:
             return None
-        reason = in_force(service.record, service.adopted, service.fence, service.seen)
+        reason = in_force(service.record, service.shared, service.fence, service.seen)
         return RecordProgress(reason is None, reason or "")
 
     def report(self, service: ManagedService, transition: Transition) -> None:

@@ -49,18 +49,15 @@ class ManagedService:
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
     always_paused: bool = False
     """True if the configuration pauses it; commands do not change that."""
-    adopted: Record | None = None
-    """Follower only: the leader's latest record."""
+    shared: Record | None = None
+    """The record that the leader shared last: with its followers, or as one of them, with this replica."""
     fence: bool = False
-    """Follower only: True if the record must not be stepped, because the leader may decide on it."""
+    """True if followers must not step that record, because the leader may decide on it."""
     terminating: TerminatingEndpoints = NOT_TERMINATING
     unreported: tuple[Transition, ...] = ()
     """Follower only: own transitions since the leader's latest record. The leader does not publish them."""
     cause: str = ""
     """Name of the event that led to the record's state; empty if unknown."""
-    shared: Record | None = None
-    """Leader only: the record that was last shared with followers; `shared_fence` is its fence."""
-    shared_fence: bool = False
     running: tuple[str, ...] = ()
     """Endpoints in the backend's latest report."""
     asks: ResourceRequests = UNKNOWN_REQUESTS
