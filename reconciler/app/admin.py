@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.engine import view
 from reconciler.engine.engine import Engine
 from reconciler.engine.view import moment
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import XdsRouter
-from reconciler.ports.operations import Command
+from reconciler.ports.operations import COMMAND_EVENTS, Command
 from reconciler.ports.replicas import Connected
 from reconciler.server.holders import HolderStreams
 
@@ -117,13 +116,10 @@ class EngineOperations:
         return sorted({*self._holders.connected, *self._deployment.connected().holders})
 
     def tell(self, name: str, command: Command) -> dict[str, Any]:
-        match command:
-            case Command.WAKE:
-                self._engine.command(name, WakeCommanded("requested by a user"))
-            case Command.SLEEP:
-                self._engine.command(name, SleepCommanded("requested by a user"))
-            case Command.PAUSE | Command.RESUME:
-                self._engine.pause(name, command is Command.PAUSE)
+        if event := COMMAND_EVENTS.get(command):
+            self._engine.command(name, event)
+        else:
+            self._engine.pause(name, command is Command.PAUSE)
         return self.service(name)
 
     def _routed(self, name: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from reconciler.cluster_client.cluster import ClusterClient, NoSuchService, tran
 from reconciler.cluster_client.status import AWAKE, Changes, shown_reason, view, watching
 from reconciler.core.text import paused_effect
 from reconciler.kubernetes.client.api import MERGE_PATCH
-from reconciler.kubernetes.config.commands import CommandVerb
 from reconciler.kubernetes.types.objects import micro_time, path
 from reconciler.kubernetes.types.scaled_service import (
     COMMAND_ANNOTATION,
@@ -23,6 +22,7 @@ from reconciler.kubernetes.types.scaled_service import (
     ScaledService,
     ScaledServiceStatus,
 )
+from reconciler.ports.operations import Command
 
 SETTLE_SECONDS = 3.0
 """A command that was carried out, and has changed nothing after this time, will change nothing."""
@@ -42,7 +42,7 @@ class CommandResult:
 class PendingCommand:
     """A command that was written: the value of its annotation, the status before it, and the object since."""
 
-    verb: CommandVerb
+    verb: Command
     value: str
     before: ScaledServiceStatus
     latest: ScaledService | None = None
@@ -57,15 +57,15 @@ class PendingCommand:
         if (item := self.carried_out) is None:
             return None
         status, name = item.status, item.metadata.key
-        if status.state in (AWAKE if self.verb is CommandVerb.WAKE else ("ScaledToZero",)):
+        if status.state in (AWAKE if self.verb is Command.WAKE else ("ScaledToZero",)):
             return CommandResult(True, f"{name} is {status.state}: {status.reason}")
         moved = status.since != self.before.since
-        if self.verb is CommandVerb.WAKE or status.state == "Draining" or not (moved or settled):
+        if self.verb is Command.WAKE or status.state == "Draining" or not (moved or settled):
             return None
         return CommandResult(False, f"{name} stays {status.state}: {status.stalled or status.reason}")
 
 
-async def write_command(cluster: ClusterClient, name: str, verb: CommandVerb) -> PendingCommand:
+async def write_command(cluster: ClusterClient, name: str, verb: Command) -> PendingCommand:
     """Write a command. Raises `ClusterError`."""
     before = (await cluster.get(name)).status
     value = f"{verb}@{micro_time(time.time())}"
@@ -74,7 +74,7 @@ async def write_command(cluster: ClusterClient, name: str, verb: CommandVerb) ->
 
 
 async def run_command(
-    cluster: ClusterClient, name: str, verb: CommandVerb, timeout: float, progress: Callable[[str], None]
+    cluster: ClusterClient, name: str, verb: Command, timeout: float, progress: Callable[[str], None]
 ) -> CommandResult:
     """Write a command and wait for its result, at most `timeout` seconds. Raises `ClusterError`."""
     async with watching(cluster, name) as changes:

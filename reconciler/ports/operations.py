@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
+from reconciler.core.events import Event, SleepCommanded, WakeCommanded
+
 
 class Command(StrEnum):
     """A command of a person to a service."""
@@ -15,6 +17,12 @@ class Command(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
 
+
+COMMAND_EVENTS: Mapping[str, Event] = {
+    Command.WAKE: WakeCommanded("requested by a user"),
+    Command.SLEEP: SleepCommanded("requested by a user"),
+}
+"""The events of the commands that change the state of a service."""
 
 View = Mapping[str, Any]
 """One service as JSON: at least name, state, since, reason, held, relayed, requests, deadline, lastWake."""

@@ -40,7 +40,7 @@ from reconciler.cluster_client.status import (
     watching,
     with_figures,
 )
-from reconciler.kubernetes.config.commands import CommandVerb
+from reconciler.ports.operations import Command
 
 REFRESH_SECONDS = 1.0
 """Interval at which a watched table is redrawn even if nothing changed, because it shows ages."""
@@ -78,10 +78,10 @@ def status(
 def command(selection: ContextOptions, name: str, verb: str, wait: bool, timeout: float) -> None:
     """Wake a service or put it to sleep; with `wait`, exit with `ExitCode.FAILED` if that does not succeed."""
     if not wait:
-        run(selection, lambda cluster: commands.write_command(cluster, name, CommandVerb(verb)))
+        run(selection, lambda cluster: commands.write_command(cluster, name, Command(verb)))
         output.echo(f"{name}: {verb} requested; follow it with `zenvoy status {name} --watch`")
         return
-    result = run(selection, lambda cluster: commands.run_command(cluster, name, CommandVerb(verb), timeout, say))
+    result = run(selection, lambda cluster: commands.run_command(cluster, name, Command(verb), timeout, say))
     output.echo(result.message)
     if not result.succeeded:
         raise typer.Exit(ExitCode.FAILED)

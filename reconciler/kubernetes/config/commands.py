@@ -9,38 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import structlog
 
-from reconciler.core.events import Event, SleepCommanded, WakeCommanded
+from reconciler.core.events import Event
 from reconciler.core.reasons import Problem, Reason
 from reconciler.kubernetes.types.objects import RFC3339
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService
+from reconciler.ports.operations import COMMAND_EVENTS, Command
 
 log = structlog.get_logger(__name__)
 
 RIGHT = "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
-REQUESTED = "requested by a user"
-
-
-class CommandVerb(StrEnum):
-    """A command for a service."""
-
-    WAKE = "wake"
-    SLEEP = "sleep"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceCommand:
     """One command; `value` is that of the annotation, which identifies the command."""
 
-    verb: CommandVerb
+    verb: Command
     value: str
 
     @property
     def event(self) -> Event:
-        return WakeCommanded(REQUESTED) if self.verb is CommandVerb.WAKE else SleepCommanded(REQUESTED)
+        return COMMAND_EVENTS[self.verb]
 
 
 def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
@@ -49,10 +41,10 @@ def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
     if value is None or value == item.status.observed_command or item.metadata.deletion_timestamp:
         return None
     verb, _, time = value.partition("@")
-    if verb not in set(CommandVerb) or not RFC3339.fullmatch(time):
+    if verb not in COMMAND_EVENTS or not RFC3339.fullmatch(time):
         where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
         return Problem(Reason.BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
-    return ServiceCommand(CommandVerb(verb), value)
+    return ServiceCommand(Command(verb), value)
 
 
 class CommandController:
@@ -106,7 +98,7 @@ class CommandController:
             command = pending_command(item) if item else None
             if not isinstance(command, ServiceCommand) or command.value != value:
                 continue
-            if command.verb is CommandVerb.WAKE:
+            if command.verb is Command.WAKE:
                 self._open[service] = command
             else:
                 self._note(service, value)
@@ -114,7 +106,7 @@ class CommandController:
 
     def _try(self, service: str, command: ServiceCommand) -> None:
         leads = self._leads()
-        if not (leads or command.verb is CommandVerb.WAKE) or not self._obey(service, command.event):
+        if not (leads or command.verb is Command.WAKE) or not self._obey(service, command.event):
             return
         del self._open[service]
         self._done[service] = command.value

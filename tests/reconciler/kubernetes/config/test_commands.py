@@ -9,9 +9,10 @@ import pytest
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded
 from reconciler.core.reasons import Problem
 from reconciler.kubernetes.config import commands
-from reconciler.kubernetes.config.commands import CommandController, CommandVerb, ServiceCommand
+from reconciler.kubernetes.config.commands import CommandController, ServiceCommand
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService, ScaledServiceStatus
+from reconciler.ports.operations import Command
 
 WAKE, LATER = "wake@2026-11-23T10:00:00.000001Z", "wake@2026-11-23T10:00:00.000002Z"
 SLEEP = "sleep@2026-11-23T11:00:00+01:00"
@@ -54,11 +55,11 @@ class Scene:
 @pytest.mark.parametrize(
     ("value", "verb", "event"),
     [
-        (WAKE, CommandVerb.WAKE, WakeCommanded("requested by a user")),
-        (SLEEP, CommandVerb.SLEEP, SleepCommanded("requested by a user")),
+        (WAKE, Command.WAKE, WakeCommanded("requested by a user")),
+        (SLEEP, Command.SLEEP, SleepCommanded("requested by a user")),
     ],
 )
-def test_pending_command_valid_returns_command(value: str, verb: CommandVerb, event: Event) -> None:
+def test_pending_command_valid_returns_command(value: str, verb: Command, event: Event) -> None:
     found = commands.pending_command(item(value))
     assert isinstance(found, ServiceCommand)
     assert found == ServiceCommand(verb, value)
