@@ -18,49 +18,25 @@ from reconciler.cluster_client.context_options import STATE_DIR_VARIABLE, Contex
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-def selects_cluster(
-    selection: ContextOptions,
-    name: str | None,
-    *,
-    plugin: bool,
-    state_dir_typed: bool,
-    directory: bool,
-    kubeconfig: bool,
-) -> bool:
-    """Return whether a command addresses a cluster; `name` is that of a service.
+def addresses_cluster(selection: ContextOptions, name: str | None = None) -> bool:
+    """Return whether a command addresses a cluster; exit with an error if the options conflict.
 
-    Further facts: the program runs as a plugin of kubectl; the state directory comes from the command line, not from
-    the environment; the state directory exists; and there is a kubeconfig or a service account.
-
-    Raises `ValueError` if the options name both a cluster and this machine.
+    `name` is that of a service.
     """
-    if selection.names_cluster and selection.state_dir and state_dir_typed:
-        raise ValueError(
-            "--state-dir selects this machine, and -n, -A, --context and --kubeconfig select a cluster; remove one"
+    is_typed = selection.state_dir is not None and str(selection.state_dir) != os.environ.get(STATE_DIR_VARIABLE)
+    if selection.names_cluster and is_typed:
+        output.fail(
+            "--state-dir selects this machine, and -n, -A, --context and --kubeconfig select a cluster; remove one",
+            ExitCode.USAGE,
         )
     if selection.names_cluster or selection.state_dir:
         return selection.names_cluster
     if name and "/" in name:
         return True
-    if plugin or directory:
-        return plugin
-    return kubeconfig or bool(selection.controller)
-
-
-def addresses_cluster(selection: ContextOptions, name: str | None = None) -> bool:
-    """Return whether a command addresses a cluster; exit with an error if the options conflict."""
-    is_typed = selection.state_dir is not None and str(selection.state_dir) != os.environ.get(STATE_DIR_VARIABLE)
-    try:
-        return selects_cluster(
-            selection,
-            name,
-            plugin=Path(sys.argv[0]).name.startswith("kubectl-"),
-            state_dir_typed=is_typed,
-            directory=selection.state.path.is_dir(),
-            kubeconfig=kubeconfig_error(selection.kubeconfig) is None,
-        )
-    except ValueError as error:
-        output.fail(str(error), ExitCode.USAGE)
+    is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    if is_plugin or selection.state.path.is_dir():
+        return is_plugin
+    return bool(selection.controller) or kubeconfig_error(None) is None
 
 
 def kubeconfigs() -> list[Path]:
