@@ -36,7 +36,7 @@ class NoSuchService(ClusterError):
 
 
 class ClusterClient:
-    """Requests to one cluster; created by `open_cluster`."""
+    """Requests to one cluster; created by `open_cluster`, which translates their errors to `ClusterError`."""
 
     def __init__(self, api: Api, options: ContextOptions) -> None:
         self.api, self.options = api, options
@@ -58,9 +58,8 @@ class ClusterClient:
 
     async def get(self, name: str) -> ScaledService:
         """Return one ScaledService. Raises `ClusterError`."""
-        async with translated_errors(self.api.server):
-            if (found := await self.api.find(self.path(name))) is not None:
-                return _SCALED_SERVICE(found)
+        if (found := await self.api.find(self.path(name))) is not None:
+            return _SCALED_SERVICE(found)
         if not await self.is_installed():
             raise self._not_installed()
         namespace, own = self.key(name)
@@ -92,14 +91,12 @@ class ClusterClient:
         return [decode(raw) async for raw in list_objects(self.api, where, query)]
 
     async def patch(self, name: str, patch: Any) -> ScaledService:
-        """Apply a merge patch to a ScaledService and return the result. Raises `ClusterError`."""
-        async with translated_errors(self.api.server):
-            return _SCALED_SERVICE(await self.api.patch(self.path(name), patch, MERGE_PATCH))
+        """Apply a merge patch to a ScaledService and return the result. Raises `ApiError` and `Unreachable`."""
+        return _SCALED_SERVICE(await self.api.patch(self.path(name), patch, MERGE_PATCH))
 
     async def is_installed(self) -> bool:
-        """Return whether the cluster serves ScaledServices. Raises `ClusterError`."""
-        async with translated_errors(self.api.server):
-            return await self.api.find(api_path(API_VERSION)) is not None
+        """Return whether the cluster serves ScaledServices. Raises `ApiError` and `Unreachable`."""
+        return await self.api.find(api_path(API_VERSION)) is not None
 
     def _not_installed(self) -> ClusterUnreachable:
         return ClusterUnreachable(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from reconciler.cluster_client.cluster import ClusterClient, NoSuchService, translated_errors
+from reconciler.cluster_client.cluster import ClusterClient, NoSuchService
 from reconciler.cluster_client.status import AWAKE, Changes, shown_reason, view, watching
 from reconciler.core.text import paused_effect
 from reconciler.kubernetes.client.api import MERGE_PATCH
@@ -159,8 +159,7 @@ async def set_paused(cluster: ClusterClient, name: str, paused: bool) -> str:
         return message
     annotation = {"metadata": {"annotations": {PAUSED_ANNOTATION: "true" if paused else None}}}
     where = path("v1", "services", item.metadata.namespace, service)
-    async with translated_errors(cluster.api.server):
-        await cluster.api.patch(where, annotation, MERGE_PATCH)
+    await cluster.api.patch(where, annotation, MERGE_PATCH)
     change = f"set {PAUSED_ANNOTATION}=true" if paused else f"removed {PAUSED_ANNOTATION}"
     return f"{message} ({change} on its Service {service})"
 
