@@ -114,8 +114,7 @@ Goal = Annotated[
     ),
 ]
 Timeout = Annotated[str, typer.Option(help="Longest wait.", metavar="DURATION")]
-WAKE_TIMEOUT = "3m"
-"""The default of `--timeout` for what starts programs."""
+DEFAULT_TIMEOUT = "3m"
 
 
 def seconds(text: str, flag: str = "--timeout", example: str = "30s or 2m") -> float:

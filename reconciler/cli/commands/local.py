@@ -18,7 +18,7 @@ from reconciler.core.text import paused_effect
 from reconciler.local.state_dir import StateDir
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Group
 
 POLL_SECONDS = 0.05
 WATCH_SECONDS = 0.5
@@ -33,7 +33,8 @@ def status(state: StateDir, name: str | None, output_format: OutputFormat, watch
         if watch and output_format == "table":
             _watch_table(state, name)
         elif output_format == "table":
-            _write_table(*_services_and_complaints(state, name))
+            console = output.console()
+            console.print(_drawn(state, name, console.width))
         else:
             _write_data(state, name, output_format, watch)
     except KeyboardInterrupt:
@@ -196,23 +197,28 @@ def _write_data(state: StateDir, name: str | None, output_format: OutputFormat, 
         output.data(_get(state, name), output_format, of_many=True)
 
 
-def _write_table(services: list[dict[str, Any]], complaints: list[str]) -> None:
+def _drawn(state: StateDir, name: str | None, width: int) -> Group:
+    """Return the table for this width, with the problems that are not about one service below it."""
+    from rich.console import Group
+
     from reconciler.cli import tables
 
-    console = output.console()
-    console.print(tables.table(services, width=console.width))
-    for complaint in complaints:
-        console.print(output.cell(complaint, "red"))
+    services, complaints = _services_and_complaints(state, name)
+    return Group(tables.table(services, width), *(output.cell(complaint, "red") for complaint in complaints))
 
 
 def _watch_table(state: StateDir, name: str | None) -> None:
     """Draw the table again and again; without a terminal, write a line for each change."""
+    from rich.live import Live
+
     from reconciler.cli import tables
 
     console = output.console()
     if console.is_terminal:
-        _watch_drawn(state, name, console)
-        return
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(_drawn(state, name, console.width), refresh=True)
+                time.sleep(WATCH_SECONDS)
     written: set[str] = set()
     while True:
         services, complaints = _services_and_complaints(state, name)
@@ -222,17 +228,3 @@ def _watch_table(state: StateDir, name: str | None) -> None:
                 output.echo(line)
         written = set(lines)
         time.sleep(WATCH_SECONDS)
-
-
-def _watch_drawn(state: StateDir, name: str | None, console: Console) -> None:
-    from rich.console import Group
-    from rich.live import Live
-
-    from reconciler.cli import tables
-
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            services, complaints = _services_and_complaints(state, name)
-            red = (output.cell(complaint, "red") for complaint in complaints)
-            live.update(Group(tables.table(services, width=console.width), *red), refresh=True)
-            time.sleep(WATCH_SECONDS)

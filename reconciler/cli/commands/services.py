@@ -12,8 +12,6 @@ from reconciler.cli.commands import local
 from reconciler.cli.context import addresses_cluster
 from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 
-SLEEP_TIMEOUT = "3m"
-
 
 class ServiceCommands(Protocol):
     """The commands for services on one machine, and those in a cluster."""
@@ -93,7 +91,7 @@ def status(
 def wake(
     name: options.Name,
     wait: options.Wait = True,
-    timeout: options.Timeout = options.WAKE_TIMEOUT,
+    timeout: options.Timeout = options.DEFAULT_TIMEOUT,
     namespace: options.Namespace = None,
     context: options.Context = None,
     kubeconfig: options.Kubeconfig = None,
@@ -119,7 +117,7 @@ def wake(
 def sleep(
     name: options.Name,
     wait: options.Wait = True,
-    timeout: options.Timeout = SLEEP_TIMEOUT,
+    timeout: options.Timeout = options.DEFAULT_TIMEOUT,
     namespace: options.Namespace = None,
     context: options.Context = None,
     kubeconfig: options.Kubeconfig = None,
@@ -143,7 +141,7 @@ def sleep(
 def wait(
     names: options.Names = None,
     goal: options.Goal = options.READY,
-    timeout: options.Timeout = options.WAKE_TIMEOUT,
+    timeout: options.Timeout = options.DEFAULT_TIMEOUT,
     namespace: options.Namespace = None,
     context: options.Context = None,
     kubeconfig: options.Kubeconfig = None,

@@ -122,7 +122,7 @@ def up_command(
     prometheus_bearer_token_file: options.PrometheusToken = None,
     prometheus_ca_file: options.PrometheusCa = None,
     wait: Annotated[bool, typer.Option("--wait", help="Run in the background, and return once it is ready.")] = False,
-    timeout: options.Timeout = options.WAKE_TIMEOUT,
+    timeout: options.Timeout = options.DEFAULT_TIMEOUT,
 ) -> None:
     """Run the services of a file. They sleep until a client connects, and sleep again when they are idle.
 
