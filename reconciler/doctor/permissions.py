@@ -1,6 +1,6 @@
 """A check of the controller's permissions, by one SubjectAccessReview for each.
 
-The permissions are those that `deploy/chart` grants; a test compares the two.
+The permissions are those that `deploy/chart` grants without optional parts; a test compares the two.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -37,15 +38,14 @@ class Permission:
     own: bool = False
     name: str = ""
     """The name of the only object; empty: all."""
+    remedy: str = GRANT
 
     def __str__(self) -> str:
         return f"{self.verb} {self.resource}" + (f".{self.group}" if self.group else "")
 
 
-def _permissions(
-    verbs: Iterable[str], group: str, *resources: str, own: bool = False, name: str = ""
-) -> Iterator[Permission]:
-    return (Permission(verb, group, resource, own, name) for resource in resources for verb in verbs)
+def _permissions(verbs: Iterable[str], group: str, *resources: str, **more: Any) -> Iterator[Permission]:
+    return (Permission(verb, group, resource, **more) for resource in resources for verb in verbs)
 
 
 PERMISSIONS = (
@@ -79,7 +79,11 @@ async def check_permissions(cluster: ClusterClient, installed: Installation, ite
     async def review(account: str, right: Permission, namespace: str | None) -> None:
         async with slots:
             if reason := await _denied(cluster, account, right, namespace):
-                found.append(_finding(cluster, account, right, namespace, reason))
+                message = (
+                    f"it may not {right} {f'in namespace {namespace}' if namespace else 'in all namespaces'}: {reason}"
+                )
+                place = f"ServiceAccount {cluster.options.system}/{account}"
+                found.append(Finding(FindingCode.PERMISSION_MISSING, place, message, right.remedy))
 
     reviews = [
         (account, right, namespace)
@@ -104,8 +108,8 @@ async def _of_targets(cluster: ClusterClient, items: list[ScaledService]) -> lis
             continue  # the condition of the ScaledService reports it
         group = api_version.rpartition("/")[0]
         rights += [
-            *_permissions(WATCH, group, found.plural),
-            *_permissions(("get", "patch"), group, f"{found.plural}/scale"),
+            *_permissions(WATCH, group, found.plural, remedy=GRANT_TARGET),
+            *_permissions(("get", "patch"), group, f"{found.plural}/scale", remedy=GRANT_TARGET),
         ]
     return rights
 
@@ -132,12 +136,3 @@ async def _denied(cluster: ClusterClient, account: str, right: Permission, names
     }
     status = json.loads(await cluster.api.call("POST", REVIEWS, review))["status"]
     return None if status.get("allowed") else status.get("reason") or "no rule allows it"
-
-
-def _finding(cluster: ClusterClient, account: str, right: Permission, namespace: str | None, reason: str) -> Finding:
-    account_place = f"ServiceAccount {cluster.options.system}/{account}"
-    scope = f"in namespace {namespace}" if namespace else "in all namespaces"
-    ours = {("", "secrets"), ("", "namespaces"), *((one.group, one.resource) for one in PERMISSIONS)}
-    remedy = GRANT if (right.group, right.resource) in ours else GRANT_TARGET
-    message = f"it may not {right} {scope}: {reason}"
-    return Finding(FindingCode.PERMISSION_MISSING, account_place, message, remedy)
