@@ -145,21 +145,15 @@ def check_proxy_pods(system: str, pods: Sequence[InstalledPod], overviews: Mappi
         "Envoy": {envoy["id"] for overview in overviews.values() for envoy in overview["envoys"]},
         "holder": {holder["id"] for overview in overviews.values() for holder in overview["holders"]},
     }
-    found = [finding for pod in pods for finding in _check_proxy_pod(system, pod, joined)]
+    found = []
+    for pod in pods:
+        missing = [part for part, names in joined.items() if pod.name not in names]
+        if missing:
+            parts = f"its {missing[0]} is not" if len(missing) == 1 else "neither its Envoy nor its holder is"
+            message = f"{parts} connected to a reconciler: {pod.waiting_reason}"
+            remedy = (READ_LOGS if pod.phase == "Running" else DESCRIBE).format(name=pod.name, system=system)
+            found.append(Finding(FindingCode.PROXY_NOT_JOINED, f"pod {system}/{pod.name}", message, remedy))
     return CheckResult("proxies", pluralize(len(pods), "pod"), tuple(found))
-
-
-def _check_proxy_pod(system: str, pod: InstalledPod, joined: Mapping[str, set[str]]) -> Iterator[Finding]:
-    missing = [part for part, names in joined.items() if pod.name not in names]
-    if not missing:
-        return
-    parts = f"its {missing[0]} is not" if len(missing) == 1 else "neither its Envoy nor its holder is"
-    yield Finding(
-        FindingCode.PROXY_NOT_JOINED,
-        f"pod {system}/{pod.name}",
-        f"{parts} connected to a reconciler: {pod.waiting_reason}",
-        (READ_LOGS if pod.phase == "Running" else DESCRIBE).format(name=pod.name, system=system),
-    )
 
 
 def check_certificates(overviews: Mapping[str, Overview], now: datetime) -> CheckResult:

@@ -101,10 +101,8 @@ async def check_routes(cluster: ClusterClient, items: list[ScaledService]) -> Ch
         except ApiError as error:
             if error.status != FORBIDDEN:
                 raise
-            message, remedy = (
-                f"it was not checked: {error.message}",
-                "ask an administrator for the permission to list it",
-            )
+            message = f"it was not checked: {error.message}"
+            remedy = "ask an administrator for the permission to list it"
             found.append(Finding(FindingCode.NOT_PERMITTED, kind.kind, message, remedy, Severity.NOTE))
     services = await cluster.list_served(path("v1", "services", cluster.namespace), decoder(Service))
     found += find_exposed_services(items, services)
