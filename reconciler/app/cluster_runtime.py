@@ -96,10 +96,9 @@ class ClusterRuntime:
         self._elector = self._make_elector()
         self._replicate()
         self._publish()
-        members, namespaces = self._peers.members, settings.namespaces
-        self._backend = KubernetesBackend(
-            api, wake_api, self._ran, lambda: members.unknown() is None, namespaces, self._leads
-        )
+        members, services = self._peers.members, self._provider.services.items
+        may_sleep, namespaces = (lambda: members.unknown() is None), settings.namespaces
+        self._backend = KubernetesBackend(api, wake_api, services, self._ran, may_sleep, namespaces, self._leads)
         self._capture = self._make_capture()
         self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
         self._sampler = self._make_sampler()

@@ -19,9 +19,10 @@ import psutil
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.config.service_config import ServiceConfig
-from reconciler.kubernetes.types.builtin import ServicePort
-from reconciler.kubernetes.types.objects import Target, path
+from reconciler.kubernetes.types.builtin import Service, ServicePort
+from reconciler.kubernetes.types.objects import Target, decoder, path
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.plan import Scale
 from reconciler.ports.backend import WorkloadStatus
@@ -77,7 +78,9 @@ class Stage:
         self.reports: list[tuple[float, WorkloadStatus]] = []
         self.leads = True
         self._news = asyncio.Event()
-        self.backend = KubernetesBackend(api, urgent, self._on_report, lambda: self.leads, [namespace])
+        services = Informer(api, path("v1", "services", namespace), decoder(Service), lambda _, __: None)
+        self.backend = KubernetesBackend(api, urgent, services.items, self._on_report, lambda: self.leads, [namespace])
+        self.backend.spawn(services.run(), "services")
 
     def _on_report(self, running: WorkloadStatus) -> None:
         self.reports.append((time.monotonic(), running))

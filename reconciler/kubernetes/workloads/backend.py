@@ -19,6 +19,7 @@ from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import Discovery
 from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
 from reconciler.kubernetes.workloads.probes.busy_check import NO_POD, PodBusyCheck
@@ -53,6 +54,7 @@ class KubernetesBackend:
         self,
         api: Api,
         urgent: Api,
+        services: Mapping[str, Service],
         report: Report,
         may_sleep: Callable[[], bool],
         namespaces: Sequence[str] = (),
@@ -60,9 +62,9 @@ class KubernetesBackend:
     ) -> None:
         """Create a backend.
 
-        `urgent` is for wakes only, and allows `wake_client.WARM_CONNECTIONS` connections. `may_sleep` is called right
-        before a target is scaled to zero, and `leads` (by default the same) before one is woken: the leader may just
-        have scaled it. Without `namespaces`, all of them are watched.
+        `urgent` is for wakes only, and allows `wake_client.WARM_CONNECTIONS` connections. `services` are the objects of
+        an informer. `may_sleep` is called right before a target is scaled to zero, and `leads` (by default the same)
+        before one is woken: the leader may just have scaled it. Without `namespaces`, all of them are watched.
         """
         self.api, self.urgent, self.may_sleep = api, urgent, may_sleep
         self.reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
@@ -80,10 +82,10 @@ class KubernetesBackend:
         """The watches of the targets' kinds, by apiVersion and kind."""
         self._watching: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._prober = EndpointProber(self._refresh_soon, self.spawn)
-        self._target_search = TargetSearch(api, self._refresh_soon, self.spawn)
+        self._target_search = TargetSearch(api, services, self._refresh_soon, self.spawn)
         self._early_endpoints = EarlyEndpoints(self._refresh_soon, self.spawn)
         self._busy_check = PodBusyCheck(api)
-        self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
+        self._wake_monitor = WakeMonitor(api, services, self._refresh_soon, self.spawn)
         self.endpoint_slices = EndpointSlices(
             api,
             self._namespaces,
@@ -210,7 +212,7 @@ class KubernetesBackend:
         before = self._workloads.get(name)
         self._target_search.leave(name)
         if before is not None and before.config.target == config.target:
-            before.config, before.selector = config, None
+            before.config = config
             return
         scaler = self.targets.get(config.target) or TargetScaler(config.target, self)
         self.targets[config.target] = scaler

@@ -8,7 +8,7 @@ pods. The search is repeated less and less often until the target exists.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -17,7 +17,6 @@ from reconciler.concurrency import Backoff
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable, ignoring
-from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import Object, ObjectList, ObjectMeta, OwnerReference, Struct, decoder, path
@@ -55,9 +54,9 @@ _WORKLOADS, _PODS = decoder(ObjectList[_Workload]), decoder(ObjectList[Object])
 class TargetSearch:
     """The searches for all services whose target does not exist."""
 
-    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
+    def __init__(self, api: Api, services: Mapping[str, Service], changed: Callable[[str], None], spawn: Spawn) -> None:
         """Create a search; `changed` is called with a service for which a different workload was found."""
-        self._api, self._changed, self._spawn = api, changed, spawn
+        self._api, self._services, self._changed, self._spawn = api, services, changed, spawn
         self._tasks: dict[str, Task] = {}
         self._found: dict[str, tuple[str, ...]] = {}
 
@@ -90,11 +89,10 @@ class TargetSearch:
 
     async def _selected(self, config: ServiceConfig) -> tuple[str, ...]:
         """Return the workloads whose pods the Service selects, as `Kind/name`."""
-        namespace = config.target.namespace
-        service = await find_object(self._api, Service, path("v1", "services", namespace), config.service)
+        service = self._services.get(config.service_key)
         if service is None or not service.pod_selector:
             return ()
-        selector, found = service.pod_selector, list[str]()
+        namespace, selector, found = config.target.namespace, service.pod_selector, list[str]()
         for kind, plural in KINDS:
             workloads = await self._listed(path(APPS, plural, namespace))
             selected = [one for one in workloads if selector.items() <= one.spec.template.metadata.labels.items()]

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-
-import msgspec
-import structlog
+from collections.abc import Callable, Mapping, Sequence
 
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.types.builtin import EventObject, Pod, Service
-from reconciler.kubernetes.types.objects import Condition, path
+from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.selectors import selector_of
 from reconciler.kubernetes.workloads import diagnosis
 from reconciler.kubernetes.workloads.diagnosis import Evidence
@@ -26,8 +21,6 @@ from reconciler.kubernetes.workloads.pods import NamespacePods
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import UNMARK_AFTER_SECONDS, Workload
 from reconciler.plan import Zero
-
-log = structlog.get_logger()
 
 DIAGNOSE_EVERY_SECONDS = 1.0
 """Interval at which a slow wake is diagnosed again, even if nothing but the time has changed."""
@@ -37,9 +30,9 @@ LINGER_SECONDS = 15.0
 class WakeMonitor:
     """Monitor of the services that are waking and have no endpoint."""
 
-    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
+    def __init__(self, api: Api, services: Mapping[str, Service], changed: Callable[[str], None], spawn: Spawn) -> None:
         """Create a monitor; `changed` is called with a service that needs a new diagnosis."""
-        self._api, self._changed, self._spawn = api, changed, spawn
+        self._api, self._services, self._changed, self._spawn = api, services, changed, spawn
         self._namespaces: dict[str, NamespacePods] = {}
         """The watched namespaces."""
         self._ends: dict[str, asyncio.TimerHandle] = {}
@@ -63,11 +56,10 @@ class WakeMonitor:
 
         Returns None while they are not known.
         """
-        selector = workload.scaler.observer.selector or workload.selector
+        selector = workload.scaler.observer.selector
+        if selector == "" and (service := self._services.get(workload.config.service_key)):
+            selector = selector_of(service.pod_selector)
         if not selector:
-            if workload.scaler.observer.selector == "" and workload.selector is None:
-                workload.selector = ""
-                self._spawn(self._read_selector(workload), f"selector of {workload.name}")
             return None
         self._follow(workload, selector)
         if (seen := self._seen(workload)) is None:
@@ -142,16 +134,3 @@ class WakeMonitor:
     def _end(self, name: str) -> None:
         self._ends.pop(name, None)
         self._namespaces.pop(name).close()
-
-    async def _read_selector(self, workload: Workload) -> None:
-        """Read the selector of the Service, because the target has none."""
-        config = workload.config
-        try:
-            services = path("v1", "services", config.target.namespace)
-            service = await find_object(self._api, Service, services, config.service)
-        except (ApiError, Unreachable, msgspec.DecodeError) as error:
-            log.warning("failed to read a Service's selector", service=config.service_key, error=str(error))
-        else:
-            if service:
-                workload.selector = selector_of(service.pod_selector)
-                self._changed(workload.name)

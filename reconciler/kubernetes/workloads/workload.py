@@ -59,8 +59,6 @@ class Workload:
     """Uids of pods that Kubernetes called ready before, and no longer."""
     trusts_kubernetes: bool = False
     """True if dials are not answered, so that Kubernetes' readiness is trusted."""
-    selector: str | None = None
-    """Selector of the Service, if the target has none; read once in each wake."""
     began_at: float = 0.0
     """Start of the latest wake, in seconds since the epoch."""
     awaited_since: float = 0.0
@@ -93,7 +91,7 @@ class Workload:
 
     def begin(self, at: float) -> None:
         """Start a wake."""
-        self.began_at, self.milestones, self.selector, self.saved_seconds = at, {}, None, None
+        self.began_at, self.milestones, self.saved_seconds = at, {}, None
 
     def mark_terminating(self, endpoints: Sequence[PodEndpoint]) -> set[str]:
         """Mark the pods of endpoints as terminating, and return the newly marked ones."""

@@ -41,7 +41,7 @@ class Scene:
         self.leads = True
         self.reports: list[WorkloadStatus] = []
         api: Any = self.api
-        self.backend = KubernetesBackend(api, api, self.reports.append, lambda: self.leads)
+        self.backend = KubernetesBackend(api, api, {}, self.reports.append, lambda: self.leads)
 
     def deploy(self, replicas: int, name: str = "web") -> None:
         """Set the object and its scale."""

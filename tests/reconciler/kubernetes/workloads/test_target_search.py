@@ -13,7 +13,7 @@ from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.service_config import ServiceConfig
-from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.builtin import Service, ServicePort, ServiceSpec
 from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads import target_search
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
@@ -23,7 +23,7 @@ from tests.fakes.watched import Watched
 WATCHED = "/apis/apps/v1/deployments"
 DEPLOYMENTS, STATEFUL_SETS = (f"/apis/apps/v1/namespaces/shop/{plural}" for plural in ("deployments", "statefulsets"))
 REPLICA_SETS, PODS = "/apis/apps/v1/namespaces/shop/replicasets", "/api/v1/namespaces/shop/pods"
-SERVICES, SLICES = "/api/v1/namespaces/shop/services", "/apis/discovery.k8s.io/v1/endpointslices"
+SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 CONFIG = ServiceConfig(
     Spec(name="shop/web"), Target("apps/v1", "Deployment", "web", "shop"), "web", ServicePort("", 80), 0.0, "uid", 1
 )
@@ -36,10 +36,10 @@ class Scene:
     def __init__(self) -> None:
         self.api = Watched()
         self.api.exists(WATCHED, DEPLOYMENTS, STATEFUL_SETS, REPLICA_SETS, PODS, SLICES)
-        self.api.say(SERVICES, "shop", "web", {"spec": {"selector": {"app": "web"}}})
+        self.services = {"shop/web": Service(spec=ServiceSpec(selector={"app": "web"}))}
         self.reports: list[WorkloadStatus] = []
         api: Any = self.api
-        self.backend = KubernetesBackend(api, api, self.reports.append, lambda: True)
+        self.backend = KubernetesBackend(api, api, self.services, self.reports.append, lambda: True)
 
     def workload(self, collection: str, name: str, labels: dict[str, str]) -> None:
         self.api.say(collection, "shop", name, {"spec": {"template": {"metadata": {"labels": labels}}}})
@@ -66,7 +66,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 async def test_missing_target_of_a_captured_service_is_found_too(scene: Scene) -> None:
     selector = {"app": "web", "zenvoy.dev/captured": "true"}
-    scene.api.say(SERVICES, "shop", "web", {"spec": {"selector": selector}})
+    scene.services["shop/web"] = Service(spec=ServiceSpec(selector=selector))
     scene.workload(DEPLOYMENTS, "mine-web", LABELS)
     scene.backend.configure({"shop/web": CONFIG})
     assert await scene.diagnosis(lambda message: "Deployment/mine-web" in message)
