@@ -33,7 +33,7 @@ from reconciler.kubernetes.config.capture import NO_CAPTURE, TURN_OFF, CaptureSt
 from reconciler.kubernetes.config.conflicts import listen_port
 from reconciler.kubernetes.config.resolve import service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
-from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.builtin import SERVICES, Service
 from reconciler.kubernetes.types.scaled_service import CAPTURED, ScaledService
 
 log = structlog.get_logger(__name__)
@@ -377,7 +377,7 @@ class CaptureController:
         match step:
             case Action.WRITE_COMPANION if user:
                 body = self._required(user, service).companion
-                await requests.write_companion(self._api, namespace, body, companion)
+                await requests.write(self._api, SERVICES, namespace, body, companion)
             case Action.WRITE_SLICES if user:
                 bodies = self._required(user, service).slices
                 await requests.write_slices(self._api, namespace, bodies, self._observer.proxy_slices(key))
@@ -387,7 +387,7 @@ class CaptureController:
             case Action.DELETE_SLICES:
                 await requests.delete_slices(self._api, self._observer.proxy_slices(key))
             case Action.DELETE_COMPANION if companion:
-                await requests.delete_companion(self._api, companion)
+                await requests.delete(self._api, SERVICES, companion.metadata)
 
     def _required(self, owner: ScaledService, service: Service) -> RequiredObjects:
         return self._observer.required(owner, service, self._ports.assigned(owner.metadata.key))

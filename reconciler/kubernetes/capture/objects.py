@@ -18,6 +18,7 @@ from reconciler.kubernetes.types.builtin import (
     SERVICE_NAME_LABEL,
     SLICE_MANAGER,
     SLICE_MANAGER_LABEL,
+    SLICES,
     Endpoint,
     EndpointConditions,
     EndpointPort,
@@ -31,7 +32,6 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, Scaled
 
 Body = Mapping[str, Any]
 """An object as it is sent to the API server, without what the API server adds."""
-SLICES = ("discovery.k8s.io/v1", "endpointslices")
 _LABELS = (CAPTURE_LABEL, SERVICE_NAME_LABEL, SLICE_MANAGER_LABEL)
 """The labels that zenvoy writes; others may add their own."""
 

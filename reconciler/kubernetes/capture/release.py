@@ -12,7 +12,7 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.config.capture import companion_of
 from reconciler.kubernetes.config.resolve import service_of
-from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, CAPTURED
+from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, CAPTURED, SERVICES
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
 POLL_SECONDS = 0.5
@@ -54,7 +54,7 @@ async def _release(api: Api, key: str, end: float) -> None:
     await requests.delete_slices(api, [each for each in slices if each.has_proxies])
     companion = await read_service(api, companion_of(key))
     if companion and companion.captured == key:
-        await requests.delete_companion(api, companion)
+        await requests.delete(api, SERVICES, companion.metadata)
 
 
 async def _until(end: float, holds: Callable[[], Awaitable[object]]) -> None:

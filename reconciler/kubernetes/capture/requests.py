@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.kubernetes.capture.objects import SLICES, Body, ready_pods
+from reconciler.kubernetes.capture.objects import Body, ready_pods
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import NOT_FOUND, ignoring
 from reconciler.kubernetes.client.informer import find_object
-from reconciler.kubernetes.types.builtin import CAPTURE_LABEL, CAPTURED, SERVICE_NAME_LABEL, EndpointSlice, Service
+from reconciler.kubernetes.types.builtin import (
+    CAPTURE_LABEL,
+    CAPTURED,
+    SERVICE_NAME_LABEL,
+    SERVICES,
+    SLICES,
+    EndpointSlice,
+    Service,
+)
 from reconciler.kubernetes.types.objects import ObjectList, ObjectMeta, decoder, name_selector, path
 from reconciler.kubernetes.workloads.probing import accepts
 
@@ -30,7 +38,7 @@ async def read_slices(api: Api, key: str, label: str) -> tuple[EndpointSlice, ..
 async def read_service(api: Api, key: str) -> Service | None:
     """Return a Service by its key."""
     namespace, _, name = key.partition("/")
-    return await find_object(api, Service, path("v1", "services", namespace), name)
+    return await find_object(api, Service, path(*SERVICES, namespace), name)
 
 
 async def read_pods(api: Api, key: str, companion: bool) -> frozenset[str]:
@@ -46,50 +54,43 @@ async def set_hidden(api: Api, service: Service, hidden: bool) -> None:
     """
     meta = {"resourceVersion": service.metadata.resource_version} if hidden else {"uid": service.metadata.uid}
     change = {"metadata": meta, "spec": {"selector": {CAPTURED: "true" if hidden else None}}}
-    where = path("v1", "services", service.metadata.namespace, service.metadata.name)
+    where = path(*SERVICES, service.metadata.namespace, service.metadata.name)
     await api.patch(where, change, MERGE_PATCH)
-
-
-async def write_companion(api: Api, namespace: str, body: Body, existing: Service | None) -> None:
-    """Create or change a companion."""
-    await _put(api, path("v1", "services", namespace), body, existing)
 
 
 async def write_slices(api: Api, namespace: str, bodies: Mapping[str, Body], existing: Sequence[EndpointSlice]) -> None:
     """Create, change, and delete EndpointSlices, so that these exist."""
     present = {each.metadata.name: each for each in existing}
     for name, body in bodies.items():
-        await _put(api, path(*SLICES, namespace), body, present.get(name))
+        await write(api, SLICES, namespace, body, present.get(name))
     await delete_slices(api, [each for each in existing if each.metadata.name not in bodies])
 
 
 async def delete_slices(api: Api, slices: Sequence[EndpointSlice]) -> None:
     """Delete EndpointSlices, if they still exist."""
     for each in slices:
-        await _delete(api, SLICES, each.metadata)
+        await delete(api, SLICES, each.metadata)
 
 
-async def delete_companion(api: Api, companion: Service) -> None:
-    """Delete a companion, if it still exists."""
-    await _delete(api, ("v1", "services"), companion.metadata)
-
-
-async def _delete(api: Api, kind: tuple[str, str], meta: ObjectMeta) -> None:
+async def delete(api: Api, kind: tuple[str, str], meta: ObjectMeta) -> None:
+    """Delete an object, if it still exists."""
     with ignoring(NOT_FOUND):
         await api.call("DELETE", path(*kind, meta.namespace, meta.name), {"preconditions": {"uid": meta.uid}})
 
 
-async def _put(api: Api, collection: str, body: Body, existing: Service | EndpointSlice | None) -> None:
+async def write(
+    api: Api, kind: tuple[str, str], namespace: str, body: Body, existing: Service | EndpointSlice | None
+) -> None:
     """Create an object, or change it to be as given."""
     if existing is None:
-        await api.call("POST", collection, body)
+        await api.call("POST", path(*kind, namespace), body)
         return
     change: dict[str, Any] = {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
     if isinstance(existing, Service):
         gone = existing.spec.selector.keys() - body["spec"]["selector"].keys()
         selector = {**dict.fromkeys(gone), **body["spec"]["selector"]}
         change["spec"] = {**body["spec"], "selector": selector}
-    await api.patch(f"{collection}/{existing.metadata.name}", change, MERGE_PATCH)
+    await api.patch(path(*kind, namespace, existing.metadata.name), change, MERGE_PATCH)
 
 
 async def silent_proxy(slices: Mapping[str, Body]) -> str:

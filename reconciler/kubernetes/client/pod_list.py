@@ -14,7 +14,7 @@ from typing import Any
 
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import Informer
-from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, EndpointSlice, canonical
+from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, SLICES, EndpointSlice, canonical
 from reconciler.kubernetes.types.objects import decoder, name_selector, path
 
 CONFIRM_AFTER_SECONDS = 5.0
@@ -32,7 +32,7 @@ def endpoint_slices(
 ) -> Informer[EndpointSlice]:
     """Return an informer of the EndpointSlices of Services; None for all namespaces."""
     query = {"labelSelector": selector}
-    return Informer(api, path("discovery.k8s.io/v1", "endpointslices", namespace), _DECODE, changed, query, synced)
+    return Informer(api, path(*SLICES, namespace), _DECODE, changed, query, synced)
 
 
 class PodList:

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from reconciler.core.busy import BusyUntil
 from reconciler.core.reasons import Problem
@@ -24,7 +25,7 @@ from reconciler.kubernetes.config.conflicts import RESERVED_PORTS, EffectiveConf
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.config.service_controller import UNREAD, ServiceController
-from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.builtin import SERVICES, Service
 from reconciler.kubernetes.types.objects import Object, decoder
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
 
@@ -94,8 +95,8 @@ class KubernetesProvider:
         on_service: Callable[[str, Service | None], None] = lambda key, service: None,
     ) -> None:
         self._on_entries, self._on_scaled_service, self._on_busy_until = on_entries, on_scaled_service, on_busy_until
-        self._on_service = on_service
-        self._cluster, self._recreate_seconds = cluster or ClusterConfig(), recreate_seconds
+        self._on_service, self._recreate_seconds = on_service, recreate_seconds
+        self._cluster = cluster or ClusterConfig()
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
         self._deleted_services = DeletedServices(self._look_again, gone_seconds)
@@ -110,15 +111,15 @@ class KubernetesProvider:
             api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
         )
         self.services = MultiNamespaceInformer(
-            api, ("v1", "services"), namespaces, decoder(Service), self._saw_service, self._synced
+            api, SERVICES, namespaces, decoder(Service), self._saw_service, self._synced
         )
-        self._namespaces = None if namespaces else self._watch_namespaces(api)
-        """None without rights in the whole cluster."""
+        self._informers: list[MultiNamespaceInformer[Any]] = [self.scaled_services, self.services]
         self._namespace_names: set[str] = set()
-        known = self._namespace_names if self._namespaces else None
-        self._effective = EffectiveConfig(reserved, self._cluster.policy, known)
+        if not namespaces:  # otherwise without rights in the whole cluster
+            self._informers.append(self._watch_namespaces(api))
+        self._effective = EffectiveConfig(reserved, self._cluster.policy, None if namespaces else self._namespace_names)
         items = self.scaled_services.items, self.services.items
-        self._service_controller = ServiceController(api, *items, leads, lambda _: self._schedule(), self._cluster)
+        self._service_controller = ServiceController(api, *items, leads, self._schedule, self._cluster)
 
     def _watch_namespaces(self, api: Api) -> MultiNamespaceInformer[Object]:
         kind = ("v1", "namespaces")
@@ -127,8 +128,7 @@ class KubernetesProvider:
     @property
     def synced(self) -> bool:
         """True once every informer has synced."""
-        namespaces = self._namespaces is None or self._namespaces.synced
-        return self.scaled_services.synced and self.services.synced and namespaces
+        return all(informer.synced for informer in self._informers)
 
     def lead(self) -> None:
         """Start to write the ScaledServices of labeled Services."""
@@ -138,10 +138,8 @@ class KubernetesProvider:
     async def run(self) -> None:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.scaled_services.run())
-            tasks.create_task(self.services.run())
-            if self._namespaces:
-                tasks.create_task(self._namespaces.run())
+            for informer in self._informers:
+                tasks.create_task(informer.run())
             await self._all_synced.wait()
             await self._service_controller.queue.run()
 

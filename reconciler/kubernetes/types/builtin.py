@@ -13,6 +13,8 @@ import msgspec
 from reconciler.kubernetes.types.names import companion_name
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, ObjectRef, Struct
 
+SERVICES, SLICES = ("v1", "services"), ("discovery.k8s.io/v1", "endpointslices")
+"""The apiVersion and the plural of Services and of EndpointSlices."""
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """Label of an EndpointSlice with the name of its Service."""
 SLICE_MANAGER_LABEL = "endpointslice.kubernetes.io/managed-by"
