@@ -30,6 +30,7 @@ from reconciler.kubernetes.types.scaled_service import (
     PLURAL,
     PREFIX,
     ScaledService,
+    item_path,
 )
 
 MADE_OF = f"{PREFIX}made-of"
@@ -56,7 +57,7 @@ class ServiceController:
         scaled: Mapping[str, ScaledService],
         services: Mapping[str, Service],
         leads: Callable[[], bool],
-        on_problems: Callable[[str], None],
+        on_problems: Callable[[], None],
         cluster: ClusterConfig,
     ) -> None:
         self._api, self._scaled, self._services = api, scaled, services
@@ -82,11 +83,11 @@ class ServiceController:
         if found := self._find_problems(key):
             self._problems[key] = found
         if found != before:
-            self._on_problems(key)
+            self._on_problems()
         if self.labeled_service(key) or self._owned_scaled_service(key):
             self.queue.add(key)
         elif self._refused.pop(key, None):
-            self._on_problems(key)
+            self._on_problems()
 
     def look_at_all(self) -> None:
         """Process all objects, as the new leader, and once both informers have synced."""
@@ -107,7 +108,7 @@ class ServiceController:
                 self._refuse(key, error)
             raise
         if self._refused.pop(key, None):
-            self._on_problems(key)
+            self._on_problems()
 
     async def _write(self, key: str) -> None:
         item, service = self._owned_scaled_service(key), self.labeled_service(key)
@@ -153,19 +154,18 @@ class ServiceController:
             return
         annotations = {MADE_OF: _written(fields), UNREAD: None}
         meta = {"resourceVersion": item.metadata.resource_version, "annotations": annotations}
-        where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
-        await self._api.patch(where, {"metadata": meta, "spec": spec}, MERGE_PATCH)
+        await self._api.patch(item_path(item.metadata), {"metadata": meta, "spec": spec}, MERGE_PATCH)
 
     async def _delete(self, item: ScaledService) -> None:
-        where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
-        await self._api.call("DELETE", where, {"preconditions": {"uid": item.metadata.uid}})
+        body = {"preconditions": {"uid": item.metadata.uid}}
+        await self._api.call("DELETE", item_path(item.metadata), body)
 
     def _refuse(self, key: str, error: ApiError) -> None:
         what, remedy = f"refused by the API server: {error.message}", "fix what its message names"
         problem = Problem(Reason.REFUSED, ENABLED_LABEL, what, remedy, SERVICE)
         if self._refused.get(key) != problem:
             self._refused[key] = problem
-            self._on_problems(key)
+            self._on_problems()
 
     def labeled_service(self, key: str) -> Service | None:
         """Return the labeled Service of that name; while it exists, a deleted ScaledService is created again."""

@@ -22,8 +22,8 @@ from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, W
 from reconciler.kubernetes.config.resolve import target_of, wake_timeout
 from reconciler.kubernetes.status.event_messages import EventMessage, deletion_message
 from reconciler.kubernetes.status.restore import LANDING_SECONDS, remove_finalizer, restore
-from reconciler.kubernetes.types.objects import decoder, path
-from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
+from reconciler.kubernetes.types.objects import decoder
+from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService, item_path
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +111,7 @@ class FinalizerController:
 
     async def _add(self, item: ScaledService) -> None:
         """Add the finalizer. The patch names the version, because it replaces the whole list."""
-        where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
+        where = item_path(item.metadata)
         try:
             await self._api.patch(where, _with_finalizer(item), MERGE_PATCH)
         except ApiError as error:
@@ -155,9 +155,8 @@ class FinalizerController:
 
     async def _restore(self, item: ScaledService, since: float) -> tuple[str, bool]:
         """Return a description of the result and whether it failed. Raises transient errors until the retry timeout."""
-        where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
         try:
-            found = await self._api.find(where)
+            found = await self._api.find(item_path(item.metadata))
             newest = _DECODE(found) if found else None
             if newest is None or newest.metadata.uid != item.metadata.uid:
                 return "the object is gone", False

@@ -39,7 +39,7 @@ from reconciler.kubernetes.status.conditions import AWAKE_STATES
 from reconciler.kubernetes.status.event_messages import EVENTS, deletion_message, event_body, event_name
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import Object, ObjectMeta, ObjectRef, decoder, micro_time, path
-from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL, ScaledService
+from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL, ScaledService, item_path
 from reconciler.kubernetes.workloads import scale
 
 LANDING_SECONDS = 1.0
@@ -100,7 +100,7 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
 
 async def remove_finalizer(api: Api, item: ScaledService | Object) -> bool:
     """Remove the finalizer, and return whether it was present. Raises `ApiError` and `Unreachable`."""
-    where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
+    where = item_path(item.metadata)
     with ignoring(NOT_FOUND):
         meta = _OBJECT(await api.get(where)).metadata
         if FINALIZER not in meta.finalizers or meta.uid != item.metadata.uid:

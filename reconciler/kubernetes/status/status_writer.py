@@ -20,8 +20,8 @@ from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, W
 from reconciler.kubernetes.config.capture import CaptureStatus
 from reconciler.kubernetes.config.resolve import target_of
 from reconciler.kubernetes.status.conditions import NO_INPUTS, StatusInputs, compute_status, record_of, status_patch
-from reconciler.kubernetes.types.objects import decoder, path
-from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
+from reconciler.kubernetes.types.objects import decoder
+from reconciler.kubernetes.types.scaled_service import ScaledService, item_path
 
 _DECODE = decoder(ScaledService)
 
@@ -153,7 +153,7 @@ class StatusWriter:
                     await self._patch(service, item, {"status": changed}, "status")
             except ApiError as error:
                 if error.status == CONFLICT:  # someone else changed it, and the informer has not received that yet
-                    self._answered[service] = _DECODE(await self._api.get(_path(item)))
+                    self._answered[service] = _DECODE(await self._api.get(item_path(item.metadata)))
                 raise
 
     def _change(self, service: str, item: ScaledService) -> dict[str, Any]:
@@ -174,8 +174,8 @@ class StatusWriter:
 
     async def _patch(self, service: str, item: ScaledService, body: dict[str, Any], subresource: str | None) -> None:
         about = {"metadata": {"resourceVersion": item.metadata.resource_version, "uid": item.metadata.uid}}
-        answer = await self._api.patch(_path(item, subresource), body | about, MERGE_PATCH)
-        self._answered[service] = _DECODE(answer)
+        where = item_path(item.metadata, subresource)
+        self._answered[service] = _DECODE(await self._api.patch(where, body | about, MERGE_PATCH))
 
     def _latest(self, service: str) -> ScaledService | None:
         """Return the newest known version of the object, or None if it is gone."""
@@ -186,10 +186,6 @@ class StatusWriter:
             del self._answered[service]
             return listed
         return answered
-
-
-def _path(item: ScaledService, subresource: str | None = None) -> str:
-    return path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name, subresource)
 
 
 def _version(item: ScaledService) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
+from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct, path
 
 GROUP = "zenvoy.dev"
 VERSION = "v1alpha1"
@@ -126,3 +126,8 @@ class ScaledService(Struct, frozen=True):
     def is_captured(self) -> bool:
         """True if new connections to its Service reach a proxy, as its condition says."""
         return any((one.type, one.status) == (CAPTURED, "True") for one in self.status.conditions)
+
+
+def item_path(meta: ObjectMeta, subresource: str | None = None) -> str:
+    """Return the URL path of a ScaledService."""
+    return path(API_VERSION, PLURAL, meta.namespace, meta.name, subresource)
