@@ -13,7 +13,7 @@ from reconciler.core.busy import BusyAnswer, BusyUntil
 from reconciler.core.events import Event
 from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
-from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.spec import Spec, UsageUnit
 from reconciler.core.text import pluralize
 from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
 
@@ -121,7 +121,7 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
     by = spec.idle_by
     if seen.held is None or seen.relayed is None:
         return HOLDER_MISSING
-    if seen.relayed and by is not IdleBy.BYTES:
+    if seen.relayed and by is not UsageUnit.BYTES:
         relayed = f"{pluralize(seen.relayed, 'connection')} {'is' if seen.relayed == 1 else 'are'} relayed"
         return Blocker(Reason.CONNECTIONS_RELAYED, relayed)
     if seen.route_acked_at is None:
@@ -132,12 +132,12 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
         return Blocker(Reason.USAGE_UNKNOWN, "usage is unknown")
     if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
         return Blocker(Reason.SAMPLE_TOO_OLD, "no sample since the route was acknowledged")
-    if seen.traffic.in_flight and not (by is IdleBy.BYTES and is_without_bytes(spec, seen.traffic)):
+    if seen.traffic.in_flight and not (by is UsageUnit.BYTES and is_without_bytes(spec, seen.traffic)):
         return Blocker(Reason.IN_FLIGHT, f"{pluralize(seen.traffic.in_flight, by.one)} in flight")
     # One window without a byte does not prove that the service computes nothing for a connected client. All of
     # `idleAfter` without a byte is accepted as proof; a commanded drain has time for only a part of it.
     silence = min(spec.idle_after, spec.drain_timeout / 2) if _was_commanded(record, seen) else spec.idle_after
-    if by is IdleBy.BYTES and seen.traffic.open and _silent_for(seen, seen.traffic) < silence:
+    if by is UsageUnit.BYTES and seen.traffic.open and _silent_for(seen, seen.traffic) < silence:
         return Blocker(Reason.NOT_SILENT, f"{seen.traffic.open} open, and not yet silent for {silence:g} s")
     return None
 

@@ -34,8 +34,8 @@ PROTOCOL_WORDS = {
 PROTOCOL_OF_WORD = {word: protocol for protocol, words in PROTOCOL_WORDS.items() for word in words}
 
 
-class IdleBy(StrEnum):
-    """The Envoy counter that decides whether a service is idle."""
+class UsageUnit(StrEnum):
+    """A unit in which the use of a service is counted."""
 
     REQUESTS = "requests"
     CONNECTIONS = "connections"
@@ -45,14 +45,6 @@ class IdleBy(StrEnum):
     def one(self) -> str:
         """The counted noun in the singular, for people."""
         return self.value.removesuffix("s")
-
-
-class WakeBy(StrEnum):
-    """The part of a client's demand that wakes a sleeping service; for `BYTES` the first byte after the connection."""
-
-    REQUESTS = "requests"
-    CONNECTIONS = "connections"
-    BYTES = "bytes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +84,10 @@ class Spec:
     hold_timeout: float = 60.0
     drain_timeout: float = 30.0
     max_held: int = 1024
-    idle_by: IdleBy = IdleBy.REQUESTS
-    wake_by: WakeBy = WakeBy.REQUESTS
+    idle_by: UsageUnit = UsageUnit.REQUESTS
+    """The Envoy counter that decides whether it is idle."""
+    wake_by: UsageUnit = UsageUnit.REQUESTS
+    """The part of a client's demand that wakes it; for `BYTES` the first byte after the connection."""
     ignore: tuple[Ignore, ...] = ()
     """Requests or connections that neither wake it nor keep it awake."""
     refusal_details: bool = False
@@ -108,4 +102,4 @@ class Spec:
     @property
     def waits_for_bytes(self) -> bool:
         """True if a connection without a byte does not wake it. TLS needs no wait: its first bytes name the service."""
-        return self.protocol is Protocol.TCP and self.wake_by is WakeBy.BYTES
+        return self.protocol is Protocol.TCP and self.wake_by is UsageUnit.BYTES

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from reconciler.core.reasons import Reason, Unknown
-from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.spec import Spec, UsageUnit
 from reconciler.core.text import pluralize
 
 
@@ -146,7 +146,7 @@ class Window:
             return Reason.PROMETHEUS
         return Reason.ENVOY_AWAY if envoy in self.away else Reason.ENVOY_MISSING
 
-    def judge(self, service: str, by: IdleBy, unknown: Unknown | None) -> ServiceUsage:
+    def judge(self, service: str, by: UsageUnit, unknown: Unknown | None) -> ServiceUsage:
         """Return the usage of a service in this window; `unknown` is the window's own `unknown()`, computed once.
 
         Unknown usage includes the known new work, which can cause a wake but never a sleep.
@@ -204,13 +204,13 @@ class _Sum:
     arrived: int = 0
     open: int = 0
 
-    def add(self, was: Counters, now: Counters, by: IdleBy) -> None:
+    def add(self, was: Counters, now: Counters, by: UsageUnit) -> None:
         match by:
-            case IdleBy.REQUESTS:
+            case UsageUnit.REQUESTS:
                 moved, in_flight = now.requests - was.requests, now.active_requests
-            case IdleBy.CONNECTIONS:
+            case UsageUnit.CONNECTIONS:
                 moved, in_flight = now.connections - was.connections, now.active_connections
-            case IdleBy.BYTES:
+            case UsageUnit.BYTES:
                 moved, in_flight = now.bytes - was.bytes, int(now.bytes > was.bytes)
         self.moved += moved
         self.in_flight += in_flight
@@ -256,12 +256,12 @@ def is_without_bytes(spec: Spec, usage: ServiceUsage) -> bool:
     Only for a service whose route leads there. The holder reports clients that sent bytes as held, if that is what
     wakes the service.
     """
-    most = PROXY_HEADER_BYTES if spec.idle_by is IdleBy.BYTES else 1
+    most = PROXY_HEADER_BYTES if spec.idle_by is UsageUnit.BYTES else 1
     return spec.waits_for_bytes and usage.moved <= most * usage.arrived
 
 
-@lru_cache(maxsize=len(IdleBy))
-def _quiet(start: float, taken_at: float, by: IdleBy) -> ServiceUsage:
+@lru_cache(maxsize=len(UsageUnit))
+def _quiet(start: float, taken_at: float, by: UsageUnit) -> ServiceUsage:
     """Return the usage that all unused services of a window share; most awake services are unused."""
     return ServiceUsage(Usage.QUIET, taken_at, start, 0, f"{pluralize(0, by.one)} moved, 0 in flight")
 

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from types import MappingProxyType
 
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import IdleBy, Protocol, WakeBy
+from reconciler.core.spec import Protocol, UsageUnit
 from reconciler.core.text import closest_match, join_words, parse_duration
 
 NO_MEANINGS: Mapping[str, str] = MappingProxyType({})
@@ -32,22 +32,20 @@ _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 HOST_PATTERN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 """A host name, or `*.` with a domain for all names below it."""
 PATH_PATTERN = re.compile(r"/[^*]*\*?", re.DOTALL)
-IDLE_BY = {
-    Protocol.HTTP: (IdleBy.REQUESTS, IdleBy.BYTES),
-    Protocol.H2C: (IdleBy.REQUESTS, IdleBy.BYTES),
-    Protocol.AUTO: (IdleBy.REQUESTS, IdleBy.BYTES),
-    Protocol.TCP: (IdleBy.CONNECTIONS, IdleBy.BYTES),
-    Protocol.TLS: (IdleBy.CONNECTIONS, IdleBy.BYTES),
+IDLE_BY: Mapping[Protocol, tuple[UsageUnit, ...]] = {
+    protocol: (UsageUnit.REQUESTS if protocol.is_http else UsageUnit.CONNECTIONS, UsageUnit.BYTES)
+    for protocol in Protocol
 }
 """Available values of `idle.by` for each protocol; the first is the default."""
-WAKE_BY = {
-    Protocol.HTTP: (WakeBy.REQUESTS,),
-    Protocol.H2C: (WakeBy.REQUESTS,),
-    Protocol.AUTO: (WakeBy.REQUESTS,),
-    Protocol.TCP: (WakeBy.CONNECTIONS, WakeBy.BYTES),
-    Protocol.TLS: (WakeBy.BYTES,),
+WAKE_BY: Mapping[Protocol, tuple[UsageUnit, ...]] = {
+    Protocol.HTTP: (UsageUnit.REQUESTS,),
+    Protocol.H2C: (UsageUnit.REQUESTS,),
+    Protocol.AUTO: (UsageUnit.REQUESTS,),
+    Protocol.TCP: (UsageUnit.CONNECTIONS, UsageUnit.BYTES),
+    Protocol.TLS: (UsageUnit.BYTES,),
 }
 """Available values of `wake.by` for each protocol; the first is the default."""
+UNITS = {"idle.by": IDLE_BY, "wake.by": WAKE_BY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,20 +194,15 @@ def hosts_problem(protocol: Protocol, given: bool, names: Notation, origin: str 
     return Problem(Reason.HOSTS_NOT_USED, names.place("hosts"), what, remedy)
 
 
-def idle_by_problem(protocol: Protocol, by: IdleBy, names: Notation, origin: str = "") -> Problem | None:
-    """Check whether `idle.by` is available for a protocol."""
-    if by in IDLE_BY[protocol]:
+def unit_problem(field: str, protocol: Protocol, unit: UsageUnit, names: Notation, origin: str = "") -> Problem | None:
+    """Check whether a unit is available for `idle.by` or `wake.by` with a protocol."""
+    units, place = UNITS[field][protocol], names.place(field)
+    if unit in units:
         return None
-    what, remedy = f"{by} is not available for {protocol}{origin}", f"use {join_words(IDLE_BY[protocol])}"
-    return Problem(Reason.IDLE_BY_UNKNOWN, names.place("idle.by"), what, remedy)
-
-
-def wake_by_problem(protocol: Protocol, by: WakeBy, names: Notation, origin: str = "") -> Problem | None:
-    """Check whether `wake.by` is available for a protocol."""
-    if by in WAKE_BY[protocol]:
-        return None
-    what, remedy = f"{by} is not available for {protocol}{origin}", f"use {join_words(WAKE_BY[protocol])}"
-    return Problem(Reason.WAKE_BY_UNKNOWN, names.place("wake.by"), what, remedy)
+    what, remedy = f"{unit} is not available for {protocol}{origin}", f"use {join_words(units)}"
+    if field == "idle.by":
+        return Problem(Reason.IDLE_BY_UNKNOWN, place, what, remedy)
+    return Problem(Reason.WAKE_BY_UNKNOWN, place, what, remedy)
 
 
 def user_problem(place: str, user: str, uid: int | None, own: int) -> Problem | None:

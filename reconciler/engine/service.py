@@ -8,7 +8,7 @@ from hashlib import blake2s
 from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.lifecycle import NOT_TERMINATING, Block, TerminatingEndpoints
 from reconciler.core.record import Record, State, Transition
-from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.spec import Spec, UsageUnit
 from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
 from reconciler.engine.unserved import NONE, UnservedWakes
 from reconciler.engine.wake import Wake
@@ -145,7 +145,7 @@ class ManagedService:
     def stepped(self, before: Record, after: Record, cause: str) -> Wake | None:
         """Apply a change of state with its cause; return a wake that it completes, if no client was held."""
         self.cause = cause
-        if self.spec.idle_by is IdleBy.BYTES:
+        if self.spec.idle_by is UsageUnit.BYTES:
             self.unserved = self.unserved.stepped(before, after, cause, self.seen.traffic)
         if after.state is State.Waking:
             self.recovers = before.state is not State.ScaledToZero

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from reconciler.core.events import DemandSeen
 from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.record import Record, State
-from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.spec import Spec, UsageUnit
 from reconciler.core.text import pluralize
 from reconciler.core.traffic import PROXY_HEADER_BYTES, ServiceUsage
 
@@ -69,7 +69,7 @@ class UnservedWakes:
 
     def effective(self, spec: Spec) -> Spec:
         """Return a spec with the grown idle time."""
-        if not self.in_a_row or spec.idle_by is not IdleBy.BYTES:
+        if not self.in_a_row or spec.idle_by is not UsageUnit.BYTES:
             return spec
         return replace(spec, idle_after=self.idle_after(spec))
 

@@ -15,7 +15,7 @@ import msgspec
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Protocol, WakeBy
+from reconciler.core.spec import PROTOCOL_OF_WORD, Protocol, UsageUnit
 from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, NO_MEANINGS, Notation
 from reconciler.kubernetes.config import busy, ignore_rules
@@ -266,8 +266,8 @@ FIELDS: Mapping[str, Field] = {
     "hold-timeout": Field("holdTimeout", _text(validation.duration_problem), "60s"),
     "drain-timeout": Field("drainTimeout", _text(validation.duration_problem), "30s"),
     "max-held": Field("maxHeld", lambda text: _number(text, MAX_HELD, 1024), "1024"),
-    "idle-by": Field("idle.by", _word(IdleBy), "bytes"),
-    "wake-by": Field("wake.by", _word(WakeBy), "bytes"),
+    "idle-by": Field("idle.by", _word(UsageUnit), "bytes"),
+    "wake-by": Field("wake.by", _word(UsageUnit), "bytes"),
     "busy-http": Field("busy.http", _text(busy.path_problem), "/busy"),
     "busy-port": Field("busy.port", lambda text: _number(text, MAX_PORT, 8081), "8081"),
     "ignore-paths": _texts("ignore.paths", validation.path_problem, "/healthz,/metrics/*"),

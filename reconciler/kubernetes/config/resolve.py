@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Protocol, Spec, WakeBy
+from reconciler.core.spec import PROTOCOL_OF_WORD, Protocol, Spec, UsageUnit
 from reconciler.core.text import closest_match, join_words, parse_duration
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, MAX_TRUSTED_HOPS, WAKE_BY, Notation
 from reconciler.kubernetes.config import busy, ignore_rules
@@ -28,7 +28,7 @@ ANY_ADDRESS = "0.0.0.0"
 DEFAULT_TARGET = ("apps/v1", "Deployment")
 DURATIONS = {"idleAfter": "5m", "wakeTimeout": "2m", "holdTimeout": "60s", "drainTimeout": "30s"}
 """The fields that are durations, with their defaults, which the schema has too."""
-_PROTOCOLS, _IDLE_BYS, _WAKE_BYS = frozenset(Protocol), frozenset(IdleBy), frozenset(WakeBy)
+_PROTOCOLS, _UNITS = frozenset(Protocol), frozenset(UsageUnit)
 MAX_NAME_LENGTH = 253
 """Characters of `namespace/name`; Envoy rejects all of its configuration for a longer name."""
 PREFERRED_PORTS = ("http", "https", "http2", "tcp")
@@ -114,8 +114,8 @@ def _entry(
         hold_timeout=times[2],
         drain_timeout=times[3],
         max_held=fields.max_held if fields.max_held is not None else Spec(name="").max_held,
-        idle_by=IdleBy(fields.idle.by) if fields.idle.by else IDLE_BY[protocol][0],
-        wake_by=WakeBy(fields.wake.by) if fields.wake.by else WAKE_BY[protocol][0],
+        idle_by=UsageUnit(fields.idle.by) if fields.idle.by else IDLE_BY[protocol][0],
+        wake_by=UsageUnit(fields.wake.by) if fields.wake.by else WAKE_BY[protocol][0],
         ignore=tuple(map(ignore_rules.convert_rule, fields.ignore)),
         refusal_details=fields.refusal_details,
         has_busy_check=fields.busy is not None,
@@ -233,10 +233,9 @@ def _value_problems(fields: ScaledServiceSpec, names: Notation) -> Iterator[Prob
     if fields.http.trusted_hops is not None:
         hops = fields.http.trusted_hops
         yield validation.number_problem(place("http.trustedHops"), hops, MAX_TRUSTED_HOPS, 1, 0)
-    if fields.idle.by:
-        yield validation.choice_problem(place("idle.by"), fields.idle.by, IdleBy)
-    if fields.wake.by:
-        yield validation.choice_problem(place("wake.by"), fields.wake.by, WakeBy)
+    for by, unit in (("idle.by", fields.idle.by), ("wake.by", fields.wake.by)):
+        if unit:
+            yield validation.choice_problem(place(by), unit, UsageUnit)
     if fields.readiness:
         yield validation.choice_problem(place("readiness"), fields.readiness, Readiness)
     if fields.capture:
@@ -263,10 +262,9 @@ def _protocol_problems(
     yield validation.hosts_problem(protocol, bool(fields.hosts), names, origin)
     if fields.http.trusted_hops is not None:
         yield validation.trusted_hops_problem(protocol, listens, names, "8100", origin)
-    if fields.idle.by in _IDLE_BYS:
-        yield validation.idle_by_problem(protocol, IdleBy(fields.idle.by), names, origin)
-    if fields.wake.by in _WAKE_BYS:
-        yield validation.wake_by_problem(protocol, WakeBy(fields.wake.by), names, origin)
+    for by, unit in (("idle.by", fields.idle.by), ("wake.by", fields.wake.by)):
+        if unit in _UNITS:
+            yield validation.unit_problem(by, protocol, UsageUnit(unit), names, origin)
     yield from ignore_rules.unavailable_parts(protocol, origin, fields.ignore, names)
 
 

@@ -6,17 +6,16 @@ A service with mistakes is still read as far as possible, so that conflicts with
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TypeVar
 
 from reconciler.core import validation
 from reconciler.core.address import Address
 from reconciler.core.reasons import Problem
-from reconciler.core.spec import PROTOCOL_OF_WORD, IdleBy, Ignore, Protocol, Spec, WakeBy
-from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_STATUS, MAX_TRUSTED_HOPS, MIN_STATUS, WAKE_BY, Notation
+from reconciler.core.spec import PROTOCOL_OF_WORD, Ignore, Protocol, Spec, UsageUnit
+from reconciler.core.validation import MAX_HELD, MAX_STATUS, MAX_TRUSTED_HOPS, MIN_STATUS, UNITS, Notation
 from reconciler.local.services_file import command
 from reconciler.local.services_file.model import Entry
 from reconciler.local.services_file.values import Value, given
@@ -32,7 +31,6 @@ IGNORE_EXAMPLE = "{paths: [/healthz], userAgents: [kube-probe/]}"
 _IGNORED = ("paths", "userAgents", "sources")
 _PATHS, _AGENTS, _SOURCES = "[/healthz, /metrics/*]", "[kube-probe/, Prometheus/]", "[10.0.0.0/8]"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_By = TypeVar("_By", IdleBy, WakeBy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +76,8 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
         hosts=tuple(dict.fromkeys(host for host, _ in own + hosts)),
         listen=str(listen) if listen else None,
         trusted_hops=_trusted_hops(fields, protocol, origin),
-        idle_by=_by(fields.get("idle"), protocol, IdleBy, IDLE_BY, validation.idle_by_problem),
-        wake_by=_by(fields.get("wake"), protocol, WakeBy, WAKE_BY, validation.wake_by_problem),
+        idle_by=_unit("idle", fields, protocol),
+        wake_by=_unit("wake", fields, protocol),
         ignore=tuple(rule for item in ignore if (rule := _ignore_rule(item, protocol))),
         paused=given(fields, "paused", Value.yes_no, False),
     )
@@ -132,19 +130,14 @@ def _hosts(value: Value | None, protocol: Protocol, origin: str) -> list[tuple[s
     return [(host, item) for item in items if (host := item.valid_text("shop.example.com", validation.host_problem))]
 
 
-def _by(
-    value: Value | None,
-    protocol: Protocol,
-    kind: type[_By],
-    available: Mapping[Protocol, Sequence[_By]],
-    problem: Callable[[Protocol, _By, Notation], Problem | None],
-) -> _By:
-    """Return the field `by`, or the default of the protocol."""
-    default = available[protocol][0]
-    by = value.fields(["by"], f"{{by: {default}}}").get("by") if value else None
-    word = by.word(kind) if by else None
+def _unit(key: str, fields: Mapping[str, Value], protocol: Protocol) -> UsageUnit:
+    """Return the field `by` of a key, or the default of the protocol."""
+    field = f"{key}.by"
+    default = UNITS[field][protocol][0]
+    by = fields[key].fields(["by"], f"{{by: {default}}}").get("by") if key in fields else None
+    word = by.word(UsageUnit) if by else None
     if by is not None and word is not None:
-        by.accepts(problem(protocol, word, NOTATION))
+        by.accepts(validation.unit_problem(field, protocol, word, NOTATION))
     return word or default
 
 

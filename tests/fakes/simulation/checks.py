@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.core.events import SleepCommanded
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.record import State, Transition
-from reconciler.core.spec import IdleBy
+from reconciler.core.spec import UsageUnit
 from reconciler.core.traffic import ServiceUsage, Usage
 from tests.fakes.simulation.clients import NAME, Client
 from tests.fakes.simulation.replica import STALE_AFTER, Replica
@@ -34,7 +34,7 @@ class CheckedWorld(World):
 
     def _may_be_cut(self, client: Client) -> bool:
         spec = self.original
-        if spec.idle_by is not IdleBy.BYTES:
+        if spec.idle_by is not UsageUnit.BYTES:
             return False
         was_commanded = 0 < self.drain_began_at <= self.sleep_commanded_at
         silence = min(spec.idle_after, spec.drain_timeout / 2) if was_commanded else spec.idle_after
@@ -151,6 +151,6 @@ class CheckedWorld(World):
 
     def _is_seen_after(self, client: Client, start: float, end: float) -> bool:
         """Return whether a sample until `end` includes a client from before `start`: it is present, or it has ended."""
-        if self.original.idle_by is IdleBy.BYTES:
+        if self.original.idle_by is UsageUnit.BYTES:
             return client.end == "served" and client.ended is not None and start <= client.ended < end
         return client.ended is None or client.ended > end

@@ -16,7 +16,7 @@ from reconciler.core.judge import SETTLE_SECONDS, Observed, due, judge, undraine
 from reconciler.core.machine import step
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
-from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
+from reconciler.core.spec import Protocol, Spec, UsageUnit
 from reconciler.core.traffic import PROXY_HEADER_BYTES, ServiceUsage, Usage
 
 SINCE, NOW, STALE_AFTER = 1000.0, 1010.0, 15.0
@@ -71,7 +71,7 @@ def test_asleep_with_counted_traffic_is_demand() -> None:
 def test_asleep_with_arrivals_in_unknown_usage_is_demand() -> None:
     for usage in (Usage.UNKNOWN, Usage.QUIET):
         seen = Observed(0, traffic=replace(a_judgement(usage), arrived=1))
-        assert isinstance(heard(State.ScaledToZero, seen, replace(SPEC, idle_by=IdleBy.BYTES)), events.DemandSeen)
+        assert isinstance(heard(State.ScaledToZero, seen, replace(SPEC, idle_by=UsageUnit.BYTES)), events.DemandSeen)
 
 
 def test_asleep_with_unknown_usage_has_no_event() -> None:
@@ -281,8 +281,8 @@ def test_commanded_drain_ignores_traffic_before_the_command() -> None:
     assert isinstance(heard(State.Draining, earlier), events.Traffic), "the command was for an earlier drain"
 
 
-@pytest.mark.parametrize("by", IdleBy)
-def test_idle_drain_with_traffic_before_it_ends(by: IdleBy) -> None:
+@pytest.mark.parametrize("by", UsageUnit)
+def test_idle_drain_with_traffic_before_it_ends(by: UsageUnit) -> None:
     seen = replace(DRAINED, traffic=CROSSING)
     assert heard(State.Draining, seen, replace(SPEC, idle_by=by)) == events.Traffic("it is traffic")
 
@@ -294,7 +294,7 @@ def test_drain_by_bytes_needs_silent_connections(commanded_at: float | None, sil
     A client that connects in silence just before the route to the pods ends has all of `idleAfter` too, unless a sleep
     was commanded.
     """
-    spec = replace(SPEC, idle_by=IdleBy.BYTES, idle_after=300, drain_timeout=30)
+    spec = replace(SPEC, idle_by=UsageUnit.BYTES, idle_after=300, drain_timeout=30)
     quiet = replace(a_judgement(Usage.QUIET, at=1020), open=1)
     drained = replace(DRAINED, traffic=quiet, sleep_commanded_at=commanded_at)
     for silent_since in (None, 1020 - silence + 1):
@@ -312,15 +312,15 @@ def test_drain_by_bytes_needs_silent_connections(commanded_at: float | None, sil
 
 def test_drain_by_bytes_ignores_silent_relayed_connections() -> None:
     relayed = replace(DRAINED, relayed=4)
-    assert heard(State.Draining, relayed, replace(SPEC, idle_by=IdleBy.BYTES)) == events.Drained("idle for 5m")
-    assert heard(State.Draining, relayed, replace(SPEC, idle_by=IdleBy.CONNECTIONS)) is None
+    assert heard(State.Draining, relayed, replace(SPEC, idle_by=UsageUnit.BYTES)) == events.Drained("idle for 5m")
+    assert heard(State.Draining, relayed, replace(SPEC, idle_by=UsageUnit.CONNECTIONS)) is None
 
 
-@pytest.mark.parametrize("idle_by", [IdleBy.CONNECTIONS, IdleBy.BYTES])
-def test_wake_by_bytes_ignores_connections_without_bytes(idle_by: IdleBy) -> None:
-    probed = replace(TRAFFIC, moved=1 if idle_by is IdleBy.CONNECTIONS else PROXY_HEADER_BYTES, arrived=1)
-    spec = Spec(name="db", protocol=Protocol.TCP, idle_by=idle_by, wake_by=WakeBy.BYTES)
-    usual = replace(spec, wake_by=WakeBy.CONNECTIONS)
+@pytest.mark.parametrize("idle_by", [UsageUnit.CONNECTIONS, UsageUnit.BYTES])
+def test_wake_by_bytes_ignores_connections_without_bytes(idle_by: UsageUnit) -> None:
+    probed = replace(TRAFFIC, moved=1 if idle_by is UsageUnit.CONNECTIONS else PROXY_HEADER_BYTES, arrived=1)
+    spec = Spec(name="db", protocol=Protocol.TCP, idle_by=idle_by, wake_by=UsageUnit.BYTES)
+    usual = replace(spec, wake_by=UsageUnit.CONNECTIONS)
     asleep = Observed(0, traffic=probed)
     assert heard(State.ScaledToZero, asleep, spec, zeroed=True) is None
     assert isinstance(heard(State.ScaledToZero, replace(asleep, held=1), spec, zeroed=True), events.DemandSeen)
@@ -332,7 +332,7 @@ def test_wake_by_bytes_ignores_connections_without_bytes(idle_by: IdleBy) -> Non
 
 def test_wake_by_bytes_counts_more_bytes_than_headers() -> None:
     used = replace(TRAFFIC, moved=PROXY_HEADER_BYTES + 1, arrived=1, in_flight=1)
-    spec = Spec(name="db", protocol=Protocol.TCP, idle_by=IdleBy.BYTES, wake_by=WakeBy.BYTES)
+    spec = Spec(name="db", protocol=Protocol.TCP, idle_by=UsageUnit.BYTES, wake_by=UsageUnit.BYTES)
     assert isinstance(heard(State.Draining, replace(DRAINED, traffic=used), spec), events.Traffic)
 
 
@@ -472,9 +472,9 @@ RECORDS = st.builds(
 )
 
 
-@given(RECORDS, SEEN, st.sampled_from(list(IdleBy)), st.booleans(), st.sampled_from([NOW, NOW + 60]))
+@given(RECORDS, SEEN, st.sampled_from(list(UsageUnit)), st.booleans(), st.sampled_from([NOW, NOW + 60]))
 def test_judge_and_step_converge_in_few_rounds(
-    record: Record, seen: Observed, by: IdleBy, departing: bool, now: float
+    record: Record, seen: Observed, by: UsageUnit, departing: bool, now: float
 ) -> None:
     heard_events = []
     spec = replace(SPEC, idle_by=by, departing=departing)

@@ -10,13 +10,13 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from reconciler.core.lifecycle import Stage
 from reconciler.core.reasons import Blocker
-from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.spec import Spec, UsageUnit
 from tests.fakes.simulation.checks import CheckedWorld
 from tests.fakes.simulation.clients import NAME, NOT_CONFIGURED
 from tests.fakes.simulation.rules import ANSWERS, LATE, SECONDS, Rules
 
 SPEC = Spec(
-    name=NAME, replicas=2, idle_after=6, wake_timeout=5, drain_timeout=4, hold_timeout=60, idle_by=IdleBy.REQUESTS
+    name=NAME, replicas=2, idle_after=6, wake_timeout=5, drain_timeout=4, hold_timeout=60, idle_by=UsageUnit.REQUESTS
 )
 BREAKS = {
     "holder": "stream",
@@ -113,7 +113,7 @@ class MachineRules(Rules):
 class MachineRulesByBytes(MachineRules):
     """The same rules for a service that may sleep while silent connections are open."""
 
-    spec = replace(SPEC, idle_by=IdleBy.BYTES)
+    spec = replace(SPEC, idle_by=UsageUnit.BYTES)
 
 
 TestRules = MachineRules.TestCase

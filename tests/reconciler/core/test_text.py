@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.spec import IdleBy
+from reconciler.core.spec import UsageUnit
 from reconciler.core.text import closest_match, error_text, join_words, parse_duration, paused_effect, pluralize
 
 
@@ -17,7 +17,7 @@ def test_pluralize_one_is_singular(number: int, said: str) -> None:
     ("by", "said"), [("requests", "1 request"), ("connections", "1 connection"), ("bytes", "1 byte")]
 )
 def test_idle_by_one_is_singular(by: str, said: str) -> None:
-    assert pluralize(1, IdleBy(by).one) == said
+    assert pluralize(1, UsageUnit(by).one) == said
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from reconciler.core.reasons import Reason
-from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.core.spec import Protocol, Spec, UsageUnit
 from reconciler.core.traffic import Counters, EnvoyReading, Sample, ServiceUsage, Usage, UsageEvidence, Window, evidence
 
 USED = Counters(requests=7, connections=3, bytes=900)
@@ -23,7 +23,7 @@ def sample(at: float, missing: dict[str, str] | None = None, **envoys: tuple[flo
 
 
 def judged(
-    before: Sample | None, after: Sample, expected: str = "a", by: IdleBy = IdleBy.REQUESTS, service: str = "web"
+    before: Sample | None, after: Sample, expected: str = "a", by: UsageUnit = UsageUnit.REQUESTS, service: str = "web"
 ) -> ServiceUsage:
     window = Window(before, after, frozenset(expected.split()))
     return window.judge(service, by, window.unknown())
@@ -34,9 +34,9 @@ QUIET_BEFORE = sample(1000, a=(500, USED))
 
 def test_window_quiet_usages_share_one_object() -> None:
     window = Window(QUIET_BEFORE, sample(1005, a=(505, USED)), frozenset({"a"}))
-    for by in IdleBy:
+    for by in UsageUnit:
         assert window.judge("web", by, None) is window.judge("never used", by, None)
-    assert len({window.judge("web", by, None).reason for by in IdleBy}) == len(IdleBy)
+    assert len({window.judge("web", by, None).reason for by in UsageUnit}) == len(UsageUnit)
 
 
 def test_window_with_offset_readings_is_not_a_restart() -> None:
@@ -64,12 +64,12 @@ def test_window_without_use_is_quiet() -> None:
 @pytest.mark.parametrize(
     ("by", "idle_changes", "busy_changes"),
     [
-        (IdleBy.REQUESTS, Counters(7, 9, 999, 0, 4), Counters(8, 3, 900)),
-        (IdleBy.CONNECTIONS, Counters(9, 3, 999, 4, 0), Counters(7, 4, 900)),
-        (IdleBy.BYTES, Counters(9, 9, 900, 4, 4), Counters(7, 3, 901)),
+        (UsageUnit.REQUESTS, Counters(7, 9, 999, 0, 4), Counters(8, 3, 900)),
+        (UsageUnit.CONNECTIONS, Counters(9, 3, 999, 4, 0), Counters(7, 4, 900)),
+        (UsageUnit.BYTES, Counters(9, 9, 900, 4, 4), Counters(7, 3, 901)),
     ],
 )
-def test_window_uses_only_the_configured_counter(by: IdleBy, idle_changes: Counters, busy_changes: Counters) -> None:
+def test_window_uses_only_the_configured_counter(by: UsageUnit, idle_changes: Counters, busy_changes: Counters) -> None:
     assert judged(QUIET_BEFORE, sample(1005, a=(505, idle_changes)), by=by).usage is Usage.QUIET
     assert judged(QUIET_BEFORE, sample(1005, a=(505, busy_changes)), by=by).usage is Usage.TRAFFIC
 
@@ -81,12 +81,12 @@ def test_window_with_active_request_is_traffic() -> None:
 
 def test_window_open_connection_is_quiet_by_bytes_only() -> None:
     after = sample(1005, a=(505, Counters(7, 3, 900, active_connections=2)))
-    assert judged(QUIET_BEFORE, after, by=IdleBy.CONNECTIONS).in_flight == 2
-    assert judged(QUIET_BEFORE, after, by=IdleBy.BYTES).usage is Usage.QUIET
+    assert judged(QUIET_BEFORE, after, by=UsageUnit.CONNECTIONS).in_flight == 2
+    assert judged(QUIET_BEFORE, after, by=UsageUnit.BYTES).usage is Usage.QUIET
 
 
 def test_window_moving_bytes_are_in_flight() -> None:
-    verdict = judged(QUIET_BEFORE, sample(1005, a=(505, Counters(7, 3, 1900))), by=IdleBy.BYTES)
+    verdict = judged(QUIET_BEFORE, sample(1005, a=(505, Counters(7, 3, 1900))), by=UsageUnit.BYTES)
     assert (verdict.usage, verdict.in_flight) == (Usage.TRAFFIC, 1)
 
 
@@ -103,7 +103,7 @@ def test_window_unknown_includes_known_new_work() -> None:
 
 
 def test_window_counts_connection_without_bytes_as_arrived() -> None:
-    verdict = judged(sample(1000, a=(500, None)), sample(1005, a=(505, Counters(0, 1, 0, 0, 1))), by=IdleBy.BYTES)
+    verdict = judged(sample(1000, a=(500, None)), sample(1005, a=(505, Counters(0, 1, 0, 0, 1))), by=UsageUnit.BYTES)
     assert (verdict.usage, verdict.arrived, verdict.open) == (Usage.QUIET, 1, 1)
 
 

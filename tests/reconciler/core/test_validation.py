@@ -11,18 +11,18 @@ import yaml
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import IdleBy, Protocol, WakeBy
+from reconciler.core.spec import Protocol, UsageUnit
 from reconciler.core.text import parse_duration
 from reconciler.core.validation import IDLE_BY, WAKE_BY, Notation
 
 CRD = Path(__file__).parents[3] / "deploy/chart/crds/scaledservices.yaml"
 NAMES = Notation(place=lambda path: path, key=lambda path: path)
 UNITS = {
-    Protocol.HTTP: IdleBy.REQUESTS,
-    Protocol.H2C: IdleBy.REQUESTS,
-    Protocol.AUTO: IdleBy.REQUESTS,
-    Protocol.TCP: IdleBy.CONNECTIONS,
-    Protocol.TLS: IdleBy.CONNECTIONS,
+    Protocol.HTTP: UsageUnit.REQUESTS,
+    Protocol.H2C: UsageUnit.REQUESTS,
+    Protocol.AUTO: UsageUnit.REQUESTS,
+    Protocol.TCP: UsageUnit.CONNECTIONS,
+    Protocol.TLS: UsageUnit.CONNECTIONS,
 }
 
 
@@ -65,8 +65,8 @@ def test_crd_body_limit_is_within_that_of_the_code(spec: dict[str, Any]) -> None
 
 def test_crd_choices_equal_those_of_the_code(spec: dict[str, Any]) -> None:
     assert spec["protocol"]["enum"] == list(Protocol)
-    assert spec["idle"]["properties"]["by"]["enum"] == list(IdleBy)
-    assert spec["wake"]["properties"]["by"]["enum"] == list(WakeBy)
+    assert spec["idle"]["properties"]["by"]["enum"] == list(UsageUnit)
+    assert spec["wake"]["properties"]["by"]["enum"] == list(UsageUnit)
 
 
 @pytest.mark.parametrize("name", ["idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout"])
@@ -101,18 +101,18 @@ def test_crd_path_pattern_equals_that_of_the_code(spec: dict[str, Any], path: st
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_idle_by_is_bytes_or_the_unit_of_the_protocol(protocol: Protocol) -> None:
-    assert IDLE_BY[protocol] == (UNITS[protocol], IdleBy.BYTES)
-    problems = {by: validation.idle_by_problem(protocol, by, NAMES) for by in IdleBy}
+    assert IDLE_BY[protocol] == (UNITS[protocol], UsageUnit.BYTES)
+    problems = {by: validation.unit_problem("idle.by", protocol, by, NAMES) for by in UsageUnit}
     assert {by for by, problem in problems.items() if problem is None} == set(IDLE_BY[protocol])
 
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_wake_by_is_bytes_only_for_protocols_without_requests(protocol: Protocol) -> None:
-    problems = {by: validation.wake_by_problem(protocol, by, NAMES) for by in WakeBy}
+    problems = {by: validation.unit_problem("wake.by", protocol, by, NAMES) for by in UsageUnit}
     accepted = {by for by, problem in problems.items() if problem is None}
     assert accepted == set(WAKE_BY[protocol])
-    assert (WakeBy.BYTES in accepted) == (not protocol.is_http)
-    assert WAKE_BY[Protocol.TCP][0] is WakeBy.CONNECTIONS
+    assert (UsageUnit.BYTES in accepted) == (not protocol.is_http)
+    assert WAKE_BY[Protocol.TCP][0] is UsageUnit.CONNECTIONS
 
 
 @pytest.mark.parametrize("protocol", Protocol)

@@ -6,11 +6,11 @@ import pytest
 
 from reconciler.core.events import DemandSeen, Drained, Event, Ready, ReplicasAtZero, WakeCommanded
 from reconciler.core.record import Record, State
-from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.spec import Spec, UsageUnit
 from reconciler.core.traffic import PROXY_HEADER_BYTES, ServiceUsage, Usage
 from reconciler.engine.unserved import GREETING_SECONDS, LONGEST_SECONDS, NONE, RETURN_SECONDS, UnservedWakes
 
-SPEC = Spec(name="db", idle_by=IdleBy.BYTES, idle_after=5.0)
+SPEC = Spec(name="db", idle_by=UsageUnit.BYTES, idle_after=5.0)
 
 
 def usage(moved: int = 0, at: float = 0.0, arrived: int = 0, open_connections: int = 0) -> ServiceUsage:
@@ -57,7 +57,7 @@ def test_unserved_wakes_double_the_idle_time_up_to_the_longest(life: Life) -> No
     found = [life.cycles(1).idle_after(SPEC) for _ in range(12)]
     assert found[:4] == [10.0, 20.0, 40.0, 80.0]
     assert found[-1] == LONGEST_SECONDS
-    long = Spec(name="db", idle_by=IdleBy.BYTES, idle_after=2 * LONGEST_SECONDS)
+    long = Spec(name="db", idle_by=UsageUnit.BYTES, idle_after=2 * LONGEST_SECONDS)
     assert life.unserved.idle_after(long) == long.idle_after
 
 

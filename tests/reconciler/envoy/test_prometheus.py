@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from reconciler.core.spec import IdleBy
+from reconciler.core.spec import UsageUnit
 from reconciler.core.traffic import Counters, Usage, Window
 from reconciler.envoy.prometheus.rows import FIELDS
 from tests.reconciler.envoy.prometheus_parts import PATIENCE_SECONDS, Exporter, prometheus, sampled, served, source
@@ -33,13 +33,13 @@ async def test_prometheus_sample_names_missing_envoy_until_back(tmp_path: Path) 
             stats, lambda s: "two" in s.envoys and s.envoys["two"].services["shop.web"].requests == 6
         )
         window = Window(first, second, frozenset({"one", "two"}))
-        assert window.judge("shop.web", IdleBy.REQUESTS, window.unknown()).usage is Usage.TRAFFIC
+        assert window.judge("shop.web", UsageUnit.REQUESTS, window.unknown()).usage is Usage.TRAFFIC
 
         exporter.requests["two"] = None
         partial = await sampled(stats, lambda sample: "two" in sample.missing)
         assert "Prometheus" in partial.missing["two"]
         window = Window(second, partial, frozenset({"one", "two"}))
-        assert window.judge("shop.web", IdleBy.REQUESTS, window.unknown()).usage is Usage.UNKNOWN
+        assert window.judge("shop.web", UsageUnit.REQUESTS, window.unknown()).usage is Usage.UNKNOWN
 
         exporter.requests["two"] = 6
         await sampled(stats, lambda sample: len(sample.envoys) == 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.core.spec import Protocol, Spec, UsageUnit
 from reconciler.envoy import xds_router
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
@@ -43,7 +43,7 @@ def test_resolve_empty_spec_uses_defaults() -> None:
             hold_timeout=60,
             drain_timeout=30,
             max_held=1024,
-            idle_by=IdleBy.REQUESTS,
+            idle_by=UsageUnit.REQUESTS,
         ),
         Target("apps/v1", "Deployment", "web", "shop"),
         "web",
@@ -87,7 +87,7 @@ def test_resolve_full_spec_sets_every_field() -> None:
         hold_timeout=0.5,
         drain_timeout=60,
         max_held=5,
-        idle_by=IdleBy.BYTES,
+        idle_by=UsageUnit.BYTES,
         paused=True,
     )
 
@@ -95,7 +95,7 @@ def test_resolve_full_spec_sets_every_field() -> None:
 def test_resolve_tcp_has_no_hosts() -> None:
     spec = entry("{protocol: tcp, listen: 5432}").spec
     assert (spec.protocol, spec.listen, spec.hosts) == (Protocol.TCP, "0.0.0.0:5432", ())
-    assert spec.idle_by is IdleBy.CONNECTIONS
+    assert spec.idle_by is UsageUnit.CONNECTIONS
     six = resolve(scaled("{listen: 5432, protocol: tcp}"), service(), ClusterConfig(listen_host="[::]"))
     assert isinstance(six, ServiceConfig)
     assert six.spec.listen == "[::]:5432"

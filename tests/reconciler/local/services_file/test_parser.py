@@ -9,7 +9,7 @@ from signal import Signals
 
 import pytest
 
-from reconciler.core.spec import IdleBy, Ignore, Protocol, Spec
+from reconciler.core.spec import Ignore, Protocol, Spec, UsageUnit
 from reconciler.local.processes.program import Program
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.ports.router import ProxySettings
@@ -121,13 +121,13 @@ def test_parser_http_with_listen_needs_no_shared_listener(tmp_path: Path) -> Non
 def test_parser_missing_fields_use_defaults(file: Path) -> None:
     _, api, db, mail = right(file).services
     assert api.spec == Spec(
-        name="api", hosts=("api",), protocol=Protocol.H2C, idle_after=600, max_held=5, idle_by=IdleBy.BYTES
+        name="api", hosts=("api",), protocol=Protocol.H2C, idle_after=600, max_held=5, idle_by=UsageUnit.BYTES
     )
     assert api.program.command == ("sh", "-c", 'exec serve "$PORT"')
     assert (db.spec.protocol, db.spec.listen, db.program.port) == (Protocol.TCP, "127.0.0.1:15432", 5433)
     assert (db.program.ready_command, db.program.is_ready_by_dial) == (("sh", "ask"), False)
     assert (mail.spec.protocol, mail.spec.hosts) == (Protocol.TLS, ("mail", "mail.example.com"))
-    assert (db.spec.idle_by, mail.spec.idle_by) == (IdleBy.CONNECTIONS, IdleBy.CONNECTIONS)
+    assert (db.spec.idle_by, mail.spec.idle_by) == (UsageUnit.CONNECTIONS, UsageUnit.CONNECTIONS)
     assert api.program.working_directory == file.parent
 
 
