@@ -9,19 +9,8 @@ from __future__ import annotations
 
 from reconciler.core.busy import blocker_of
 from reconciler.core.record import Record, State
-from reconciler.metrics.definitions import (
-    BUSY_INFO,
-    FIGURES,
-    LAST_WAKE,
-    LAST_WAKE_PART,
-    REFUSALS,
-    SERVICE_FAMILIES,
-    STALLED_INFO,
-    STATE,
-    TRANSITIONS,
-    WAKES,
-    Family,
-)
+from reconciler.metrics import definitions
+from reconciler.metrics.definitions import FIGURES, SERVICE_FAMILIES, STATE, Family
 from reconciler.metrics.service_counters import ServiceCounters
 from reconciler.metrics.sources import ServiceSource
 
@@ -37,7 +26,10 @@ class Page:
     def __init__(self, now: float, ticks: float) -> None:
         self._now, self._ticks = now, ticks
         self._lines: dict[str, list[str]] = {family.name: [] for family in SERVICE_FAMILIES}
-        self._figures = tuple((self._lines[family.name].append, family.sample_name) for family in FIGURES)
+        self._writers = {
+            family.name: (self._lines[family.name].append, family.sample_name) for family in SERVICE_FAMILIES
+        }
+        self._figures = tuple(self._writers[family.name] for family in FIGURES)
 
     def add(self, name: str, service: ServiceSource, counters: ServiceCounters | None) -> None:
         """Add all metrics of one service; none while it has no record."""
@@ -50,11 +42,11 @@ class Page:
             if figure is not None:
                 append(f"{metric}{tag}}} {figure}\n")
         if diagnosis := record.diagnosis:
-            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},reason="{diagnosis.code}"}} 1\n')
+            self._write(definitions.STALLED_INFO, f'{tag},reason="{diagnosis.code}"', 1)
         if (service.seen.busy or service.seen.busy_until) and record.state is not State.ScaledToZero:
             blocker = blocker_of(service.spec, service.seen.busy, service.seen.busy_until, self._now)
             if blocker:
-                self._lines[BUSY_INFO.name].append(f'{BUSY_INFO.name}{tag},reason="{blocker.code}"}} 1\n')
+                self._write(definitions.BUSY_INFO, f'{tag},reason="{blocker.code}"', 1)
         if counters is not None:
             self._add_events(tag, counters, service.spec.wake_timeout)
 
@@ -66,30 +58,23 @@ class Page:
         return b"".join((*parts, rest))
 
     def _add_events(self, tag: str, counters: ServiceCounters, wake_timeout: float) -> None:
-        transitions = self._lines[TRANSITIONS.name]
         for (source, target, event), count in counters.transitions.items():
-            labels = f'{tag},from="{source}",to="{target}",event="{event}"}}'
-            transitions.append(f"{TRANSITIONS.sample_name}{labels} {count}\n")
-        refusals = self._lines[REFUSALS.name]
+            self._write(definitions.TRANSITIONS, f'{tag},from="{source}",to="{target}",event="{event}"', count)
         for reason, refused in counters.refusals.items():
-            labels = f'{tag},reason="{escaped(reason)}"}}'
-            refusals.append(f"{REFUSALS.sample_name}{labels} {refused.total}\n")
+            self._write(definitions.REFUSALS, f'{tag},reason="{escaped(reason)}"', refused.total)
         if counters.begun:
-            late = counters.timed_out(self._now, wake_timeout)
-            self._lines[WAKES.name] += [
-                f'{WAKES.sample_name}{tag},result="{result}"}} {count}\n'
-                for result, count in (
-                    ("woken", counters.wakes_ready),
-                    ("stalled", counters.wakes_stalled),
-                    ("timed_out", late),
-                )
-            ]
+            self._write(definitions.WAKES, f'{tag},result="woken"', counters.wakes_ready)
+            self._write(definitions.WAKES, f'{tag},result="stalled"', counters.wakes_stalled)
+            self._write(definitions.WAKES, f'{tag},result="timed_out"', counters.timed_out(self._now, wake_timeout))
         if counters.last_wake:
             total, parts = counters.last_wake
-            self._lines[LAST_WAKE.name].append(f"{LAST_WAKE.name}{tag}}} {total}\n")
-            self._lines[LAST_WAKE_PART.name] += [
-                f'{LAST_WAKE_PART.name}{tag},part="{escaped(part)}"}} {seconds}\n' for part, seconds in parts.items()
-            ]
+            self._write(definitions.LAST_WAKE, tag, total)
+            for part, seconds in parts.items():
+                self._write(definitions.LAST_WAKE_PART, f'{tag},part="{escaped(part)}"', seconds)
+
+    def _write(self, family: Family, labels: str, value: float) -> None:
+        append, metric = self._writers[family.name]
+        append(f"{metric}{labels}}} {value}\n")
 
 
 def figures(

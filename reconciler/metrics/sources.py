@@ -15,7 +15,6 @@ from reconciler.core.record import Record
 from reconciler.core.spec import Spec
 from reconciler.plan import Deadline
 from reconciler.ports.backend import ResourceRequests
-from reconciler.ports.holders import HoldStatus
 from xds.server import Node
 
 
@@ -28,8 +27,6 @@ class ServiceSource(Protocol):
     def record(self) -> Record | None: ...
     @property
     def seen(self) -> Observed: ...
-    @property
-    def held(self) -> HoldStatus | None: ...
     @property
     def deadline(self) -> Deadline | None: ...
     @property

@@ -30,7 +30,6 @@ class FakeService:
     spec: Spec
     record: Record | None
     seen: Observed = ASLEEP
-    held: HoldStatus | None = None
     deadline: Deadline | None = None
     requests: int = 0
     recovers: bool = False
