@@ -69,21 +69,10 @@ CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Acked:
-    """The connected Envoys that have acknowledged a service's current endpoints, and the others."""
-
-    nodes: frozenset[str]
-    missing: frozenset[str]
-    at: float | None
-    """When the last of `nodes` acknowledged them (seconds since the epoch); None if `nodes` is empty."""
-
-
-@dataclass(frozen=True, slots=True)
 class Node:
     """A connected Envoy."""
 
     id: str
-    cluster: str
     since: float
     """When it connected, seconds since the epoch."""
     mode: str
@@ -124,7 +113,7 @@ class _Session:
     def __init__(self, stream: Stream, node: NodeId, address: str) -> None:
         self.stream = stream
         self.address = address
-        self.id, self.cluster, self.stats = node.id, node.cluster, node.stats
+        self.id, self.stats = node.id, node.stats
         self.since = time.time()
         self.wake = asyncio.Event()
         self.closing = False
@@ -140,9 +129,7 @@ class _Session:
     def node(self) -> Node:
         versions = {type_url: sub.acked_version for type_url, sub in self.stream.types.items()}
         nack = max(self.stream.nacks.values(), key=lambda one: one.at, default=None)
-        return Node(
-            self.id, self.cluster, self.since, self.stream.mode, versions, nack, self.nacks, self.stats, self.address
-        )
+        return Node(self.id, self.since, self.stream.mode, versions, nack, self.nacks, self.stats, self.address)
 
 
 class XdsServer:
@@ -225,19 +212,11 @@ class XdsServer:
                 session.stream.route(name)
                 session.wake.set()
 
-    def acked(self, service: str) -> Acked:
-        """Return the connected Envoys that have acknowledged the current endpoints of a service, and the others.
-
-        An Envoy that has them from an earlier stream has acknowledged them; one that has not requested them has not.
-        """
-        times = {id_: s.stream.types[EDS].acked_at(service) for id_, s in self._sessions.items()}
-        have = {id_: at for id_, at in times.items() if at is not None}
-        return Acked(frozenset(have), frozenset(times.keys() - have.keys()), max(have.values(), default=None))
-
-    def has(self, service: str) -> Mapping[str, tuple[str, float | None]]:
+    def acked(self, service: str) -> Mapping[str, tuple[str, float | None]]:
         """Return the version of a service's endpoints that each connected Envoy acknowledged last, by node id.
 
         It is empty until then. The second value is when that was (seconds since the epoch), if it is the current one.
+        An Envoy that has it from an earlier stream has acknowledged it; one that has not requested it has not.
         """
         held = {id_: session.stream.types[EDS] for id_, session in self._sessions.items()}
         return {id_: (sub.acked.get(service, ("", 0))[0], sub.acked_at(service)) for id_, sub in held.items()}

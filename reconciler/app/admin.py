@@ -126,7 +126,7 @@ class EngineOperations:
         """Return the acknowledgements of the present route, by Envoy."""
         seen = [
             {"id": id_, "acked": version, "ackedAt": moment(at)}
-            for id_, (version, at) in sorted(self._router.server.has(name).items())
+            for id_, (version, at) in sorted(self._router.server.acked(name).items())
         ]
         away = [{"id": id_, "acked": None, "ackedAt": None} for id_ in sorted(self._router.away())]
         return {"version": self._router.server.version(name), "each": seen + away}

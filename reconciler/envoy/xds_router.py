@@ -176,13 +176,13 @@ class XdsRouter:
             self._report(self._state(name))
 
     def _state(self, service: str) -> RouteState:
-        acked = self.server.acked(service)
-        pending = sorted(acked.missing | self.away())
-        if pending:
+        times = {node: at for node, (_, at) in self.server.acked(service).items()}
+        acked = [at for at in times.values() if at is not None]
+        if pending := sorted({node for node, at in times.items() if at is None} | self.away()):
             return RouteState(service, None, f"Envoy {', '.join(pending)}")
-        if not acked.nodes:
+        if not acked:
             return RouteState(service, None, "no Envoy is connected")
-        return RouteState(service, acked.at, "")
+        return RouteState(service, max(acked), "")
 
 
 def _stats_address(node: Node) -> str:

@@ -208,7 +208,7 @@ async def test_envoy_reconnects_with_10000_services_of_longest_names() -> None:
         await call.write(message)
         await until(lambda: "proxy-a" in at.nodes, "it joins")
         await call.write(asks("proxy-a", CDS))
-        await until(lambda: at.replica.router.server.has(WEB.name), "the request to be read")
+        await until(lambda: at.replica.router.server.acked(WEB.name), "the request to be read")
 
 
 @pytest.mark.parametrize(

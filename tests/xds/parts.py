@@ -76,10 +76,17 @@ class Plane:
         """Wait until all connected Envoys have the present endpoints of the services."""
 
         def all_have() -> bool:
-            acked = [self.server.acked(service) for service in services]
-            return all(not one.missing and len(one.nodes) >= envoys for one in acked)
+            return all(not self.lacking(service) and len(self.having(service)) >= envoys for service in services)
 
         await until(all_have, f"acknowledgements of {services}")
+
+    def having(self, service: str) -> set[str]:
+        """Return the Envoys that have acknowledged the present endpoints of a service."""
+        return {node for node, (_, at) in self.server.acked(service).items() if at is not None}
+
+    def lacking(self, service: str) -> set[str]:
+        """Return the connected Envoys that have not."""
+        return self.server.acked(service).keys() - self.having(service)
 
 
 @asynccontextmanager

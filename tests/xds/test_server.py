@@ -59,7 +59,7 @@ async def test_server_not_open_answers_nothing_until_open() -> None:
         reading = asyncio.ensure_future(read(call))
         running.server.configure(LISTEN, [http("a")])
         running.server.route("a", HELD)
-        assert running.server.acked("a").missing == {"envoy"}
+        assert running.lacking("a") == {"envoy"}
         running.server.configure(LISTEN, [http("a"), http("b")])
         assert not reading.done()
         running.server.open()
@@ -75,12 +75,13 @@ async def test_stream_ack_is_reported_and_kept() -> None:
         await call.write(ask(EDS, "a"))
         await ack(call, await read(call))
         assert await until(lambda: running.acks, "the acknowledgement") == [("envoy", ("a",))]
-        acked = running.server.acked("a")
-        assert acked.nodes == {"envoy"}
-        assert not acked.missing
-        assert acked.at is not None and begin <= acked.at <= time.time()
+        assert running.having("a") == {"envoy"}
+        assert not running.lacking("a")
+        version, at = running.server.acked("a")["envoy"]
+        assert version == running.server.version("a")
+        assert at is not None and begin <= at <= time.time()
         running.server.route("a", PODS)
-        assert running.server.acked("a").missing == {"envoy"}
+        assert running.lacking("a") == {"envoy"}
 
 
 @pytest.mark.parametrize(
@@ -145,9 +146,9 @@ async def test_server_second_stream_of_node_takes_over() -> None:
         code, details = await ended(old)
         assert code is grpc.StatusCode.ABORTED
         assert "took over" in details
-        assert running.server.acked("a").missing == {"envoy"}
+        assert running.lacking("a") == {"envoy"}
         await ack(new, await read(new))
-        await until(lambda: running.server.acked("a").nodes == {"envoy"}, "the acknowledgement")
+        await until(lambda: running.having("a") == {"envoy"}, "the acknowledgement")
     assert [event for event, _ in running.events][:2] == ["connected", "connected"]
 
 

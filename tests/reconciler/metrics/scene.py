@@ -39,7 +39,7 @@ class FakeService:
 
 
 def envoy(versions: Mapping[str, str], since: float = START, nacks: int = 0) -> Node:
-    return Node("edge", "", since, "delta", versions, None, nacks)
+    return Node("edge", since, "delta", versions, None, nacks)
 
 
 class Scene:
