@@ -106,8 +106,6 @@ class _Inquiry:
     kind: SharedResource
     tried: Mapping[str, Parts]
     search: Search
-    version: str = ""
-    """The version of the last trial listener."""
     is_answered: bool = False
     answer: str | None = None
     """That Envoy's message if it rejected the listener."""
@@ -180,7 +178,7 @@ class Attribution:
         inquiry = self._inquiry
         if inquiry is None or (node, verdict.type_url) != (inquiry.node, LDS):
             return []
-        if verdict.versions.get(names.TRIAL) != inquiry.version:
+        if verdict.versions.get(names.TRIAL) != self._snapshot.table(LDS)[names.TRIAL].version:
             return []
         if verdict.message is not None and not verdict.blamed:  # final, or smaller responses follow
             return [self._end({})] if verdict.is_final else []
@@ -201,15 +199,15 @@ class Attribution:
         assert inquiry is not None
         if inquiry.is_review:
             return self._conclude_review(inquiry) if inquiry.is_answered else None
-        if self._is_accepted(inquiry.node, inquiry.kind):
+        if self._is_accepted(inquiry.node, inquiry.kind.type_url, inquiry.kind.resource):
             return self._end({})
         if not inquiry.is_answered:
             return None
-        answer, others = inquiry.answer, tuple(self._others(inquiry.node, LDS))
+        answer = inquiry.answer
         if answer is not None:
-            if any(other.has_accepted(names.TRIAL, inquiry.version) for other in others):
+            if self._is_accepted(inquiry.node, LDS, names.TRIAL):
                 answer = None
-            elif inquiry.age < LATE and any(other.has_unanswered(names.TRIAL) for other in others):
+            elif inquiry.age < LATE and self._is_awaited(inquiry.node, LDS, names.TRIAL):
                 return None
         try:
             question = inquiry.search.send(answer)
@@ -226,9 +224,8 @@ class Attribution:
     def _begin_next(self) -> Change | None:
         """Start the next inquiry into a resource that no Envoy accepts, or the next review."""
         for (node, kind), age in tuple(self._waiting.items()):
-            others = self._others(node, kind.type_url)
-            is_accepted = self._is_accepted(node, kind)
-            if not is_accepted and age < LATE and any(other.has_unanswered(kind.resource) for other in others):
+            is_accepted = self._is_accepted(node, kind.type_url, kind.resource)
+            if not is_accepted and age < LATE and self._is_awaited(node, kind.type_url, kind.resource):
                 continue
             del self._waiting[node, kind]
             known, suspects = self._snapshot.selection.suspects(kind)
@@ -245,16 +242,19 @@ class Attribution:
                 return self._ask(self._inquiry, next(found))
         return None
 
-    def _is_accepted(self, node: str, kind: SharedResource) -> bool:
-        """Return whether another Envoy accepts the current version of a shared resource."""
-        present = self._snapshot.table(kind.type_url).get(kind.resource)
-        others = self._others(node, kind.type_url)
-        return present is not None and any(other.has_accepted(kind.resource, present.version) for other in others)
+    def _is_accepted(self, node: str, type_url: str, name: str) -> bool:
+        """Return whether another Envoy accepts the current version of a resource."""
+        present = self._snapshot.table(type_url).get(name)
+        others = self._others(node, type_url)
+        return present is not None and any(other.has_accepted(name, present.version) for other in others)
+
+    def _is_awaited(self, node: str, type_url: str, name: str) -> bool:
+        """Return whether another Envoy has not answered the current version of a resource yet."""
+        return any(other.has_unanswered(name) for other in self._others(node, type_url))
 
     def _ask(self, inquiry: _Inquiry, question: Question) -> Change:
-        change, inquiry.version = self._snapshot.ask(inquiry.kind, [inquiry.tried[name] for name in question])
         inquiry.is_answered, inquiry.answer, inquiry.age = False, None, 0
-        return change
+        return self._snapshot.ask(inquiry.kind, [inquiry.tried[name] for name in question])
 
     def _end(self, found: Mapping[str, str]) -> Change:
         assert self._inquiry is not None

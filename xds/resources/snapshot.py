@@ -81,8 +81,7 @@ class Snapshot:
         self._routes: dict[str, tuple[tuple[ir.SocketAddress, ...], bool]] = {}
         """The latest endpoints of each service, and whether they are its hold address."""
         self._under_inquiry: SharedResource | None = None
-        """The shared resource that an inquiry is about; it is not changed meanwhile."""
-        self._trial: bytes = b""
+        """The shared resource that an inquiry is about; it and the trial listener are not changed meanwhile."""
         self._sent: dict[SharedResource, dict[str, Mapping[str, Parts]]] = {kind: {} for kind in SharedResource}
         """The parts that were served with the latest versions of each shared resource, by version, oldest first."""
 
@@ -117,16 +116,15 @@ class Snapshot:
                 del sent[older]  # a later acknowledgement by a slower Envoy has no effect
             self.selection.accepted[kind] = sent[version]
 
-    def ask(self, kind: SharedResource, services: Iterable[Parts]) -> tuple[Change, str]:
-        """Try these services' parts of a shared resource; also return the version of the trial listener."""
-        self._under_inquiry, self._trial = kind, trial(kind, services)
-        table = self._tables[LDS]
-        table.put(names.TRIAL, self._trial)
-        return Change({LDS: (names.TRIAL,)}, {}), table[names.TRIAL].version
+    def ask(self, kind: SharedResource, services: Iterable[Parts]) -> Change:
+        """Try these services' parts of a shared resource, in the trial listener."""
+        self._under_inquiry = kind
+        self._tables[LDS].put(names.TRIAL, trial(kind, services))
+        return Change({LDS: (names.TRIAL,)}, {})
 
     def end_trial(self) -> Change:
         """End the trial, and serve what is selected now."""
-        self._under_inquiry, self._trial = None, b""
+        self._under_inquiry = None
         return self._apply()
 
     def owner(self, type_url: str, resource: str) -> str | None:
@@ -143,12 +141,10 @@ class Snapshot:
         before, self._applied = self._applied, self.selection.served
         assert self.selection.listen is not None
         whole = translation(self.selection.listen, self.selection.served.values())
-        if self._under_inquiry and (
-            present := self._tables[self._under_inquiry.type_url].get(self._under_inquiry.resource)
-        ):
-            whole[self._under_inquiry.type_url][present.name] = present.body
-        if self._trial:
-            whole[LDS][names.TRIAL] = self._trial
+        if kind := self._under_inquiry:
+            for type_url, name in ((kind.type_url, kind.resource), (LDS, names.TRIAL)):
+                if present := self._tables[type_url].get(name):
+                    whole[type_url][name] = present.body
         changed, removed = {}, {}
         for type_url in (CDS, LDS, RDS):
             removed[type_url] = self._drop(type_url, whole[type_url])
