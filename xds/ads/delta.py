@@ -31,10 +31,7 @@ class DeltaStream(Stream):
         first, sub.started = not sub.started, True
         self._subscribe(sub, request, first=first)
         self._unsubscribe(sub, request)
-        if not first:
-            return receipt
-        equal = self._reconnect(sub, request, now)
-        return Receipt(acked=equal if sub.type_url == EDS else (), nack=receipt.nack)
+        return self._reconnect(sub, request, now) if first else receipt
 
     def _subscribe(self, sub: Subscription, request: DeltaRequest, *, first: bool) -> None:
         names = [_own(sub, name) for name in request.subscribe if name != "*"]
@@ -64,12 +61,13 @@ class DeltaStream(Stream):
             for name in sub.sent.keys() - sub.names.keys():
                 sub.forget(name)
 
-    def _reconnect(self, sub: Subscription, request: DeltaRequest, now: float) -> tuple[str, ...]:
+    def _reconnect(self, sub: Subscription, request: DeltaRequest, now: float) -> Receipt:
+        """Process the versions in the first request for a type."""
         equal = sub.has(request.initial_versions, now)
         if sub.type_url == CDS:
             gone = (name for name in request.initial_versions if name not in sub.table and sub.wants(name))
             sub.retiring.update((name, Resource(name, b"", "")) for name in gone)
-        return equal
+        return Receipt(equal if sub.type_url == EDS else ())
 
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
         removed = [name for name in gone if self._may_go(sub, name)]

@@ -124,10 +124,9 @@ class Subscription:
 
     def ack(self, nonce: str, now: float) -> tuple[str, ...]:
         """Record that the client applied a response; return the names that it now has in the version sent last."""
-        sending = self._answered(nonce)
+        sending, settled = self._answered(nonce)
         self.rejected = False
         self.acked_version = sending.version
-        settled = self._landed(sending, nonce)
         self.acked.update((name, (sending.resources[name], now)) for name in settled)
         if self.rejections:
             for name in settled:
@@ -141,9 +140,8 @@ class Subscription:
 
         They stay noted as sent, not as acknowledged: the client keeps what it had.
         """
-        sending = self._answered(nonce)
+        sending, _ = self._answered(nonce)
         self.rejected = True
-        self._landed(sending, nonce)
         if sending.resources:  # removals may have been rejected together with them, and are sent again
             for name in sending.removed:
                 if name not in self.table and name not in self.sent:
@@ -158,23 +156,20 @@ class Subscription:
 
     def send_again(self, nonce: str) -> None:
         """Send the resources of a response again, because the client will never answer it."""
-        sending = self._answered(nonce)
-        for name in self._landed(sending, nonce):
+        for name in self._answered(nonce)[1]:
             self.forget(name)
             self.dirty[name] = None
 
-    def _answered(self, nonce: str) -> Sending:
+    def _answered(self, nonce: str) -> tuple[Sending, tuple[str, ...]]:
+        """Take a response from `pending`; return it, and those of its names that no later response contained."""
         sending = self.pending.pop(nonce)
         self.unanswered -= 1 + len(sending.resources)
-        return sending
-
-    def _landed(self, sending: Sending, nonce: str) -> tuple[str, ...]:
         landed = tuple(name for name in sending.resources if self.inflight.get(name) == nonce)
         for name in landed:
             del self.inflight[name]
         if not self.inflight:
             self.inflight.clear()  # a dict shrinks only when it is cleared, and this one may have contained all names
-        return landed
+        return sending, landed
 
     def acked_at(self, name: str) -> float | None:
         """Return when the client acknowledged the current version of this name; None if it has not."""

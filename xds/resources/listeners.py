@@ -127,9 +127,7 @@ def _sockets(address: ir.SocketAddress, options: ir.ListenerOptions) -> dict[str
 
 def _proxy_protocol(expected: bool) -> list[dict[str, Any]]:
     """Return the listener filter that takes the client's address from a PROXY protocol header, which is required."""
-    if not expected:
-        return []
-    return [_filter("listener.proxy_protocol", "ProxyProtocol")]
+    return [_filter("listener.proxy_protocol", "ProxyProtocol")] if expected else []
 
 
 def _tls_listener(before: list[dict[str, Any]], **fields: Any) -> bytes:

@@ -107,15 +107,14 @@ def _service_problems(listen: ir.Listen, service: ir.Upstream) -> Iterator[str]:
     if not is_name(service.name):
         yield f"service {service.name!r}: not a valid name; use letters, digits, '.', '_', '/', and '-'"
     yield from _ignore_problems(where, service)
-    if service.protocol is ir.ServiceProtocol.TCP:
-        if service.listen is None:
-            yield f"{where}: a tcp service requires a listen address; set listen"
-        yield from _address_problems(where, service.listen)
-        return
-    tls = service.protocol is ir.ServiceProtocol.TLS
+    tcp, tls = service.protocol is ir.ServiceProtocol.TCP, service.protocol is ir.ServiceProtocol.TLS
+    if tcp and service.listen is None:
+        yield f"{where}: a tcp service requires a listen address; set listen"
     if tls and service.listen is not None:
         yield f"{where}: listen is not available for tls; remove it"
     yield from _address_problems(where, service.listen)
+    if tcp:
+        return
     if (listen.tls if tls else listen.http or service.listen) is None:
         yield f"{where}: no listener for {service.protocol}; set listen.{'tls' if tls else 'http'}"
     if not service.domains and service.listen is None:
