@@ -17,13 +17,12 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from tproxy import address
 from tproxy.holder import Holder
+from tproxy.io import tcp
 from tproxy.io.listener import Listener
 from tproxy.io.loop import Loop
 
@@ -40,15 +39,11 @@ NO_SERVICE = ""
 _PREFIX = "zenvoy_holder_"
 
 
-class HolderCollector(Collector):
+class HolderCollector:
     """The metrics of a holder."""
 
     def __init__(self, holder: Holder) -> None:
         self._holder = holder
-
-    def describe(self) -> list[Metric]:
-        """Return nothing: registration must not read the holder."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
@@ -130,13 +125,11 @@ class MetricsPort(ThreadingHTTPServer):
         """Open the port. Raises OSError if it is in use."""
         self.address_family, target = address.sockaddr(listen)
         self.holder, self.listener = holder, listener
-        self.registry = CollectorRegistry()
-        self.registry.register(HolderCollector(holder))
         self.open: dict[socket.socket, float] = {}
         """By connection, its monotonic start; the oldest first. Those that receive no answer any more are removed."""
         self._lock = threading.Lock()
         super().__init__(target, _Handler)
-        self.address = address.join(*self.socket.getsockname()[:2])
+        self.address = tcp.local_address(self.socket.fileno())
         threading.Thread(target=self.serve_forever, args=(0.2,), name="metrics", daemon=True).start()
 
     def close(self) -> None:
@@ -192,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         is_alive = path not in ("/healthz", "/readyz") or _loop_answers(self.server.holder.loop)
         if path == "/metrics":
             encode, content_type = choose_encoder(_supported_type(self.headers.get("Accept", "")))
-            self._answer(200, content_type, encode(self.server.registry))
+            self._answer(200, content_type, encode(HolderCollector(self.server.holder)))
         elif path == "/healthz":
             self._answer_text(is_alive, "not healthy: the event loop does not answer")
         elif path == "/readyz":

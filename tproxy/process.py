@@ -23,7 +23,7 @@ from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.health import HealthSocket
 from tproxy.io.listener import CannotListen, Listener, Mode, open_socket
-from tproxy.io.log_output import LogOutput, LogStream, replace_streams
+from tproxy.io.log_output import LogOutput, replace_streams
 from tproxy.io.loop import Loop
 from tproxy.metrics import MetricsPort
 from tproxy.redirect import netfilter
@@ -64,7 +64,7 @@ def configure_log(style: LogStyle) -> None:
             structlog.processors.format_exc_info if style == "json" else (lambda _logger, _method, event: event),
             renderer,
         ],
-        logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, LogStream(output))),
+        logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, output)),
     )
 
 
@@ -102,7 +102,6 @@ class HolderProcess:
     keeper: Path | None
     _exit: HolderExit = HolderExit.OK
     _rules_port: int | None = None
-    _metrics_port: MetricsPort | None = None
 
     def run(self) -> HolderExit:
         """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before it accepts connections."""
@@ -112,7 +111,7 @@ class HolderProcess:
             budget = Budget()
             self._loop = loop = Loop(log_failure)
             stack.callback(loop.close)
-            holder_id = self.holder_id or claim_id(address.join(*sock.getsockname()[:2]), stack)
+            holder_id = self.holder_id or claim_id(tcp.local_address(sock.fileno()), stack)
             hello = HolderHello(holder_id, self.mode)
             self._holder = holder = Holder(loop, budget, hello, self.keeper, self.tcp_keepalive)
             stack.callback(holder.keeper.close)
@@ -123,8 +122,7 @@ class HolderProcess:
             if self.health_socket:
                 stack.callback(HealthSocket(loop, self.health_socket).close)
             if self.metrics:
-                stack.callback(self._close_metrics)
-                self._open_metrics(self.metrics)
+                self._open_metrics(stack, self.metrics)
             if self.mode == "tproxy":
                 self._redirect(stack)
             if self.listen_file:
@@ -138,21 +136,18 @@ class HolderProcess:
         log.info("ended", exit_code=int(self._exit))
         return self._exit
 
-    def _open_metrics(self, listen: str, logged: str = "") -> None:
+    def _open_metrics(self, stack: ExitStack, listen: str, logged: str = "") -> None:
         """Serve metrics as soon as the port is free; the holder works without. `logged` is the last logged error."""
         try:
-            self._metrics_port = MetricsPort(listen, self._holder, self._listener)
+            port = MetricsPort(listen, self._holder, self._listener)
         except OSError as error:
             reason = error.strerror or str(error)
             if reason != logged:
                 log.error("cannot listen for --metrics, retrying every second", address=listen, error=reason)
-            self._loop.call_later(METRICS_RETRY_SECONDS, lambda: self._open_metrics(listen, reason))
+            self._loop.call_later(METRICS_RETRY_SECONDS, lambda: self._open_metrics(stack, listen, reason))
             return
-        log.info("metrics", address=self._metrics_port.address)
-
-    def _close_metrics(self) -> None:
-        if self._metrics_port:
-            self._metrics_port.close()
+        stack.callback(port.close)
+        log.info("metrics", address=port.address)
 
     def _redirect(self, stack: ExitStack) -> None:
         holder = self._holder

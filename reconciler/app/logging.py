@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.app.encoding import ERRORS
 from reconciler.core.text import printable, printable_json
-from tproxy.io.log_output import LogOutput, LogStream, replace_streams
+from tproxy.io.log_output import LogOutput, replace_streams
 
 Entry = MutableMapping[str, Any]
 
@@ -32,7 +32,7 @@ def configure(style: str) -> None:
     output = _output(1, "utf-8" if is_json else sys.stdout.encoding)
     last = structlog.processors.JSONRenderer(_json) if is_json else partial(_plain, is_coloured=os.isatty(1))
     replace_streams(output, _output(2, sys.stderr.encoding))
-    lines = structlog.WriteLogger(cast(TextIO, LogStream(output)))
+    lines = structlog.WriteLogger(cast(TextIO, output))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -133,8 +133,7 @@ class Listener:
         self._spare = -1
         self._open_spare()
         self._pause: Timer | None = None
-        name = sock.getsockname()
-        self.address = address.join(name[0], name[1])
+        self.address = tcp.local_address(sock.fileno())
         self.is_open = True
         loop.register(sock.fileno(), select.EPOLLIN, self._on_events)
 

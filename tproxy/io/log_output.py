@@ -31,8 +31,8 @@ RETRY_SECONDS = 1.0
 TOO_SLOW = "the reader is too slow"
 
 
-class LogOutput:
-    """The output at one file descriptor. `encode` must not raise."""
+class LogOutput(io.TextIOBase):
+    """The output at one file descriptor, as a text stream. `encode` must not raise."""
 
     def __init__(self, descriptor: int, encode: Callable[[str], bytes]) -> None:
         self._descriptor, self._encode = descriptor, encode
@@ -42,21 +42,25 @@ class LogOutput:
         self._lost, self._reason = 0, ""
         self._thread: threading.Thread | None = None
 
-    def write(self, text: str) -> None:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
         """Queue the text, or drop it. Safe in any thread."""
         data = self._encode(text)
         with self._lock:
             if self._waiting_bytes + len(data) > MAX_BYTES:
                 self._lost, self._reason = self._lost + 1, TOO_SLOW
-                return
+                return len(text)
             self._waiting_bytes += len(data)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"output {self._descriptor}", daemon=True)
                 self._thread.start()
-                atexit.register(self.close)
+                atexit.register(self.drain)
         self._texts.put(data)
+        return len(text)
 
-    def close(self, seconds: float = FLUSH_SECONDS) -> None:
+    def drain(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until everything is written, for `seconds` at most."""
         deadline = time.monotonic() + seconds
         while self._waiting_bytes and time.monotonic() < deadline:
@@ -90,23 +94,12 @@ class LogOutput:
         return None
 
 
-class LogStream(io.TextIOBase):
-    """A `LogOutput` as a text stream for `sys.stdout` and `sys.stderr`, so that tracebacks do not block either."""
-
-    def __init__(self, output: LogOutput) -> None:
-        self._output = output
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        self._output.write(text)
-        return len(text)
-
-
 def replace_streams(stdout: LogOutput, stderr: LogOutput) -> None:
-    """Write standard output and standard error through these outputs, unless a stream is already replaced."""
+    """Write standard output and standard error to these outputs, so that tracebacks do not block either.
+
+    A stream that is already replaced stays.
+    """
     if sys.stdout is sys.__stdout__:
-        sys.stdout = LogStream(stdout)
+        sys.stdout = stdout
     if sys.stderr is sys.__stderr__:
-        sys.stderr = LogStream(stderr)
+        sys.stderr = stderr

@@ -51,7 +51,7 @@ def test_write_blocked_pipe_drops_beyond_the_limit(pipe: tuple[int, int], report
     written = MAX_BYTES // len(line)
     for _ in range(written + 500):
         output.write(line)
-    output.close(0)
+    output.drain(0)
     received = 0
     while not reports.first.is_set():
         received += len(os.read(reading, 1 << 16))
@@ -70,12 +70,12 @@ def test_write_full_disk_reports_once_after_recovery(pipe: tuple[int, int], repo
         output = LogOutput(descriptor, str.encode)
         for number in range(3):
             output.write(f"lost {number}\n")
-        output.close(PATIENCE_SECONDS)
+        output.drain(PATIENCE_SECONDS)
         os.dup2(writing, descriptor)
         output.write("kept\n")
         assert reports.first.wait(PATIENCE_SECONDS)
         output.write("also kept\n")
-        output.close(PATIENCE_SECONDS)
+        output.drain(PATIENCE_SECONDS)
     finally:
         os.close(descriptor)
     assert os.read(reading, 1000) == b"kept\nalso kept\n"
@@ -88,7 +88,7 @@ def test_write_without_reader_does_not_raise(pipe: tuple[int, int]) -> None:
     output = LogOutput(writing, str.encode)
     for _ in range(3):
         output.write("this is never read\n")
-    output.close(PATIENCE_SECONDS)
+    output.drain(PATIENCE_SECONDS)
 
 
 def test_write_nonblocking_descriptor_waits_for_room(pipe: tuple[int, int]) -> None:
