@@ -335,21 +335,19 @@ class HoldAddress:
         self._context.keeper.drop(held.fd)
         return self.queue.remove(held)
 
-    def _refuse(self, fd: int, cause: RefusalCause) -> None:
-        """Refuse a connection that is not held."""
-        self._send_refusal(fd, cause, self.queue.refusal_reason(cause))
-
     def _refuse_held(self, held: HeldConnection, cause: RefusalCause, last: int | None) -> None:
         """Refuse a held connection; with HTTP/2, its requests up to the stream `last`."""
         waited = time.monotonic() - held.since
         reason = self.queue.refusal_reason(cause, waited, was_released=held.was_released)
-        self._send_refusal(self._leave(held), cause, reason, last)
+        self._refuse(self._leave(held), cause, reason, last)
 
-    def _send_refusal(self, fd: int, cause: RefusalCause, reason: str, last: int | None = None) -> None:
+    def _refuse(self, fd: int, cause: RefusalCause, reason: str = "", last: int | None = None) -> None:
+        """Refuse a connection that is not held; the default of `reason` is that of one that was never held."""
         queue = self.queue
         refused = queue.refused if queue.is_assigned else self._context.refused
         refused[cause] += 1
         retry_after = _RETRY_AFTER_SECONDS.get(cause, 1)
+        reason = reason or queue.refusal_reason(cause)
         self._context.refuser.refuse(fd, queue.assignment.protocol, reason, retry_after, last)
         self._context.reporter.report(queue)
 

@@ -31,8 +31,8 @@ class DialLimiter:
         self.loop = loop
         self.keepalive_seconds = keepalive_seconds
         self.budget = budget
-        self.retrying = 0
-        """Services whose dials are refused at present; each one lengthens the interval between retries of all."""
+        self.retrying: set[Dialer] = set()
+        """Those whose dials are refused at present; each one lengthens the interval between retries of all."""
         self._waiting: set[Dialer] = set()
         self._poll: Timer | None = None
 
@@ -85,7 +85,6 @@ class Dialer:
         self._turn = 0
         self._retry: Timer | None = None
         self._timeout: Timer | None = None
-        self._is_retrying = False
         self._is_pumping = False
         self.set_endpoints(endpoints)
 
@@ -189,11 +188,9 @@ class Dialer:
         return self._owner.on_connected(dial.fd)
 
     def _refused(self) -> None:
-        if not self._is_retrying:
-            self._is_retrying = True
-            self._limiter.retrying += 1
+        self._limiter.retrying.add(self)
         now = time.monotonic()
-        if delay := self.pace.refused(now, len(self._endpoints), self._limiter.retrying):
+        if delay := self.pace.refused(now, len(self._endpoints), len(self._limiter.retrying)):
             self._retry_at(now + delay)
 
     def _retry_at(self, moment: float) -> None:
@@ -205,9 +202,7 @@ class Dialer:
         self.pump()
 
     def _stop_retrying(self) -> None:
-        if self._is_retrying:
-            self._is_retrying = False
-            self._limiter.retrying -= 1
+        self._limiter.retrying.discard(self)
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
