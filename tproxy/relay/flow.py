@@ -56,9 +56,9 @@ class FlowOwner(Protocol):
     loop: Loop
     pipes: Pipes
 
-    def on_first_byte(self, flow: Flow) -> None: ...
+    def close(self) -> None: ...
 
-    def on_source_ended(self, flow: Flow) -> None: ...
+    def on_first_byte(self, flow: Flow) -> None: ...
 
     def on_source_broken(self, flow: Flow) -> None: ...
 
@@ -290,11 +290,17 @@ class Flow:
             self.patience = None
 
     def _source_ended(self) -> None:
+        """Pass on the end of this direction; close after both have ended."""
         self._end()
         if self.broken:
             self.owner.on_broken_source_drained(self)
+        elif self.twin.waits == NOTHING:
+            self.owner.close()
         else:
-            self.owner.on_source_ended(self)
+            try:
+                tcp.end_writes(self.sink)
+            except OSError:
+                self.twin.break_source()
 
     def _fail(self) -> None:
         self._end()

@@ -74,7 +74,8 @@ class Attempt:
     """Receives a connection that left the relay without an answer, and its client's descriptor, to hold it again."""
     sent: int = 0
     """Bytes of the client that the kernel has accepted for the endpoint."""
-    _owner: RelayedConnection | None = None
+    owner: RelayedConnection | None = None
+    """The connection; None before the attempt, and once it is over."""
     _client_fd: int = -1
     _endpoint_fd: int = -1
     _since: float = 0.0
@@ -85,12 +86,8 @@ class Attempt:
 
     def begin(self, owner: RelayedConnection, client_fd: int, endpoint_fd: int) -> None:
         """Begin to relay between two sockets, whose events the caller passes on."""
-        self._owner, self._client_fd, self._endpoint_fd = owner, client_fd, endpoint_fd
+        self.owner, self._client_fd, self._endpoint_fd = owner, client_fd, endpoint_fd
         self._since = time.monotonic()
-
-    def cancel(self) -> None:
-        """Do nothing more: the connection was closed."""
-        self._owner = None
 
     def on_client_events(self, events: int) -> None:
         """Send what the client sent; leave a reset and urgent data to the flows."""
@@ -133,7 +130,7 @@ class Attempt:
             self._complete(0)
 
     def _on_end(self, is_reset: bool) -> None:
-        if (owner := self._owner) is None:
+        if (owner := self.owner) is None:
             return
         now, has_sent = time.monotonic(), self.sent > 0
         if has_sent and not is_reset and now < self.deadline and tcp.unacknowledged_bytes(self._endpoint_fd):
@@ -145,16 +142,17 @@ class Attempt:
             client_ended=self._client_ended,
             seconds=now - self._since,
         ):
-            self._owner = None
-            self.on_lost(owner, owner.on_attempt_lost())
+            client_fd, endpoint_fd = owner.leave()
+            os.close(endpoint_fd)
+            self.on_lost(owner, client_fd)
         else:
             self._complete(self._endpoint_events)
 
     def _complete(self, endpoint_events: int) -> None:
         """Read the bytes that were sent, and leave the rest to the flows."""
-        if (owner := self._owner) is None:
+        if (owner := self.owner) is None:
             return
-        self._owner = None
+        self.owner = None
         tcp.discard(self._client_fd, self.skip + self.sent)
         events = 0 if self._client_ended else EPOLLIN | self._client_events
         owner.on_attempt_completed(self.sent, events, endpoint_events)
@@ -218,7 +216,7 @@ class RelayedConnection:
         down.stop()
         if self._grace is not None:
             self._grace.cancel()
-        for fd in self._leave():
+        for fd in self.leave():
             if reset:
                 tcp.reset(fd)
             else:
@@ -238,20 +236,14 @@ class RelayedConnection:
         if client_events and not self.closed:
             up.on_events(client_events)
 
-    def on_attempt_lost(self) -> int:
-        """Close the endpoint's side and return the client's descriptor, which is the caller's."""
-        client_fd, endpoint_fd = self._leave()
-        os.close(endpoint_fd)
-        return client_fd
-
-    def _leave(self) -> tuple[int, int]:
+    def leave(self) -> tuple[int, int]:
         """Leave the relay and return both descriptors, which are the caller's."""
         up, down = self._up, self._down
         fds = up.source, down.source
         up.source = up.sink = down.source = down.sink = -1
         if self._attempt is not None:
             up.moved = self._attempt.sent
-            self._attempt.cancel()
+            self._attempt.owner = None
             self._attempt = None
         for fd in fds:
             self.loop.unregister(fd)
@@ -262,16 +254,6 @@ class RelayedConnection:
         """Report the first byte from the endpoint."""
         if flow is self._down:
             self._owner.on_first_byte()
-
-    def on_source_ended(self, flow: Flow) -> None:
-        """Pass on the end of one direction; close after both have ended."""
-        if flow.twin.waits == NOTHING:
-            self.close()
-            return
-        try:
-            tcp.end_writes(flow.sink)
-        except OSError:
-            flow.twin.break_source()
 
     def on_source_broken(self, flow: Flow) -> None:
         """Give the other side time to receive what was sent before, unless it is broken too."""
