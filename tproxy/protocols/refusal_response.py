@@ -10,6 +10,7 @@ take for an error.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote
 
 import hpack
@@ -101,20 +102,17 @@ class RefusalResponse:
         if is_late or not flags & http2.END_HEADERS:
             return b""
         block, self._headers = bytes(self._headers), None
-        is_head = self._method(block) == b"HEAD"
+        is_head = self._is_head(block)
         return b"" if stream <= self.last_stream else self._respond(stream, block, is_head)
 
-    def _method(self, block: bytes) -> bytes | None:
-        """Return the method of a request; None for trailers, or if it is not known."""
-        if self._decoder is None or len(block) > MAX_DECODED_BYTES:
-            self._decoder = None
-            return None
-        try:
-            headers = self._decoder.decode(block, raw=True)
-        except hpack.HPACKError:
-            self._decoder = None
-            return None
-        return next((value for name, value, *_ in headers if name == b":method"), None)
+    def _is_head(self, block: bytes) -> bool:
+        """Return whether the method of a request is HEAD, as far as that is known."""
+        if self._decoder is not None and len(block) <= MAX_DECODED_BYTES:
+            with suppress(hpack.HPACKError):
+                headers = self._decoder.decode(block, raw=True)
+                return any(header == (b":method", b"HEAD") for header in headers)
+        self._decoder = None
+        return False
 
     def _respond(self, stream: int, block: bytes, is_head: bool) -> bytes:
         self.last_stream = stream
