@@ -18,9 +18,12 @@ from reconciler.server.holders import HolderStreams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """Facts that only the runtime of a machine or of a cluster has; those of the other one are None."""
+class EngineOperations:
+    """Reads and commands one engine. Facts that only a machine or only a cluster has are None for the other one."""
 
+    engine: Engine
+    router: XdsRouter
+    streams: HolderStreams
     prometheus: PrometheusSettings | None
     """None: samples come from `statistics`."""
     statistics: str
@@ -36,28 +39,20 @@ class Deployment:
     machine: Callable[[], Mapping[str, Any]] = lambda: dict.fromkeys(("records", "listens", "file"))
     """Return the states of the file with the records, of the listen addresses, and of the services file."""
 
-
-class EngineOperations:
-    """Reads and commands one engine."""
-
-    def __init__(self, engine: Engine, router: XdsRouter, holders: HolderStreams, deployment: Deployment) -> None:
-        self._engine, self._router, self._holders, self._deployment = engine, router, holders, deployment
-        asked = deployment.prometheus
-        self._source = f"Prometheus at {asked.url}" if asked else deployment.statistics
-
-    def unready(self) -> str | None:
-        return self._deployment.unready()
+    @property
+    def _source(self) -> str:
+        return f"Prometheus at {self.prometheus.url}" if self.prometheus else self.statistics
 
     def services(self) -> list[dict[str, Any]]:
-        faults = self._router.server.faults()
-        services = sorted(self._engine.services.items())
+        faults = self.router.server.faults()
+        services = sorted(self.engine.services.items())
         return [view.summary(service) | {"rejected": faults.get(name)} for name, service in services]
 
     def service(self, name: str) -> dict[str, Any]:
-        return view.summary(self._engine.services[name]) | {"rejected": self._router.server.faults().get(name)}
+        return view.summary(self.engine.services[name]) | {"rejected": self.router.server.faults().get(name)}
 
     def explain(self, name: str) -> dict[str, Any]:
-        service, engine = self._engine.services[name], self._engine
+        service, engine = self.engine.services[name], self.engine
         blocker = view.drain_blocker(service)
         return {
             "service": self.service(name),
@@ -68,34 +63,34 @@ class EngineOperations:
             "sample": view.sampled(name, engine.sample, engine.unknown, self._source, time.time()),
             "envoys": self._routed(name),
             "holders": self._held(name),
-            "standing": self._deployment.replicas(),
+            "standing": self.replicas(),
             "transitions": view.moves(engine.history.of(name)),
         }
 
     def overview(self) -> dict[str, Any]:
-        engine = self._engine
+        engine = self.engine
         return {
-            "ready": self._deployment.opened(),
-            "unready": self._deployment.unready(),
+            "ready": self.opened(),
+            "unready": self.unready(),
             "services": len(engine.services),
-            "rejected": dict(self._router.server.faults()),
+            "rejected": dict(self.router.server.faults()),
             "failedBusyChecks": view.failed_busy_checks(engine.services),
             "sample": {
                 **view.sample_fields(engine.sample, self._source, time.time()),
-                "provider": "prometheus" if self._deployment.prometheus else "envoy",
+                "provider": "prometheus" if self.prometheus else "envoy",
                 **view.unknown_fields(engine.unknown),
             },
-            "envoys": [*self._own_envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
+            "envoys": [*self._own_envoys(), *({"id": id_, "away": True} for id_ in sorted(self.router.away()))],
             "holders": [
                 {"id": one.name, "mode": one.mode, "connected": not one.gone, "rules": one.rules}
-                for one in self._holders.known
+                for one in self.streams.known
             ],
-            "standing": self._deployment.replicas(),
-            **self._deployment.machine(),
+            "standing": self.replicas(),
+            **self.machine(),
         }
 
     def envoys(self) -> list[dict[str, Any]]:
-        at, own = self._deployment.connected().envoys, {envoy["id"]: envoy for envoy in self._own_envoys()}
+        at, own = self.connected().envoys, {envoy["id"]: envoy for envoy in self._own_envoys()}
         known = {id_: {"id": id_, "replica": replica} for id_, replica in sorted(at.items())}
         return [known.get(id_, {}) | own.get(id_, {}) for id_ in {**own, **known}]
 
@@ -109,27 +104,27 @@ class EngineOperations:
                 "nacks": node.nacks,
                 "lastNack": node.nack and {"at": moment(node.nack.at), "message": node.nack.message},
             }
-            for node in self._router.server.nodes().values()
+            for node in self.router.server.nodes().values()
         ]
 
     def holders(self) -> list[str]:
-        return sorted({*self._holders.connected, *self._deployment.connected().holders})
+        return sorted({*self.streams.connected, *self.connected().holders})
 
     def tell(self, name: str, command: Command) -> dict[str, Any]:
         if event := COMMAND_EVENTS.get(command):
-            self._engine.command(name, event)
+            self.engine.command(name, event)
         else:
-            self._engine.pause(name, command is Command.PAUSE)
+            self.engine.pause(name, command is Command.PAUSE)
         return self.service(name)
 
     def _routed(self, name: str) -> dict[str, Any]:
         """Return the acknowledgements of the present route, by Envoy."""
         seen = [
             {"id": id_, "acked": version, "ackedAt": moment(at)}
-            for id_, (version, at) in sorted(self._router.server.acked(name).items())
+            for id_, (version, at) in sorted(self.router.server.acked(name).items())
         ]
-        away = [{"id": id_, "acked": None, "ackedAt": None} for id_ in sorted(self._router.away())]
-        return {"version": self._router.server.version(name), "each": seen + away}
+        away = [{"id": id_, "acked": None, "ackedAt": None} for id_ in sorted(self.router.away())]
+        return {"version": self.router.server.version(name), "each": seen + away}
 
     def _held(self, name: str) -> list[dict[str, Any]]:
         return [
@@ -144,5 +139,5 @@ class EngineOperations:
                 "refused": count.refused if count else 0,
                 "gone": count.gone if count else 0,
             }
-            for holder, count, in_force in self._holders.shares(name)
+            for holder, count, in_force in self.streams.shares(name)
         ]

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from reconciler.app import sample_source
-from reconciler.app.admin import Deployment, EngineOperations
+from reconciler.app.admin import EngineOperations
 from reconciler.app.certificates import certificates
 from reconciler.app.cluster_notifier import ObjectWriters
 from reconciler.app.cluster_settings import ReplicaSettings
@@ -102,7 +102,10 @@ class ClusterRuntime:
         self._capture = self._make_capture()
         self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
         self._sampler = self._make_sampler()
-        deployment = Deployment(
+        operations = EngineOperations(
+            engine=self.engine,
+            router=self._router,
+            streams=self._holders,
             prometheus=settings.prometheus,
             statistics="Envoys' statistics",
             opened=lambda: self._runtime.opened,
@@ -110,7 +113,6 @@ class ClusterRuntime:
             replicas=self.replicas,
             connected=members.connected,
         )
-        operations = EngineOperations(self.engine, self._router, self._holders, deployment)
         self._http = Http(operations, self._runtime.metrics.scrape, _no_envoy)
 
     # Parts

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from reconciler.app import sample_source
-from reconciler.app.admin import Deployment, EngineOperations
+from reconciler.app.admin import EngineOperations
 from reconciler.app.runtime import (
     STREAM_CLAIMS,
     UNKNOWN_SERVICES,
@@ -30,7 +30,7 @@ from reconciler.app.runtime import (
 from reconciler.app.shutdown import drain, stop_programs
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.concurrency import in_thread
-from reconciler.core.address import Address, join_address, split_address
+from reconciler.core.address import Address, split_address
 from reconciler.core.events import ProgramOutdated
 from reconciler.core.record import State, Transition
 from reconciler.core.spec import Protocol
@@ -76,7 +76,8 @@ class LocalSettings:
     file: Path
     state_dir: StateDir
     holder_port: int
-    metrics: tuple[str, int] | None
+    metrics: str | None
+    """An `ip:port` for metrics and health."""
     grpc: str | None
     """A further `ip:port` for Envoys and holders."""
     certificates: Files | None = None
@@ -117,14 +118,16 @@ class LocalRuntime:
         self._source = sample_source.prometheus(prometheus, self._router.envoys) if prometheus else self._admin
         spacing = sample_source.spacing(prometheus)
         self._sampler = Sampler(self._sample, file.sample_interval, spacing, Clock(), self._sampled)
-        deployment = Deployment(
+        operations = EngineOperations(
+            engine=self.engine,
+            router=self._router,
+            streams=self._holders,
             prometheus=prometheus,
             statistics="Envoy's admin port",
             opened=lambda: self._runtime.opened,
             unready=self.unready,
             machine=self.machine,
         )
-        operations = EngineOperations(self.engine, self._router, self._holders, deployment)
         metrics, statistics = self._runtime.metrics, self._admin.prometheus_text
         self._http = Http(operations, metrics.scrape, lambda: statistics(NODE))
 
@@ -185,7 +188,7 @@ class LocalRuntime:
         """Listen on the addresses of options. If another program has one, the rest starts without it."""
         metrics, further = self._settings.metrics, self._settings.grpc
         if metrics:
-            serving = when_free("--metrics", join_address(*metrics), lambda: self._http.serve_probes(*metrics))
+            serving = when_free("--metrics", metrics, lambda: self._http.serve_probes(*split_address(metrics)))
             self._late.append(asyncio.create_task(serving))
         if further:
             joining = when_free("--grpc", further, lambda: self._join(further, self._settings.certificates))

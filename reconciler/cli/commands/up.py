@@ -259,7 +259,6 @@ def reconcile(
 
     from reconciler.app import logging
     from reconciler.app.local_runtime import LocalSettings, run_until_stopped
-    from reconciler.core.address import split_address
     from reconciler.envoy.prometheus.settings import PrometheusSettings
     from reconciler.local.file_watch import load_or_last_good, log_problems
     from reconciler.local.sockets import taken
@@ -275,9 +274,8 @@ def reconcile(
         asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     except msgspec.DecodeError as error:
         raise typer.BadParameter(f"invalid settings from `zenvoy up`: {error}", param_hint="--prometheus") from None
-    probes = split_address(metrics) if metrics else None
     certificates = _certificates(grpc, tls_cert, tls_key, tls_ca, at_start=False)
-    settings = LocalSettings(file, StateDir(state_dir), holder_port, probes, grpc, certificates, asked, ours, umask)
+    settings = LocalSettings(file, StateDir(state_dir), holder_port, metrics, grpc, certificates, asked, ours, umask)
     asyncio.run(run_until_stopped(settings, found, problems))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.app.admin import Deployment, EngineOperations
+from reconciler.app.admin import EngineOperations
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.core.reasons import Reason, Unknown
 from reconciler.core.record import Record, State
@@ -484,14 +484,16 @@ async def test_leader_lists_the_proxies_of_all_replicas() -> None:
     async with scene() as s:
 
         def reported(replica: Replica) -> tuple[dict[str, Any], list[str]]:
-            deployment = Deployment(
+            operations = EngineOperations(
+                engine=replica.engine,
+                router=replica.router,
+                streams=replica.holders,
                 prometheus=None,
                 statistics="Envoys' statistics",
                 opened=lambda: True,
                 unready=lambda: None,
                 connected=replica.peers.members.connected,
             )
-            operations = EngineOperations(replica.engine, replica.router, replica.holders, deployment)
             assert [one["id"] for one in operations.overview()["envoys"]] == [f"envoy-{replica.name}"]
             return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
 
