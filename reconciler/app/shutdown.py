@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -119,7 +119,7 @@ async def stop_programs(backend: ProcessBackend, shorten: asyncio.Event) -> None
     await closing
 
 
-async def is_set(event: asyncio.Event, seconds: float, *others: asyncio.Task[None]) -> bool:
+async def is_set(event: asyncio.Event, seconds: float | None, *others: asyncio.Task[Any]) -> bool:
     """Wait for the event, for `seconds`, or for one of the tasks; clear the event, and return whether it was set."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait({waiting, *others}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -12,9 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from io import FileIO
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,6 @@ from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.processes.notes import read_notes
 from reconciler.local.processes.ports import free_port
-from reconciler.local.service_manager import READY, STOPPING, ServiceManager, status
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.sockets import listening_socket, taken, unavailable
 from reconciler.local.state_dir import (
@@ -71,6 +70,8 @@ ENVOY_DRAIN_SECONDS = 365 * 24 * 3600
 """Time after which Envoy closes the connections of a listener that was changed or removed; its default is 10 minutes.
 They end by themselves, or with their service, whose `drainTimeout` can be longer."""
 
+NOTIFY_SOCKET = "NOTIFY_SOCKET"
+"""The environment variable with the address of the service manager."""
 VERSION_SECONDS = 30.0
 PROMETHEUS_TIMEOUT_SECONDS = 2.0
 READY_POLL_SECONDS = 0.05
@@ -136,20 +137,15 @@ def _checked_envoy(path: str, remedy: str) -> str:
     return path
 
 
-@contextmanager
-def locked(state_dir: StateDir) -> Iterator[None]:
-    """Lock the state directory. Raises `CannotStart` if another `up` uses it."""
+def locked(state_dir: StateDir) -> FileIO:
+    """Lock the state directory until the file is closed. Raises `CannotStart` if another `up` uses it."""
     try:
-        lock = private_files.lock(state_dir.lock)
+        return private_files.lock(state_dir.lock)
     except private_files.InUse as error:
         raise CannotStart(
             f"the state directory {state_dir.path} is used by process {error}; "
             "stop that process, or choose another directory with --state-dir"
         ) from None
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def wanted_twice(options: Options) -> list[str]:
@@ -167,10 +163,10 @@ async def up(options: Options, file: ServicesFile) -> None:
     if twice := wanted_twice(options):
         raise CannotStart("cannot listen:", twice)
     envoy = envoy_binary(options.envoy)
-    manager = ServiceManager.from_environment()
+    manager = os.environ.pop(NOTIFY_SOCKET, None)  # child processes must not notify it in the name of zenvoy
     state_dir.make()
     with locked(state_dir):
-        children = ProcessSupervisor(state_dir.children, state_dir.path)
+        children = ProcessSupervisor(state_dir)
         await children.end_leftovers()
         wanted = [*map(str, options.taken().values()), *configured_addresses(file).values()]
         if in_use := [reason for address in wanted if (reason := unavailable(address))]:
@@ -180,7 +176,7 @@ async def up(options: Options, file: ServicesFile) -> None:
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:
             port = listening.getsockname()[1]
-            holding = (_keeper(options), _holder(options, listening))
+            holding = (_keeper(), _holder(options, listening))
             stops = StopSignals()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, children.signal, "reconciler", signal.SIGHUP)
             try:
@@ -189,38 +185,53 @@ async def up(options: Options, file: ServicesFile) -> None:
                 await _until_stopped(stops, children, manager, state_dir)
                 log.info("stopping")
             finally:
-                manager.notify(STOPPING)
+                notify(manager, "STOPPING=1")
                 await _end(children, stops, state_dir)
             if children.failure:
                 raise CannotStart(children.failure)
 
 
 async def _until_stopped(
-    stops: StopSignals, children: ProcessSupervisor, manager: ServiceManager, state_dir: StateDir
+    stops: StopSignals, children: ProcessSupervisor, manager: str | None, state_dir: StateDir
 ) -> None:
     """Wait for the first signal, or for a child that cannot start.
 
     SIGHUP does not count, although it is sent when the terminal is closed: services stay available.
     """
-    waiting = [asyncio.create_task(event.wait()) for event in (stops.again, children.failed)]
+    failing = asyncio.create_task(children.failed.wait())
     announcing = asyncio.create_task(_announce_ready(manager, state_dir))
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    stops.again.clear()
-    for task in (*waiting, announcing):
-        task.cancel()
+    await is_set(stops.again, None, failing)
+    failing.cancel()
+    announcing.cancel()
 
 
-async def _announce_ready(manager: ServiceManager, state_dir: StateDir) -> None:
+async def _announce_ready(manager: str | None, state_dir: StateDir) -> None:
     """Notify the service manager once every listener accepts connections, and until then of what is missing."""
-    if manager.address is None:
+    if not manager:
         return
     reported = None
     while reason := await unready(state_dir.control):
         if reason != reported:
-            manager.notify(status(reason))
+            notify(manager, f"STATUS={' '.join(reason.split())}")
         reported = reason
         await asyncio.sleep(READY_POLL_SECONDS)
-    manager.notify(READY, status("serving"))
+    notify(manager, "READY=1", "STATUS=serving")
+
+
+def notify(manager: str | None, *states: str) -> None:
+    """Send states such as `READY=1` to the service manager that started this process, such as systemd.
+
+    `manager` is the address of its Unix datagram socket, in the abstract namespace after `@`; without one, nothing is
+    sent. Source: sd_notify(3).
+    """
+    if not manager:
+        return
+    address = f"\0{manager[1:]}" if manager.startswith("@") else manager
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto("\n".join(states).encode(), address)
+    except OSError as error:
+        log.warning("failed to notify the service manager", states=states, socket=manager, error=str(error))
 
 
 async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: StateDir) -> None:
@@ -329,13 +340,12 @@ def _reconciler(options: Options, holder_port: int) -> ChildProcess:
         command += ["--tls-cert", str(files.certificate), "--tls-key", str(files.key), "--tls-ca", str(files.authority)]
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
-    output, health = options.state_dir.process_log("reconciler"), options.state_dir.control
-    return ChildProcess("reconciler", command, output=output, shares_stdout=True, health=health, umask=options.umask)
+    health = options.state_dir.control
+    return ChildProcess("reconciler", command, shares_stdout=True, health=health, umask=options.umask)
 
 
-def _keeper(options: Options) -> ChildProcess:
-    command = [*PYTHON, "tproxy.keeper", KEEPER_SOCKET]
-    return ChildProcess("keeper", command, output=options.state_dir.process_log("keeper"), stop_seconds=0.3)
+def _keeper() -> ChildProcess:
+    return ChildProcess("keeper", [*PYTHON, "tproxy.keeper", KEEPER_SOCKET], stop_seconds=0.3)
 
 
 def _holder(options: Options, listening: socket.socket) -> ChildProcess:
@@ -344,8 +354,8 @@ def _holder(options: Options, listening: socket.socket) -> ChildProcess:
     command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
     command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
     command += ["--keeper", KEEPER_SOCKET, "--health-socket", HOLDER_SOCKET]
-    output, health = options.state_dir.process_log("holder"), options.state_dir.path / HOLDER_SOCKET
-    return ChildProcess("holder", command, output=output, health=health, stop_seconds=0.6, descriptors=(descriptor,))
+    health = options.state_dir.path / HOLDER_SOCKET
+    return ChildProcess("holder", command, health=health, stop_seconds=0.6, descriptors=(descriptor,))
 
 
 def _envoy(options: Options, binary: str) -> ChildProcess:
@@ -353,12 +363,10 @@ def _envoy(options: Options, binary: str) -> ChildProcess:
     command += ["--concurrency", str(min(4, os.cpu_count() or 1))]
     # HTTP clients of such a listener are asked at their next request to close the connection.
     command += ["--drain-time-s", str(ENVOY_DRAIN_SECONDS), "--drain-strategy", "immediate"]
-    output, health = options.state_dir.process_log("envoy"), options.state_dir.path / ADMIN_SOCKET
     return ChildProcess(
         "envoy",
         command,
-        output=output,
-        health=health,
+        health=options.state_dir.path / ADMIN_SOCKET,
         busy_seconds=ENVOY_BUSY_SECONDS,
         stop_seconds=0.3,
         raises_open_files=True,

@@ -15,7 +15,6 @@ import yaml
 
 from reconciler.local import private_files
 from reconciler.local.process_supervisor import ChildProcess
-from reconciler.local.state_dir import StateDir
 
 DIRECTORY = "prometheus"
 RETENTION = "1d"
@@ -37,9 +36,7 @@ def rules() -> list[Path]:
     return sorted(CHECKOUT.glob("*.yaml")) or sorted(Path(str(file.locate())).resolve() for file in brought)
 
 
-def child(
-    program: str, state_dir: Path, port: int, sample_interval: float, metrics: str, holder: str | None
-) -> ChildProcess:
+def child(program: str, state_dir: Path, port: int, sample_interval: float, metrics: str, holder: str) -> ChildProcess:
     """Write the configuration, and return the process to run."""
     directory = state_dir / DIRECTORY
     private_files.make_directory(directory)
@@ -47,17 +44,16 @@ def child(
     command = [program, f"--config.file={DIRECTORY}/prometheus.yml", f"--storage.tsdb.path={DIRECTORY}/data"]
     command += [f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address=127.0.0.1:{port}"]
     command += ["--enable-feature=exemplar-storage"]
-    return ChildProcess("prometheus", command, output=StateDir(state_dir).process_log("prometheus"), stop_seconds=0.5)
+    return ChildProcess("prometheus", command, stop_seconds=0.5)
 
 
-def configuration(sample_interval: float, metrics: str, holder: str | None, rules: Sequence[Path]) -> str:
+def configuration(sample_interval: float, metrics: str, holder: str, rules: Sequence[Path]) -> str:
     """Return a configuration that scrapes Envoy, the reconciler and the holder, and evaluates the rules."""
     jobs = [
         {"job_name": "envoy", "metrics_path": "/envoy/metrics", "static_configs": [{"targets": [metrics]}]},
         {"job_name": "zenvoy", "static_configs": [{"targets": [metrics]}]},
+        {"job_name": "zenvoy-tproxy", "static_configs": [{"targets": [holder]}]},
     ]
-    if holder:
-        jobs.append({"job_name": "zenvoy-tproxy", "static_configs": [{"targets": [holder]}]})
     interval = f"{round(sample_interval * 1000)}ms"
     timing = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
     whole = {"global": timing, "rule_files": [str(file) for file in rules], "scrape_configs": jobs}

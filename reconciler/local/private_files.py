@@ -12,6 +12,7 @@ import os
 import pwd
 import stat
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 ROOT = 0
@@ -68,20 +69,19 @@ def open_file(path: Path, flags: int = os.O_WRONLY | os.O_APPEND) -> int:
     return descriptor
 
 
-def lock(path: Path) -> int:
-    """Lock a file and write the pid to it; closing the descriptor unlocks it. Raises `InUse` and OSError."""
-    descriptor = open_file(path, os.O_RDWR)
+def lock(path: Path) -> FileIO:
+    """Lock a file and write the pid to it; closing the file unlocks it. Raises `InUse` and OSError."""
+    file = FileIO(open_file(path, os.O_RDWR), "r+")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-        os.close(descriptor)
+        with file:
+            holder = file.read(20).decode(errors="replace").strip()
         raise InUse(holder if holder.isdecimal() else "?") from None
-    pid = f"{os.getpid()}\n".encode()
     with suppress(OSError):  # a full disk: the lock holds, and `InUse` has no pid
-        os.pwrite(descriptor, pid, 0)
-        os.ftruncate(descriptor, len(pid))
-    return descriptor
+        file.write(f"{os.getpid()}\n".encode())
+        file.truncate()
+    return file
 
 
 def _check(path: Path, *, may_be_missing: bool) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
 from reconciler.local.processes.log_file import LogFile
-from reconciler.local.processes.pidfd import WatchedProcess, signal_name
-from reconciler.local.processes.procfs import children_of, cpu_seconds, process_info, run_id
-from reconciler.local.state_dir import CHILD_MARK
+from reconciler.local.processes.pidfd import WatchedProcess
+from reconciler.local.processes.procfs import children_of, cpu_seconds, run_id
+from reconciler.local.state_dir import CHILD_MARK, StateDir
 
 log = structlog.get_logger()
 
@@ -44,12 +45,10 @@ MAX_STARTS = 5
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
-    """A child process to keep running."""
+    """A child process to keep running, with its output in `StateDir.process_log`."""
 
     name: str
     command: Sequence[str]
-    output: Path
-    """The log file for its output."""
     shares_stdout: bool = False
     """True if only standard error goes to the log file, and standard output to that of the supervisor."""
     health: Path | None = None
@@ -67,11 +66,12 @@ class ChildProcess:
 
 
 class ProcessSupervisor:
-    """Keeps children running until `close`. `cwd` is their working directory, `notes` the file that lists them."""
+    """Keeps children running until `close`, in the state directory."""
 
-    def __init__(self, notes: Path, cwd: Path) -> None:
-        self._notes, self._cwd = notes, cwd
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+    def __init__(self, state_dir: StateDir) -> None:
+        self._state_dir = state_dir
+        self._run_id = run_id(state_dir.path)
+        self._running: dict[str, WatchedProcess] = {}
         self._children: list[tuple[ChildProcess, asyncio.Task[None]]] = []
         self._was_ready: set[str] = set()
         self.failure: str | None = None
@@ -80,7 +80,7 @@ class ProcessSupervisor:
 
     async def end_leftovers(self) -> None:
         """End the marked processes that an earlier `up` left running, regardless of the notes."""
-        found = [(name, WatchedProcess.of_other(seen)) for name, seen in children_of(run_id(self._cwd))]
+        found = [(name, WatchedProcess.of_other(seen)) for name, seen in children_of(self._run_id)]
         left = [(name, process) for name, process in found if process]
         for name, process in left:
             log.info("ending a process of an earlier run", name=name, pid=process.seen.pid)
@@ -96,11 +96,10 @@ class ProcessSupervisor:
         """Keep a child running from now on."""
         self._children.append((child, asyncio.create_task(self._keep(child))))
 
-    def signal(self, name: str, number: int) -> None:
+    def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a child, if it runs. It may end by itself at any moment."""
-        if (process := self._running.get(name)) and process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
+        if process := self._running.get(name):
+            process.send(number)
 
     async def halt(self) -> None:
         """Stop restarting children."""
@@ -126,7 +125,7 @@ class ProcessSupervisor:
                 self.signal(child.name, signal.SIGKILL)
                 await self._running[child.name].wait()
         with suppress(OSError):
-            self._notes.unlink(missing_ok=True)
+            self._state_dir.children.unlink(missing_ok=True)
 
     async def _keep(self, child: ChildProcess) -> None:
         """Run a child again and again, until cancelled. Give up if it was never ready in `MAX_STARTS` runs."""
@@ -134,10 +133,9 @@ class ProcessSupervisor:
         loop = asyncio.get_running_loop()
         for starts in itertools.count(1):
             began = loop.time()
-            output = LogFile(child.output)
+            output = LogFile(self._state_dir.process_log(child.name))
             try:
-                code = await self._run(child, output)
-                how = f"exit code {code}" if code >= 0 else f"killed by {signal_name(-code)}"
+                how = await self._run(child, output)
             except OSError as error:
                 how = f"cannot be started: {error}"
             if loop.time() - began > STABLE_AFTER_SECONDS:
@@ -146,7 +144,7 @@ class ProcessSupervisor:
             last_lines = output.last_lines()
             if starts >= MAX_STARTS and child.name not in self._was_ready:
                 wrote = f"; its last output: {last_lines}" if last_lines else ""
-                reason = f"{child.name} ended {MAX_STARTS} times and was never ready: {how}{wrote}; see {child.output}"
+                reason = f"{child.name} ended {MAX_STARTS} times and was never ready: {how}{wrote}; see {output.path}"
                 self.failure = reason
                 self.failed.set()
                 return
@@ -156,16 +154,17 @@ class ProcessSupervisor:
             await asyncio.sleep(pause)
             failures += 1
 
-    async def _run(self, child: ChildProcess, output: LogFile) -> int:
+    async def _run(self, child: ChildProcess, output: LogFile) -> str:
+        """Run a child once; return how it ended. Raises OSError."""
         descriptor = output.open()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *child.command,
-                stdin=asyncio.subprocess.DEVNULL,
+            started = subprocess.Popen(
+                child.command,
+                stdin=subprocess.DEVNULL,
                 stdout=None if child.shares_stdout else descriptor,
                 stderr=descriptor,
-                cwd=self._cwd,
-                env={**environment.of_components(), CHILD_MARK: f"{run_id(self._cwd)}/{child.name}"},
+                cwd=self._state_dir.path,
+                env={**environment.of_components(), CHILD_MARK: f"{self._run_id}/{child.name}"},
                 start_new_session=True,
                 pass_fds=child.descriptors,
                 umask=child.umask,
@@ -173,24 +172,25 @@ class ProcessSupervisor:
         finally:
             os.close(descriptor)
         if child.raises_open_files:
-            raise_of(process.pid)
-        self._running[child.name] = process
+            raise_of(started.pid)
+        process = self._running[child.name] = WatchedProcess.of_child(started)
         self._note()
         watching = asyncio.create_task(self._watch(child, child.health, process)) if child.health else None
         try:
-            return await process.wait()
+            how = await process.wait()
+            return how if process.exit_code is None else f"exit code {process.exit_code}"
         finally:
             if watching:
                 watching.cancel()
 
-    async def _watch(self, child: ChildProcess, at: Path, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, child: ChildProcess, at: Path, process: WatchedProcess) -> None:
         """Probe the process, and kill it if it hangs."""
         clock = asyncio.get_running_loop().time
         health = Health(clock(), child.busy_seconds)
         while True:
             await asyncio.sleep(PROBE_SECONDS if health.ready else START_PROBE_SECONDS)
             answered = await answers(at)
-            if reason := health.probed(answered, clock(), cpu_seconds(process.pid)):
+            if reason := health.probed(answered, clock(), cpu_seconds(process.seen.pid)):
                 log.error(f"{child.name} hangs and is killed", reason=reason)
                 self.signal(child.name, signal.SIGKILL)
                 return
@@ -198,12 +198,10 @@ class ProcessSupervisor:
                 self._was_ready.add(child.name)
 
     def _note(self) -> None:
-        notes = []
-        for name, process in self._running.items():
-            seen = process_info(process.pid) if process.returncode is None else None
-            if seen and not seen.ended:
-                notes.append({"name": name, "pid": seen.pid, "started": seen.started_ticks})
+        running = [(name, process.seen) for name, process in self._running.items() if process.is_alive()]
+        notes = [{"name": name, "pid": seen.pid, "started": seen.started_ticks} for name, seen in running]
+        file = self._state_dir.children
         try:
-            private_files.write(self._notes, msgspec.json.encode(notes))
+            private_files.write(file, msgspec.json.encode(notes))
         except OSError as error:
-            log.error("failed to write the list of processes", file=str(self._notes), error=str(error))
+            log.error("failed to write the list of processes", file=str(file), error=str(error))

@@ -33,6 +33,9 @@ def test_up_is_ready_once_every_listener_answers(zenvoy: Start, tmp_path: Path) 
         said = b""
         while b"READY=1" not in said:
             said = manager.recv(4096)
+            assert b"\n" not in said.partition(b"STATUS=")[2], "a status is one line"
+        up = psutil.Process(int((z.state_dir / "lock").read_text()))
+        assert not any("NOTIFY_SOCKET" in child.environ() for child in up.children()), "only `up` may notify it"
         assert request(z.http_port, "web").status == 200
         assert z.cli("wait", "web", "--for", "ready").returncode == 0
         assert z.cli_sleep("web").returncode == 0

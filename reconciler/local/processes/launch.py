@@ -72,12 +72,7 @@ class Launcher:
                 raise AccountError(f"zenvoy needs CAP_SETUID and CAP_SETGID to start it as {account.name}") from error
             raise
         restore_of(child.pid)
-        try:
-            return WatchedProcess.of_child(child)
-        except OSError:
-            child.kill()
-            child.wait()
-            raise
+        return WatchedProcess.of_child(child)
 
 
 def _reason(error: Exception) -> str:

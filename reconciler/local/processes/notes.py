@@ -8,7 +8,6 @@ Notes are written even if the disk is full: without its note, a process would be
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -78,9 +77,7 @@ class ProcessNotes:
 
     def close(self) -> None:
         """Release the state directory."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
 
     def mark(self, service: str) -> int:
         """Return the mark of the service's processes."""

@@ -31,8 +31,13 @@ class WatchedProcess:
 
     @classmethod
     def of_child(cls, child: Popen[bytes]) -> WatchedProcess:
-        """Watch a child that was not waited for; it may have ended already. Raises OSError: too many open files."""
-        descriptor = os.pidfd_open(child.pid)
+        """Watch a child that was not waited for. Kills it and raises OSError if too many files are open."""
+        try:
+            descriptor = os.pidfd_open(child.pid)
+        except OSError:
+            child.kill()
+            child.wait()
+            raise
         seen = process_info(child.pid)
         assert seen is not None, "a child stays until it is waited for"
         return cls(seen, descriptor, child)

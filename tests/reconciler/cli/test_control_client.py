@@ -78,10 +78,8 @@ def test_control_answer_nested_too_deeply_is_rejected(tmp_path: Path) -> None:
 def test_control_silent_while_locked_names_running_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The reconciler is being replaced, and `zenvoy up` runs."""
     state = StateDir(tmp_path)
-    lock = private_files.lock(state.lock)
-    with pytest.raises(typer.Exit) as raised:
+    with private_files.lock(state.lock), pytest.raises(typer.Exit) as raised:
         local.ask(state, "GET", "/v1/services")
-    os.close(lock)
     assert raised.value.exit_code == 3
     message = capsys.readouterr().err
     assert f"`zenvoy up` (process {os.getpid()}) runs with the state directory {tmp_path}" in message

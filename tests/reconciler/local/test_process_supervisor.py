@@ -15,6 +15,7 @@ import structlog
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes.mark import RLIMIT_LOCKS, mark
 from reconciler.local.processes.procfs import run_id, take_census
+from reconciler.local.state_dir import StateDir
 
 PATIENCE_SECONDS = 60.0
 STAYS = "open('here', 'w').close(); import time; time.sleep(1000)"
@@ -26,16 +27,23 @@ async def eventually(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def child(folder: Path, code: str, program: str = sys.executable) -> ChildProcess:
-    return ChildProcess("envoy", [program, "-S", "-E", "-c", code], output=folder / "envoy.log")
+def supervisor(folder: Path, notes: str = "children.json") -> ProcessSupervisor:
+    state_dir = StateDir(folder)
+    state_dir.make()
+    state_dir.children = folder / notes
+    return ProcessSupervisor(state_dir)
+
+
+def child(code: str, program: str = sys.executable) -> ChildProcess:
+    return ChildProcess("envoy", [program, "-S", "-E", "-c", code])
 
 
 async def test_child_start_failure_is_retried(tmp_path: Path) -> None:
     """As while its package is being replaced."""
     program = tmp_path / "program"
-    children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
+    children = supervisor(tmp_path)
     with structlog.testing.capture_logs() as lines:
-        children.start(child(tmp_path, STAYS, str(program)))
+        children.start(child(STAYS, str(program)))
         await eventually(lambda: len(lines) >= 2)
         program.symlink_to(sys.executable)
         await eventually((tmp_path / "here").exists)
@@ -44,24 +52,24 @@ async def test_child_start_failure_is_retried(tmp_path: Path) -> None:
 
 
 async def test_child_note_not_writable_runs_once(tmp_path: Path) -> None:
-    children = ProcessSupervisor(tmp_path / "no-such-folder" / "children.json", tmp_path)
+    children = supervisor(tmp_path, "no-such-folder/children.json")
     with structlog.testing.capture_logs() as lines:
-        children.start(child(tmp_path, STAYS))
+        children.start(child(STAYS))
         await eventually((tmp_path / "here").exists)
         await children.close()
     assert [line["event"] for line in lines] == ["failed to write the list of processes"]
 
 
 async def test_supervisor_killed_before_note_leaves_no_child(tmp_path: Path) -> None:
-    killed = ProcessSupervisor(tmp_path / "no-such-folder" / "children.json", tmp_path)
+    killed = supervisor(tmp_path, "no-such-folder/children.json")
     service = [sys.executable, "-S", "-E", "-c", STAYS.replace("here", "service")]
     number = mark(run_id(tmp_path), "web")
     limit = f"import resource; resource.setrlimit({RLIMIT_LOCKS}, ({number}, -1)); "
     start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {limit!r} + {service[-1]!r}]); "
     with structlog.testing.capture_logs() as lines:
-        killed.start(child(tmp_path, start + STAYS))
+        killed.start(child(start + STAYS))
         await eventually(lambda: (tmp_path / "here").exists() and (tmp_path / "service").exists())
-        await ProcessSupervisor(tmp_path / "children.json", tmp_path).end_leftovers()
+        await supervisor(tmp_path).end_leftovers()
         await eventually(lambda: any(line.get("how") == "killed by SIGKILL" for line in lines))
         await killed.close()
     [adopted] = take_census(run_id(tmp_path)).by_mark[number]
@@ -79,9 +87,9 @@ async def test_supervisor_killed_before_note_leaves_no_child(tmp_path: Path) -> 
     ],
 )
 async def test_child_end_is_logged_and_restarted(tmp_path: Path, code: str, how: str) -> None:
-    children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
+    children = supervisor(tmp_path)
     with structlog.testing.capture_logs() as lines:
-        children.start(child(tmp_path, code))
+        children.start(child(code))
         await eventually(lambda: len(lines) >= 2)
         await children.close()
     assert {line["how"] for line in lines} == {how}
