@@ -15,7 +15,7 @@ import pytest
 from reconciler.core.reasons import Blocker, Reason
 from reconciler.kubernetes.capture.controller import CaptureController
 from reconciler.kubernetes.capture.observer import CaptureSources
-from reconciler.kubernetes.capture.release import release_all
+from reconciler.kubernetes.capture.requests import release_all
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.config.provider import KubernetesProvider
 from reconciler.kubernetes.config.resolve import ClusterConfig

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from reconciler.kubernetes.capture.release import release_command
+from reconciler.kubernetes.capture.requests import release_command
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.discovery import Discovery
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable, is_transient

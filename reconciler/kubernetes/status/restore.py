@@ -17,7 +17,7 @@ import structlog
 
 from reconciler.core.record import State
 from reconciler.core.text import pluralize
-from reconciler.kubernetes.capture.release import release_all, release_command
+from reconciler.kubernetes.capture.requests import release_all, release_command
 from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.client.errors import (
