@@ -6,18 +6,17 @@ from collections.abc import Awaitable, Iterator
 from datetime import UTC, datetime
 
 from reconciler.cluster_client.cluster import ClusterClient
-from reconciler.cluster_client.controllers import ControllerSilent, fetch_live, proxy_pods
-from reconciler.cluster_client.status import READY, condition
+from reconciler.cluster_client.controllers import ControllerSilent, InstalledPod, fetch_live, proxy_pods
+from reconciler.cluster_client.status import condition
 from reconciler.core.record import State
 from reconciler.core.text import pluralize
 from reconciler.doctor import conflicts, connections, endpoints, installation, network_policies, permissions, routes
 from reconciler.doctor.connections import Overview
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
-from reconciler.doctor.installation import Installation
 from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError
+from reconciler.kubernetes.status.conditions import READY, STALLED
 from reconciler.kubernetes.types.scaled_service import CAPTURED, KIND, ScaledService
 
-STALLED = "Stalled"
 ASK_FOR_PERMISSION = "ask an administrator for the permission, or to run the check"
 ALLOW_PORTFORWARD = (
     "ask an administrator for the permissions get and create on pods/portforward there, or name another address with "
@@ -31,17 +30,18 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     definition = await _attempt("definition", installation.check_definition(cluster))
     if definition and definition[0].problems and not await cluster.is_installed():
         return definition  # without the definition there is nothing else to check
-    installed = Installation()
-    results = definition + await _attempt("controller", installation.check_controller(cluster, installed))
+    pods: list[InstalledPod] = []
+    results = definition + await _attempt("controller", installation.check_controller(cluster, pods))
     items = await cluster.list_services()
-    results += await _attempt("permissions", permissions.check_permissions(cluster, installed, items))
-    overviews, silent = await _overviews(cluster, installed)
+    results += await _attempt("permissions", permissions.check_permissions(cluster, pods, items))
+    ready = [pod.name for pod in pods if pod.is_ready]
+    overviews, silent = await _overviews(cluster, ready)
     if overviews:
         results += [*connections.check_connections(overviews), connections.check_certificates(overviews, now)]
         results.append(connections.check_busy_checks(overviews))
     if silent:
         results.append(CheckResult("figures", "not every controller answers", tuple(silent)))
-    elif overviews and len(overviews) >= len(installed.ready):  # a replica at --controller knows its own proxies only
+    elif overviews and len(overviews) >= len(ready):  # a replica at --controller knows its own proxies only
         results += await _attempt("proxies", _check_proxies(cluster, overviews))
     results.append(check_services(items))
     results += await _attempt("conflicts", conflicts.check_conflicts(cluster, items))
@@ -65,12 +65,12 @@ async def _check_proxies(cluster: ClusterClient, overviews: dict[str, Overview])
     return connections.check_proxy_pods(cluster.options.system, await proxy_pods(cluster), overviews)
 
 
-async def _overviews(cluster: ClusterClient, installed: Installation) -> tuple[dict[str, Overview], list[Finding]]:
+async def _overviews(cluster: ClusterClient, ready: list[str]) -> tuple[dict[str, Overview], list[Finding]]:
     """Return the live data of each reconciler, and a finding for each that does not answer."""
     url = cluster.options.controller
     overviews: dict[str, Overview] = {}
     silent = []
-    for name in [url] if url else installed.ready:
+    for name in [url] if url else ready:
         try:
             overviews[name] = await fetch_live(cluster, "/v1/overview", name)
         except ControllerSilent as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -44,20 +44,6 @@ OVERDUE = 5
 """Factor of the Lease's duration after which its holder is gone, even if the clocks differ."""
 
 
-@dataclass
-class Installation:
-    """The facts about the controller that other checks need."""
-
-    ready: list[str] = field(default_factory=list)
-    """Names of the pods that are ready."""
-    accounts: set[str] = field(default_factory=set)
-    """Service accounts of the controller's pods."""
-    namespaces: tuple[str, ...] = ()
-    """The namespaces that it watches; empty: all."""
-    secrets: tuple[str, ...] = ()
-    """Secrets that contain the certificates that it issues."""
-
-
 async def check_definition(cluster: ClusterClient) -> CheckResult:
     """Check that the CustomResourceDefinition exists and has every field that is used. Raises `ApiError`."""
     name = f"{PLURAL}.{GROUP}"
@@ -88,34 +74,24 @@ def _missing_fields(place: str, found: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(outdated, place, message, APPLY)
 
 
-async def check_controller(cluster: ClusterClient, installed: Installation) -> CheckResult:
-    """Check that the controller's pods are ready and one of them leads; fill in `installed`. Raises `ApiError`."""
+async def check_controller(cluster: ClusterClient, pods: list[InstalledPod]) -> CheckResult:
+    """Check that the controller's pods are ready and one of them leads; fill in `pods`. Raises `ApiError`."""
     system = cluster.options.system
-    pods = await controller_pods(cluster)
-    found, policy = list[Finding](), ""
-    if not pods:
+    pods += await controller_pods(cluster)
+    found = [finding for pod in pods for finding in _check_pod(system, pod)]
+    if pods:
+        found += _check_policy("".join(latest_arguments(pods, "--host-policy=")[:1]))
+    else:
         message = f"there is no pod with the label {CONTROLLER_LABEL}: services cannot wake"
         remedy = "helm install zenvoy deploy/chart -n zenvoy-system, or name its namespace with --system-namespace"
         found.append(Finding(FindingCode.CONTROLLER_MISSING, f"namespace {system}", message, remedy))
-    for pod in pods:
-        installed.accounts.add(pod.spec.service_account_name)
-        installed.namespaces = _watched_namespaces(pod) or installed.namespaces
-        installed.secrets = _arguments(pod, "--tls-ca-secret=", "--tls-proxy-secret=") or installed.secrets
-        policy = "".join(_arguments(pod, "--host-policy=")[:1]) or policy
-        found += _check_pod(system, pod)
-        if pod.is_ready:
-            installed.ready.append(pod.name)
-    if pods:
-        found += _check_policy(policy)
     lease = await read_lease(cluster)
-    place = f"Lease {system}/{LEASE}"
-    found += _check_lease(place, lease, {pod.name for pod in pods})
-    found += await _check_renewal(cluster, place, lease)
-    found += await _other_installations(cluster, installed)
+    found += await _check_lease(cluster, lease, {pod.name for pod in pods})
+    found += await _other_installations(cluster, set(watched_namespaces(pods)))
     leader = lease and lease.spec.holder_identity
     role = f"{leader} leads" if leader else "no leader"
-    summary = f"{len(installed.ready)} of {pluralize(len(pods), 'pod')} ready, {role}"
-    return CheckResult("controller", summary, tuple(found))
+    ready = sum(pod.is_ready for pod in pods)
+    return CheckResult("controller", f"{ready} of {pluralize(len(pods), 'pod')} ready, {role}", tuple(found))
 
 
 def _check_pod(system: str, pod: InstalledPod) -> Iterator[Finding]:
@@ -130,35 +106,38 @@ def _check_pod(system: str, pod: InstalledPod) -> Iterator[Finding]:
         yield Finding(FindingCode.VERSIONS_DIFFER, place, message, remedy, Severity.NOTE)
 
 
-def _check_lease(place: str, lease: Lease | None, pods: set[str]) -> Iterator[Finding]:
+async def _check_lease(cluster: ClusterClient, lease: Lease | None, pods: set[str]) -> list[Finding]:
+    place = f"Lease {cluster.options.system}/{LEASE}"
     if lease is None or not lease.spec.holder_identity:
         message = "there is no leader: no service sleeps, and no status is written"
-        yield Finding(FindingCode.NO_LEADER, place, message, NO_LEADER_REMEDY)
-        return
+        return [Finding(FindingCode.NO_LEADER, place, message, NO_LEADER_REMEDY)]
+    found = []
     if lease.spec.holder_identity not in pods:
         message = f"its holder {lease.spec.holder_identity} is not a pod of the controller"
         wait = f"wait until another pod becomes the leader; if none does, {NO_LEADER_REMEDY}"
-        yield Finding(FindingCode.LEADER_UNKNOWN, place, message, wait)
+        found.append(Finding(FindingCode.LEADER_UNKNOWN, place, message, wait))
+    if overdue := await _overdue(cluster, lease):
+        found.append(Finding(FindingCode.LEASE_EXPIRED, place, overdue, NO_LEADER_REMEDY))
+    return found
 
 
-async def _check_renewal(cluster: ClusterClient, place: str, lease: Lease | None) -> Iterable[Finding]:
-    """Check that the Lease is renewed. A clock that differs does not matter: what counts is that its time changes."""
-    if lease is None or not lease.spec.holder_identity or lease.spec.renew_time is None:
-        return ()
+async def _overdue(cluster: ClusterClient, lease: Lease) -> str | None:
+    """Return a message if the Lease is not renewed. Clocks may differ: what counts is that its time changes."""
     renewed, duration = lease.spec.renew_time, lease.spec.lease_duration_seconds or 15
+    if renewed is None:
+        return None
     age = (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
     if age <= OVERDUE * duration:
-        return ()
+        return None
     last = time.monotonic() + duration
     while time.monotonic() < last:
         await asyncio.sleep(min(1.0, duration))
         if (now := await read_lease(cluster)) is None or now.spec.renew_time != renewed:
-            return ()
-    message = f"it was renewed {age:.0f} s ago and is valid for {duration} s: there is no leader"
-    return (Finding(FindingCode.LEASE_EXPIRED, place, message, NO_LEADER_REMEDY),)
+            return None
+    return f"it was renewed {age:.0f} s ago and is valid for {duration} s: there is no leader"
 
 
-async def _other_installations(cluster: ClusterClient, installed: Installation) -> list[Finding]:
+async def _other_installations(cluster: ClusterClient, ours: set[str]) -> list[Finding]:
     """Find other installations that look after the same namespaces; none if you may not look for them."""
     found = []
     with ignoring(FORBIDDEN):
@@ -168,8 +147,8 @@ async def _other_installations(cluster: ClusterClient, installed: Installation) 
                 continue
             pods = await controller_pods(ClusterClient(cluster.api, replace(cluster.options, system=system)))
             running = [pod for pod in pods if pod.is_ready]
-            theirs = {name for pod in running for name in _watched_namespaces(pod)}
-            if running and (not theirs or not installed.namespaces or theirs & set(installed.namespaces)):
+            theirs = {name for pod in running for name in watched_namespaces([pod])}
+            if running and (not theirs or not ours or theirs & ours):
                 message = f"zenvoy runs there too, and puts the same services to sleep as in {cluster.options.system}"
                 remedy = "uninstall one of the two, or give each its own `namespaces` in the chart's values"
                 found.append(Finding(FindingCode.INSTALLED_TWICE, f"namespace {system}", message, remedy))
@@ -181,14 +160,18 @@ async def _is_terminating(cluster: ClusterClient, namespace: str) -> bool:
     return found is None or decoder(Object)(found).metadata.deletion_timestamp is not None
 
 
-def _watched_namespaces(pod: InstalledPod) -> tuple[str, ...]:
-    return tuple(name for value in _arguments(pod, "--namespaces=") for name in value.split(","))
+def watched_namespaces(pods: Sequence[InstalledPod]) -> list[str]:
+    """Return the namespaces that the controller watches; empty: all."""
+    return [name for value in latest_arguments(pods, "--namespaces=") for name in value.split(",")]
 
 
-def _arguments(pod: InstalledPod, *prefixes: str) -> tuple[str, ...]:
-    """Return the values of the arguments with these prefixes."""
-    given = [argument for container in pod.spec.containers for argument in container.get("args", [])]
-    return tuple(one.removeprefix(prefix) for prefix in prefixes for one in given if one.startswith(prefix))
+def latest_arguments(pods: Sequence[InstalledPod], *prefixes: str) -> list[str]:
+    """Return the values of the arguments with these prefixes, of the last pod that has one."""
+    for pod in reversed(pods):
+        given = [argument for container in pod.spec.containers for argument in container.get("args", [])]
+        if found := [one.removeprefix(prefix) for prefix in prefixes for one in given if one.startswith(prefix)]:
+            return found
+    return []
 
 
 def _check_policy(text: str) -> Iterator[Finding]:

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
+from reconciler.cluster_client.controllers import InstalledPod
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode
-from reconciler.doctor.installation import Installation
+from reconciler.doctor.installation import latest_arguments, watched_namespaces
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.config.resolve import target_of
 from reconciler.kubernetes.types.scaled_service import GROUP, PLURAL, ScaledService
@@ -64,15 +65,20 @@ SECRET_VERBS = (*WATCH, "patch")
 """The verbs on each Secret that contains certificates that the controller issues."""
 
 
-async def check_permissions(cluster: ClusterClient, installed: Installation, items: list[ScaledService]) -> CheckResult:
+async def check_permissions(
+    cluster: ClusterClient, pods: list[InstalledPod], items: list[ScaledService]
+) -> CheckResult:
     """Find the permissions that the controller lacks. Raises `ApiError`, also if you may not create reviews."""
-    accounts = sorted(installed.accounts)
+    accounts = sorted({pod.spec.service_account_name for pod in pods})
+    namespaces = watched_namespaces(pods)
     if not accounts:
         return CheckResult("permissions", "there is no controller")
     secrets = [
-        right for name in installed.secrets for right in _permissions(SECRET_VERBS, "", "secrets", own=True, name=name)
+        right
+        for name in latest_arguments(pods, "--tls-ca-secret=", "--tls-proxy-secret=")
+        for right in _permissions(SECRET_VERBS, "", "secrets", own=True, name=name)
     ]
-    everywhere = () if installed.namespaces else _permissions(WATCH, "", "namespaces")
+    everywhere = () if namespaces else _permissions(WATCH, "", "namespaces")
     wanted = [*PERMISSIONS, *secrets, *everywhere, *await _of_targets(cluster, items)]
     slots, found = asyncio.Semaphore(CONCURRENT_REVIEWS), []
 
@@ -89,7 +95,7 @@ async def check_permissions(cluster: ClusterClient, installed: Installation, ite
         (account, right, namespace)
         for account in accounts
         for right in wanted
-        for namespace in ([cluster.options.system] if right.own else installed.namespaces or (None,))
+        for namespace in ([cluster.options.system] if right.own else namespaces or (None,))
     ]
     first, *others = reviews
     await review(*first)  # a user who may not create reviews gets one error

@@ -6,8 +6,9 @@ from typing import Any
 
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
 from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
+from reconciler.cluster_client.controllers import InstalledPod
 from reconciler.doctor.findings import FindingCode
-from reconciler.doctor.installation import Installation, check_controller
+from reconciler.doctor.installation import check_controller
 from reconciler.kubernetes.types.objects import path
 from tests.fakes.watched import Watched
 
@@ -27,10 +28,10 @@ async def test_controller_pod_that_has_ended_is_no_finding() -> None:
         ("zenvoy-1", {"phase": "Running", "conditions": READY}),
     ):
         api.say(PODS, SYSTEM_NAMESPACE, name, {"spec": {"containers": []}, "status": status})
-    installed = Installation()
+    pods: list[InstalledPod] = []
 
-    result = await check_controller(ClusterClient(api, ContextOptions()), installed)
+    result = await check_controller(ClusterClient(api, ContextOptions()), pods)
 
     assert [one for one in result.findings if one.code is FindingCode.CONTROLLER_NOT_READY] == []
-    assert installed.ready == ["zenvoy-1"]
+    assert [pod.name for pod in pods if pod.is_ready] == ["zenvoy-1"]
     assert result.summary == "1 of 1 pod ready, zenvoy-1 leads"
