@@ -85,11 +85,10 @@ def _on_machine(selection: ContextOptions) -> list[str]:
 
 def _in_cluster(selection: ContextOptions) -> list[str]:
     from reconciler.cli.commands import cluster
-    from reconciler.cluster_client.status import service_status
+    from reconciler.cluster_client.cluster import ClusterClient
 
-    found = cluster.run(selection, lambda one: service_status(one, None, False, lambda _: None))
-    keys = [str(service["name"]) for service in found["services"]]
-    return keys if selection.everywhere else [key.rpartition("/")[2] for key in keys]
+    items = cluster.run(selection, ClusterClient.list_services)
+    return [item.metadata.key if selection.everywhere else item.metadata.name for item in items]
 
 
 app = typer.Typer(
