@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from reconciler.cluster_client.cluster import ClusterClient, NoSuchService
-from reconciler.cluster_client.status import AWAKE, Changes, shown_reason, view, watching
+from reconciler.cluster_client.status import Changes, shown_reason, view, watching
+from reconciler.core.record import AWAKE_STATES
 from reconciler.core.text import paused_effect
 from reconciler.kubernetes.client.api import MERGE_PATCH
 from reconciler.kubernetes.types.objects import micro_time, path
@@ -57,7 +58,7 @@ class PendingCommand:
         if (item := self.carried_out) is None:
             return None
         status, name = item.status, item.metadata.key
-        if status.state in (AWAKE if self.verb is Command.WAKE else ("ScaledToZero",)):
+        if status.state in (AWAKE_STATES if self.verb is Command.WAKE else ("ScaledToZero",)):
             return CommandResult(True, f"{name} is {status.state}: {status.reason}")
         moved = status.since != self.before.since
         if self.verb is Command.WAKE or status.state == "Draining" or not (moved or settled):

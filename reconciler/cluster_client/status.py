@@ -18,12 +18,11 @@ from reconciler.cluster_client.controllers import ControllerSilent, fetch_live
 from reconciler.core.record import State
 from reconciler.core.text import pluralize
 from reconciler.kubernetes.client.informer import Informer
+from reconciler.kubernetes.status.conditions import READY
 from reconciler.kubernetes.types.objects import Condition, decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 UNKNOWN = "Unknown"
-READY = "Ready"
-AWAKE = ("Active", "Idle")
 TOTALS_FROM = 20
 """Number of services from which the totals are shown: fewer can be counted at a glance."""
 Say = Callable[[str], None]
@@ -108,7 +107,16 @@ def view(item: ScaledService) -> dict[str, Any]:
         "deadline": None,
         "lastWake": None,
         "holdAddress": status.hold_address or None,
-        "conditions": [_condition_view(one) for one in item.status.conditions],
+        "conditions": [
+            {
+                "type": one.type,
+                "status": one.status,
+                "reason": one.reason,
+                "message": one.message,
+                "since": moment(one.last_transition_time),
+            }
+            for one in status.conditions
+        ],
         "observed": status.observed_generation == meta.generation,
         "live": False,
     }
@@ -171,13 +179,3 @@ def totals(services: Sequence[Mapping[str, Any]]) -> str:
 def moment(at: datetime | None) -> str | None:
     """Return a time as ISO 8601 with milliseconds, in UTC."""
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def _condition_view(one: Condition) -> dict[str, Any]:
-    return {
-        "type": one.type,
-        "status": one.status,
-        "reason": one.reason,
-        "message": one.message,
-        "since": moment(one.last_transition_time),
-    }

@@ -22,7 +22,7 @@ from reconciler.core.busy import blocker_of
 from reconciler.core.judge import HOLDER_MISSING, SETTLE_SECONDS, Observed, route_blocker, waiting_clients
 from reconciler.core.machine import Row, build, run
 from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
-from reconciler.core.record import Record, State
+from reconciler.core.record import AWAKE_STATES, Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import UsageEvidence
 
@@ -256,7 +256,7 @@ def deletion_blocker(
     """
     if stage is not Deleting:
         return Blocker(Reason.DELETION_NOT_APPLIED, "its deletion is not in force yet")
-    if record.state not in (State.Active, State.Idle) or not seen.endpoints:
+    if record.state not in AWAKE_STATES or not seen.endpoints:
         hopeless = is_missing or (seen.diagnosis is not None and seen.held == 0)
         return None if hopeless else seen.diagnosis or UNEXPLAINED
     if seen.held is None:

@@ -21,6 +21,10 @@ class State(StrEnum):
     Draining = "Draining"
 
 
+AWAKE_STATES = (State.Active, State.Idle)
+"""States in which zenvoy did not put the service to sleep, and clients reach it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The record of one service."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.app.up import CannotStart, envoy_binary
 from reconciler.core.reasons import Diagnosis
-from reconciler.core.record import State
+from reconciler.core.record import AWAKE_STATES, State
 from reconciler.core.text import pluralize
 from reconciler.doctor import connections
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
@@ -77,7 +77,7 @@ def check_file_in_force(file: Mapping[str, Any]) -> CheckResult:
 
 def check_services(services: Sequence[Mapping[str, Any]]) -> CheckResult:
     """Find the services whose wake is stalled, or whose last wake failed."""
-    awake = sum(service["state"] in ("Active", "Idle") for service in services)
+    awake = sum(service["state"] in AWAKE_STATES for service in services)
     found = tuple(finding for service in services for finding in _check_service(service))
     return CheckResult("services", f"{pluralize(len(services), 'service')}, {awake} awake", found)
 

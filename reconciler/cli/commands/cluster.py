@@ -31,7 +31,6 @@ from reconciler.cluster_client.cluster import (
 from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.cluster_client.explain import explain_service
 from reconciler.cluster_client.status import (
-    AWAKE,
     TOTALS_FROM,
     ServiceFilter,
     service_status,
@@ -40,6 +39,7 @@ from reconciler.cluster_client.status import (
     watching,
     with_figures,
 )
+from reconciler.core.record import AWAKE_STATES
 from reconciler.ports.operations import Command
 
 REFRESH_SECONDS = 1.0
@@ -91,7 +91,7 @@ def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: fl
     """Wait for services to be in a state, or to be awake; exit with `ExitCode.FAILED` if they are not in time."""
     if not names:
         output.fail("name the services to wait for, or wait for a `zenvoy up` with --state-dir DIR", ExitCode.USAGE)
-    states = AWAKE if goal == READY else (goal,)
+    states = AWAKE_STATES if goal == READY else (goal,)
     result = run(selection, lambda cluster: commands.wait_for_states(cluster, names, states, timeout))
     output.echo(result.message, err=not result.succeeded)
     if not result.succeeded:

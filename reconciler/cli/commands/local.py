@@ -14,6 +14,7 @@ from reconciler.cli import control_client, output
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
 from reconciler.cluster_client.context_options import ContextOptions
+from reconciler.core.record import AWAKE_STATES
 from reconciler.core.text import paused_effect
 from reconciler.local.state_dir import StateDir
 
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.05
 WATCH_SECONDS = 0.5
-AWAKE = ("Active", "Idle")
 PASSING_STATE = {"wake": "Waking", "sleep": "Draining"}
-GOALS = {"wake": AWAKE, "sleep": ("ScaledToZero",)}
+GOALS = {"wake": AWAKE_STATES, "sleep": ("ScaledToZero",)}
 
 
 def status(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
@@ -63,7 +63,7 @@ def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: fl
             return unready(state)
         views = [ask_service(state, name) for name in names]
         views = views or control_client.ask(state.control, "GET", "/v1/services")["services"]
-        wanted = AWAKE if goal == READY else (goal,)
+        wanted = AWAKE_STATES if goal == READY else (goal,)
         away = [state_line(view) for view in views if view["state"] not in wanted]
         return [*away, *(unready(state) if goal == READY else ())]
 

@@ -16,14 +16,12 @@ from typing import Any
 import msgspec
 
 from reconciler.core.reasons import Diagnosis, Problem, Reason
-from reconciler.core.record import Record, State
+from reconciler.core.record import AWAKE_STATES, Record, State
 from reconciler.kubernetes.config.capture import CaptureStatus
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.scaled_service import CAPTURED, ScaledServiceStatus
 
 READY, AWAKE, STALLED = "Ready", "Awake", "Stalled"
-AWAKE_STATES = (State.Active, State.Idle)
-"""States in which zenvoy did not put the target to sleep."""
 AS_EXPECTED = "AsExpected"
 NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"

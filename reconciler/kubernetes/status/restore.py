@@ -15,7 +15,7 @@ import msgspec
 import stamina
 import structlog
 
-from reconciler.core.record import State
+from reconciler.core.record import AWAKE_STATES, State
 from reconciler.core.text import pluralize
 from reconciler.kubernetes.capture.requests import release_all, release_command
 from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
@@ -35,7 +35,6 @@ from reconciler.kubernetes.client.informer import list_objects
 from reconciler.kubernetes.client.leader_election import ADDRESS, UNINSTALLER
 from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import service_of, target_of
-from reconciler.kubernetes.status.conditions import AWAKE_STATES
 from reconciler.kubernetes.status.event_messages import EVENTS, deletion_message, event_body, event_name
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import Object, ObjectMeta, ObjectRef, decoder, micro_time, path
