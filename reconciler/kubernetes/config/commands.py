@@ -8,7 +8,6 @@ Counterparts: `zenvoy wake` and `zenvoy sleep`, which write the annotation, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import structlog
 
@@ -23,20 +22,8 @@ log = structlog.get_logger(__name__)
 RIGHT = "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceCommand:
-    """One command; `value` is that of the annotation, which identifies the command."""
-
-    verb: Command
-    value: str
-
-    @property
-    def event(self) -> Event:
-        return COMMAND_EVENTS[self.verb]
-
-
-def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
-    """Return the command of an object that was not executed yet, or its problem."""
+def pending_command(item: ScaledService) -> str | Problem | None:
+    """Return the command of an object that was not executed yet, as in the annotation, or its problem."""
     value = item.metadata.annotations.get(COMMAND_ANNOTATION)
     if value is None or value == item.status.observed_command or item.metadata.deletion_timestamp:
         return None
@@ -44,7 +31,7 @@ def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
     if verb not in COMMAND_EVENTS or not RFC3339.fullmatch(time):
         where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
         return Problem(Reason.BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
-    return ServiceCommand(Command(verb), value)
+    return value
 
 
 class CommandController:
@@ -62,7 +49,7 @@ class CommandController:
         note: Callable[[str, str], None],
     ) -> None:
         self._items, self._leads, self._obey, self._note = items, leads, obey, note
-        self._open: dict[str, ServiceCommand] = {}
+        self._open: dict[str, str] = {}
         """Commands that could not be executed yet."""
         self._done: dict[str, str] = {}
         """By service, the latest value executed here; the status may not have it yet."""
@@ -78,7 +65,7 @@ class CommandController:
             self._done.pop(service, None)
         elif isinstance(found, Problem):
             self.problems[service] = found
-        elif found and self._done.get(service) != found.value:
+        elif found and self._done.get(service) != found:
             self._open[service] = found
             self._try(service, found)
 
@@ -95,21 +82,24 @@ class CommandController:
         """
         for service, value in self._done.items():
             item = self._items.get(service)
-            command = pending_command(item) if item else None
-            if not isinstance(command, ServiceCommand) or command.value != value:
+            if not item or pending_command(item) != value:
                 continue
-            if command.verb is Command.WAKE:
-                self._open[service] = command
+            if _verb(value) == Command.WAKE:
+                self._open[service] = value
             else:
                 self._note(service, value)
         self.again()
 
-    def _try(self, service: str, command: ServiceCommand) -> None:
-        leads = self._leads()
-        if not (leads or command.verb is Command.WAKE) or not self._obey(service, command.event):
+    def _try(self, service: str, command: str) -> None:
+        leads, verb = self._leads(), _verb(command)
+        if not (leads or verb == Command.WAKE) or not self._obey(service, COMMAND_EVENTS[verb]):
             return
         del self._open[service]
-        self._done[service] = command.value
-        log.info("a command is carried out", service=service, command=command.value)
+        self._done[service] = command
+        log.info("a command is carried out", service=service, command=command)
         if leads:
-            self._note(service, command.value)
+            self._note(service, command)
+
+
+def _verb(command: str) -> str:
+    return command.partition("@")[0]

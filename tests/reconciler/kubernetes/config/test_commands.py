@@ -9,10 +9,9 @@ import pytest
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded
 from reconciler.core.reasons import Problem
 from reconciler.kubernetes.config import commands
-from reconciler.kubernetes.config.commands import CommandController, ServiceCommand
+from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService, ScaledServiceStatus
-from reconciler.ports.operations import Command
 
 WAKE, LATER = "wake@2026-11-23T10:00:00.000001Z", "wake@2026-11-23T10:00:00.000002Z"
 SLEEP = "sleep@2026-11-23T11:00:00+01:00"
@@ -53,17 +52,17 @@ class Scene:
 
 
 @pytest.mark.parametrize(
-    ("value", "verb", "event"),
+    ("value", "event"),
     [
-        (WAKE, Command.WAKE, WakeCommanded("requested by a user")),
-        (SLEEP, Command.SLEEP, SleepCommanded("requested by a user")),
+        (WAKE, WakeCommanded("requested by a user")),
+        (SLEEP, SleepCommanded("requested by a user")),
     ],
 )
-def test_pending_command_valid_returns_command(value: str, verb: Command, event: Event) -> None:
-    found = commands.pending_command(item(value))
-    assert isinstance(found, ServiceCommand)
-    assert found == ServiceCommand(verb, value)
-    assert found.event == event
+def test_pending_command_valid_is_obeyed(value: str, event: Event) -> None:
+    assert commands.pending_command(item(value)) == value
+    scene = Scene()
+    scene.see(value)
+    assert scene.obeyed == [("shop/web", event)]
 
 
 @pytest.mark.parametrize(
