@@ -23,7 +23,7 @@ from reconciler.kubernetes.types.names import is_subdomain
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
-from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, CheckSlots
+from reconciler.kubernetes.workloads.probing import COSTLY_SLOT_SECONDS, CheckSlots
 
 SERVICE_SECONDS = 30.0
 """The longest time of the questions to all pods of a service."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from reconciler.core.validation import MAX_PORT
 from reconciler.kubernetes.types.builtin import ContainerStatus, HttpGet, Pod, PodContainer, Probe
 
-MAX_PORT = 65535
 MAX_REQUEST_LENGTH = 8192
 """Characters that a probe may send. A longer one would cost time that the wakes of others need."""
 

@@ -25,8 +25,7 @@ from reconciler.kubernetes.workloads.probes.checks import (
     PodReadiness,
     pod_checks,
 )
-from reconciler.kubernetes.workloads.probes.slots import COSTLY_SLOT_SECONDS, SLOT_SECONDS, CheckSlots
-from reconciler.kubernetes.workloads.probing import accepts
+from reconciler.kubernetes.workloads.probing import COSTLY_SLOT_SECONDS, SLOT_SECONDS, CheckSlots, accepts
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import EarlyEndpoint, Workload
 

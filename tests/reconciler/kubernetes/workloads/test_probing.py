@@ -9,9 +9,7 @@ import time
 import pytest
 
 from reconciler.kubernetes.workloads import probing
-from reconciler.kubernetes.workloads.probes import slots
-from reconciler.kubernetes.workloads.probes.slots import CheckSlots
-from reconciler.kubernetes.workloads.probing import accepts, until_reachable
+from reconciler.kubernetes.workloads.probing import CheckSlots, accepts, until_reachable
 from tests.ports import free_port
 
 
@@ -42,11 +40,11 @@ async def test_probe_refused_for_long_gives_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_probe_of_another_namespace_waits_for_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "MAX_NAMESPACE_CHECKS", 0)
+    monkeypatch.setattr(probing, "MAX_NAMESPACE_CHECKS", 0)
     checks = CheckSlots()
     waiting = asyncio.create_task(until_reachable(checks, f"127.0.0.1:{free_port()}", "noisy"))
     await asyncio.sleep(0)
-    monkeypatch.setattr(slots, "MAX_NAMESPACE_CHECKS", 1)
+    monkeypatch.setattr(probing, "MAX_NAMESPACE_CHECKS", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert await until_reachable(checks, f"127.0.0.1:{server.getsockname()[1]}", "shop") is True
     assert not waiting.done()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from reconciler.kubernetes.workloads.probes.slots import MAX_CONCURRENT_CHECKS, MAX_NAMESPACE_CHECKS, CheckSlots
+from reconciler.kubernetes.workloads.probing import MAX_CONCURRENT_CHECKS, MAX_NAMESPACE_CHECKS, CheckSlots
 
 
 class Checks:
