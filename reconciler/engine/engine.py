@@ -350,8 +350,8 @@ class Engine:
     def _report(self, service: ManagedService, before: Record, event: Event, after: Record, now: float) -> None:
         """Report a transition, with the reference of the order that is in force after it."""
         reason = after.reason if after.state is not before.state else after.stalled
-        waits = after.state is State.Waking and service.ordered
-        reference = service.ordered.reference if waits and service.ordered else ""
+        order = service.ordered
+        reference = order.reference if order and after.state is State.Waking else ""
         transition = Transition(service.spec.name, before.state, event.name, after.state, reason or "", now, reference)
         self.leadership.report(service, transition)
 

@@ -170,9 +170,8 @@ class Leadership:
         if before.state is not after.state:
             self._history.note(Transition(name, before.state, cause, after.state, after.reason, after.since))
         elif after.stalled and before.stalled != after.stalled:
-            stalled = WakeStalled(after.stalled)
             now = self._clock.now()
-            self._history.note(Transition(name, after.state, stalled.name, after.state, stalled.reason, now))
+            self._history.note(Transition(name, after.state, WakeStalled.__name__, after.state, after.stalled, now))
 
     def _report_change(self, name: str, service: ManagedService, before: Record) -> None:
         """Report a record that a change of leaders changed."""

@@ -166,14 +166,13 @@ class ManagedService:
         if running.asks != UNKNOWN_REQUESTS:
             self.asks = running.asks
         self.terminating = self.terminating.observed(running.replicas, running.endpoints)
-        endpoints, diagnosis = self.terminating.usable(running.endpoints), running.diagnosis
-        withdrawn = bool(running.endpoints) and not endpoints
+        endpoints = self.terminating.usable(running.endpoints)
         self.seen = replace(
             self.seen,
             replicas=running.replicas,
             endpoints=endpoints,
-            withdrawn=withdrawn,
-            diagnosis=diagnosis,
+            withdrawn=bool(running.endpoints) and not endpoints,
+            diagnosis=running.diagnosis,
             end=running.end,
         )
         if self.wake and not self.recovers and self.record and self.record.state is State.Waking:

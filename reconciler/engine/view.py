@@ -24,7 +24,8 @@ LASTING_FAILURES = 2
 
 def summary(service: ManagedService) -> dict[str, Any]:
     """Return the fields of `zenvoy status -o json`."""
-    record, seen = service.record, service.seen
+    record, seen, deadline = service.record, service.seen, service.deadline
+    pending = seen.waiting_for if seen.route_acked_at is None else None
     return {
         "name": service.spec.name,
         "protocol": service.spec.protocol.value,
@@ -41,11 +42,11 @@ def summary(service: ManagedService) -> dict[str, Any]:
         "requests": service.requests,
         "refused": service.held.refused if service.held else 0,
         "gone": service.held.gone if service.held else 0,
-        "deadline": _deadline(service),
+        "deadline": {"at": moment(deadline.at), "event": deadline.event.__name__} if deadline else None,
         "lastWake": _wake(service.wake) if service.wake else None,
         "holdAddress": record.hold_address if record else None,
         "endpoints": list(seen.endpoints),
-        "route": {"to": list(service.route), "ackedAt": moment(seen.route_acked_at), "waitingFor": _pending(seen)},
+        "route": {"to": list(service.route), "ackedAt": moment(seen.route_acked_at), "waitingFor": pending},
         "traffic": _traffic(seen),
         "diagnosis": str(seen.diagnosis) if seen.diagnosis else None,
         "busy": _busy(seen),
@@ -56,15 +57,6 @@ def summary(service: ManagedService) -> dict[str, Any]:
 def moment(at: float | None) -> str | None:
     """Return seconds since the epoch as ISO 8601 with milliseconds."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-
-
-def _pending(seen: Observed) -> str | None:
-    return None if seen.route_acked_at is not None else seen.waiting_for
-
-
-def _deadline(service: ManagedService) -> dict[str, Any] | None:
-    deadline = service.deadline
-    return {"at": moment(deadline.at), "event": deadline.event.__name__} if deadline else None
 
 
 def _traffic(seen: Observed) -> dict[str, Any] | None:
@@ -94,12 +86,11 @@ def _unserved(service: ManagedService) -> dict[str, Any] | None:
     found = service.unserved.reason(service.spec)
     if found is None:
         return None
-    seconds = service.effective_spec.idle_after
     return {
         "reason": found.code.value,
         "message": found.message,
         "wakes": service.unserved.in_a_row,
-        "idleAfter": seconds,
+        "idleAfter": service.effective_spec.idle_after,
     }
 
 

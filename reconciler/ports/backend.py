@@ -58,6 +58,3 @@ class Backend(Protocol):
         A terminating replica is not an endpoint, however long its end takes. A call that removes endpoints returns
         the status; otherwise a new client could be routed to a terminating endpoint.
         """
-
-    async def close(self) -> None:
-        """Stop converging; the backend decides whether the services continue to run."""
