@@ -119,8 +119,8 @@ async def stop_programs(backend: ProcessBackend, shorten: asyncio.Event) -> None
     await closing
 
 
-async def is_set(event: asyncio.Event, seconds: float | None, *others: asyncio.Task[Any]) -> bool:
-    """Wait for the event, for `seconds`, or for one of the tasks; clear the event, and return whether it was set."""
+async def is_set(event: asyncio.Event, seconds: float | None, *others: asyncio.Future[Any]) -> bool:
+    """Wait for the event, for `seconds`, or for one of the others; clear the event, and return whether it was set."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait({waiting, *others}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -32,9 +32,8 @@ from reconciler.local.process_health import unready
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.processes.notes import read_notes
-from reconciler.local.processes.ports import free_port
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.sockets import listening_socket, taken, unavailable
+from reconciler.local.sockets import free_port, listening_socket, taken, unavailable
 from reconciler.local.state_dir import (
     ADMIN_SOCKET,
     GRPC_SOCKET,
@@ -187,8 +186,8 @@ async def up(options: Options, file: ServicesFile) -> None:
             finally:
                 notify(manager, "STOPPING=1")
                 await _end(children, stops, state_dir)
-            if children.failure:
-                raise CannotStart(children.failure)
+            if children.failed.done():
+                raise CannotStart(children.failed.result())
 
 
 async def _until_stopped(
@@ -198,10 +197,8 @@ async def _until_stopped(
 
     SIGHUP does not count, although it is sent when the terminal is closed: services stay available.
     """
-    failing = asyncio.create_task(children.failed.wait())
     announcing = asyncio.create_task(_announce_ready(manager, state_dir))
-    await is_set(stops.again, None, failing)
-    failing.cancel()
+    await is_set(stops.again, None, children.failed)
     announcing.cancel()
 
 

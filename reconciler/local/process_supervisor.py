@@ -74,9 +74,8 @@ class ProcessSupervisor:
         self._running: dict[str, WatchedProcess] = {}
         self._children: list[tuple[ChildProcess, asyncio.Task[None]]] = []
         self._was_ready: set[str] = set()
-        self.failure: str | None = None
-        """The reason why a child cannot start; `failed` is set then."""
-        self.failed = asyncio.Event()
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """The reason why a child cannot start, once there is one."""
 
     async def end_leftovers(self) -> None:
         """End the marked processes that an earlier `up` left running, regardless of the notes."""
@@ -145,8 +144,8 @@ class ProcessSupervisor:
             if starts >= MAX_STARTS and child.name not in self._was_ready:
                 wrote = f"; its last output: {last_lines}" if last_lines else ""
                 reason = f"{child.name} ended {MAX_STARTS} times and was never ready: {how}{wrote}; see {output.path}"
-                self.failure = reason
-                self.failed.set()
+                if not self.failed.done():
+                    self.failed.set_result(reason)
                 return
             pause = BACKOFF.delay(failures)
             said = {"output": last_lines} if last_lines else {}

@@ -16,13 +16,13 @@ from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.local.processes.launch import Launcher
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes, read_notes
 from reconciler.local.processes.pidfd import WatchedProcess
-from reconciler.local.processes.ports import PortAllocator
 from reconciler.local.processes.probes import NOT_RUNNING, Prober
 from reconciler.local.processes.procfs import take_census
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.service_process import ProcessContext, ServiceProcess
 from reconciler.local.processes.succession import Succession
 from reconciler.local.processes.termination import CensusTaker
+from reconciler.local.sockets import PortAllocator
 from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import Report, WorkloadStatus
 

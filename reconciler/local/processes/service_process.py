@@ -19,13 +19,12 @@ from reconciler.local.processes.launch import Launcher, LaunchError
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
 from reconciler.local.processes.pidfd import WatchedProcess
-from reconciler.local.processes.ports import PortAllocator, is_free
 from reconciler.local.processes.probes import Prober, Unreadiness, accepts, unreadiness
 from reconciler.local.processes.procfs import ProcessInfo
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.local.processes.termination import CensusTaker, Termination
-from reconciler.local.sockets import ListeningSocket, command_of, sockets_of
+from reconciler.local.sockets import ListeningSocket, PortAllocator, command_of, is_free, sockets_of
 from reconciler.ports.backend import WorkloadStatus
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.processes import ports
+from reconciler.local import sockets as ports
 
 
 def test_free_port_is_below_the_ephemeral_range() -> None:
