@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from reconciler.cli import output
-from reconciler.cli.exit_codes import ExitCode
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client.context_options import STATE_DIR_VARIABLE, ContextOptions
 
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")

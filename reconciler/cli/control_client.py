@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from reconciler.cli.exit_codes import ExitCode
+from reconciler.cli.output import ExitCode
 
 TIMEOUT_SECONDS = 10.0
 ANSWER_BYTES_MAX = 64_000_000

@@ -20,7 +20,7 @@ from reconciler.app.encoding import degrade_output, open_missing_streams, restar
 from reconciler.cli import control_client, options, output
 from reconciler.cli.commands import controller, envoy, logs, maintenance, services, up
 from reconciler.cli.context import addresses_cluster
-from reconciler.cli.exit_codes import ExitCode
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client.context_options import ContextOptions
 
 PROGRAM_HELP = """Scale services behind Envoy to zero, and wake them on the first connection without losing it.

@@ -1,4 +1,4 @@
-"""Output of commands: data, lines and tables.
+"""Output of commands: data, lines and tables; errors, with their exit codes.
 
 Rule: text for people is written by `echo`, `error`, `columns` or `cell`. Names, messages and output of programs come
 from objects, files, and other processes. They must not control the terminal or imitate other output.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import OutputFormat
 from reconciler.core.text import printable
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 WIDE = 200
 """Width of a table that is not written to a terminal, in characters: enough that nothing is cut."""
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `zenvoy`, which scripts may rely on; 0 is success."""
+
+    FAILED = 1
+    """The result did not occur, `up` could not start, the cluster refused a request, or `doctor` found a problem."""
+    USAGE = 2
+    """A usage error, or an invalid services file."""
+    NOT_RUNNING = 3
+    """zenvoy is not running with this state directory, or no cluster with zenvoy is reachable."""
+    NO_SUCH_SERVICE = 4
+    """The service does not exist."""
 
 
 def data(answer: Any, output_format: OutputFormat, of_many: bool = False) -> None:

@@ -18,8 +18,8 @@ import typer
 from reconciler.app.logging import printable_values
 from reconciler.cli import explanation, output, tables
 from reconciler.cli.context import kubeconfig_error
-from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client import commands
 from reconciler.cluster_client.cluster import (
     ClusterClient,

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from reconciler.cli import output, validators
-from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import Context, Kubeconfig, System
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 
 TLS = "Mutual TLS"

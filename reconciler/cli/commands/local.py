@@ -11,8 +11,8 @@ from urllib.parse import quote
 import typer
 
 from reconciler.cli import control_client, output
-from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.core.record import AWAKE_STATES
 from reconciler.core.text import paused_effect

@@ -14,8 +14,8 @@ import typer
 
 from reconciler.cli import control_client, output
 from reconciler.cli.commands.local import ask_service
-from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import Name, StateDirOption
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.local.state_dir import StateDir
 

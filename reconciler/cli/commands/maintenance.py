@@ -10,7 +10,7 @@ import typer
 
 from reconciler.cli import options, output, validators
 from reconciler.cli.context import addresses_cluster
-from reconciler.cli.exit_codes import ExitCode
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import CheckResult, Finding, Severity, as_data

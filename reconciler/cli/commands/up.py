@@ -14,7 +14,7 @@ import typer
 
 from reconciler.cli import control_client, options, output, validators
 from reconciler.cli.commands import local
-from reconciler.cli.exit_codes import ExitCode
+from reconciler.cli.output import ExitCode
 from reconciler.cluster_client.context_options import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.core.text import pluralize
 from reconciler.local.state_dir import StateDir
