@@ -346,12 +346,12 @@ class KubernetesBackend:
         """Probe the pods of a waking workload, and return why it does not become ready, if this replica leads."""
         if not self._diagnoses:
             workload.scaler.observer.find_selector()
-        pods = self._wake_monitor.observe(workload)
-        self._early_endpoints.probe(workload, usable, pods or ())
+        seen = self._wake_monitor.observe(workload)
+        self._early_endpoints.probe(workload, usable, seen[0] if seen else ())
         if not self._diagnoses:
             return None
         failures = item.failures if (item := self._item(workload.scaler)) else ()
-        return self._wake_monitor.diagnose(workload, pods, failures, bool(routable))
+        return self._wake_monitor.diagnose(workload, seen, failures, bool(routable))
 
     def _unmark(self, workload: Workload) -> None:
         workload.unmark(self._endpoints(workload))

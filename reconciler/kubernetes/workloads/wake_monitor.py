@@ -25,6 +25,8 @@ from reconciler.plan import Zero
 DIAGNOSE_EVERY_SECONDS = 1.0
 """Interval at which a slow wake is diagnosed again, even if nothing but the time has changed."""
 LINGER_SECONDS = 15.0
+Observed = tuple[list[Pod], list[EventObject]]
+"""Pods, and warnings about them and their owners."""
 
 
 class WakeMonitor:
@@ -51,7 +53,7 @@ class WakeMonitor:
         for end in self._ends.values():
             end.cancel()
 
-    def observe(self, workload: Workload) -> list[Pod] | None:
+    def observe(self, workload: Workload) -> Observed | None:
         """Record the progress of the workload, and return the pods of this wake, and those that are terminating.
 
         Returns None while they are not known.
@@ -71,18 +73,17 @@ class WakeMonitor:
         # One that Kubernetes calls terminating too may be why no other is created.
         pods = [pod for pod in seen[0] if pod.metadata.uid not in ending or pod.metadata.deletion_timestamp]
         workload.record_milestones(pods, time.time())
-        return pods
+        return pods, seen[1]
 
     def diagnose(
-        self, workload: Workload, pods: list[Pod] | None, failures: Sequence[Condition], has_ready_endpoint: bool
+        self, workload: Workload, seen: Observed | None, failures: Sequence[Condition], has_ready_endpoint: bool
     ) -> Diagnosis | None:
         """Return why the workload does not become ready, or None.
 
-        `pods` are those that `observe` returned, and `failures` are failure conditions of the target.
+        `seen` is what `observe` returned, and `failures` are failure conditions of the target.
         `has_ready_endpoint` is Kubernetes' readiness of an endpoint.
         """
-        seen = self._seen(workload)
-        if pods is None or seen is None:
+        if seen is None:
             namespace = self._namespaces.get(workload.scaler.target.namespace)
             return namespace.diagnosis(workload.name) if namespace else None
         now, reached, config = time.time(), workload.milestones, workload.config
@@ -94,7 +95,7 @@ class WakeMonitor:
                 ready_seconds=now - reached.get("ready", now),
                 desired=workload.scaler.observer.current.replicas if workload.scaler.observer.current else 0,
                 conditions=failures,
-                pods=pods,
+                pods=seen[0],
                 events=seen[1],
                 service="" if has_ready_endpoint else f"Service {config.service_key}",
                 port=config.port.name,
@@ -126,7 +127,7 @@ class WakeMonitor:
         if self._namespaces[target.namespace].follow(workload.name, target, selector):
             workload.awaited_since = time.monotonic()
 
-    def _seen(self, workload: Workload) -> tuple[list[Pod], list[EventObject]] | None:
+    def _seen(self, workload: Workload) -> Observed | None:
         """Return the pods of a workload, and warnings; None if it is not followed or its pods are not listed yet."""
         namespace = self._namespaces.get(workload.scaler.target.namespace)
         return namespace.of(workload.name) if namespace else None
