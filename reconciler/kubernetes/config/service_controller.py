@@ -39,10 +39,10 @@ UNREAD = f"{PREFIX}unread"
 """On an owned ScaledService whose Service has had mistakes from the start: it is not in effect."""
 
 
-def _owner(item: ScaledService) -> OwnerReference | None:
-    """Return the Service that it was created from; None if it was created in another way."""
+def _owner_uid(item: ScaledService) -> str:
+    """Return the uid of the Service that it was created from; empty if it was created in another way."""
     owners = item.metadata.owner_references if item.metadata.labels.get(MANAGED_LABEL) == "true" else ()
-    return next((one for one in owners if one.kind == SERVICE and one.name == item.metadata.name), None)
+    return next((one.uid for one in owners if one.kind == SERVICE and one.name == item.metadata.name), "")
 
 
 class ServiceController:
@@ -114,7 +114,7 @@ class ServiceController:
         item, service = self._owned_scaled_service(key), self.labeled_service(key)
         if item and item.metadata.deletion_timestamp:
             return
-        if service is None or (item and not _is_of(item, service)):
+        if service is None or (item and _owner_uid(item) != service.metadata.uid):  # of an earlier Service
             if item:
                 await self._delete(item)
             return
@@ -175,7 +175,7 @@ class ServiceController:
 
     def _owned_scaled_service(self, key: str) -> ScaledService | None:
         item = self._scaled.get(key)
-        return item if item and _owner(item) else None
+        return item if item and _owner_uid(item) else None
 
     def _find_problems(self, key: str) -> tuple[Problem, ...]:
         service = self.labeled_service(key)
@@ -184,17 +184,11 @@ class ServiceController:
             problem = label_problem(unlabeled) if unlabeled else None
             return (problem,) if problem else ()
         item = self._scaled.get(key)
-        if item and not _owner(item):
+        if item and not _owner_uid(item):
             what = f"ScaledService {key} exists and was not created from this label, so it is not changed"
             right = "remove the label from the Service, or delete the ScaledService"
             return (Problem(Reason.NAME_TAKEN, ENABLED_LABEL, what, right, SERVICE, harmless=True),)
         return parse_annotations(service, self._cluster)[1]
-
-
-def _is_of(item: ScaledService, service: Service) -> bool:
-    """Return whether it was created from this Service, and not from an earlier one with its name."""
-    owner = _owner(item)
-    return owner is not None and owner.uid == service.metadata.uid
 
 
 def _written(fields: PartialSpec) -> str:

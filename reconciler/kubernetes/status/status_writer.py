@@ -54,8 +54,7 @@ class StatusWriter:
 
     def records(self) -> dict[str, Record]:
         """Return the records in all statuses."""
-        found = {name: record_of(item.status) for name, item in self._items.items()}
-        restored = {name: one for name, one in found.items() if one}
+        restored = {name: one for name, item in self._items.items() if (one := record_of(item.status))}
         self._inputs |= {name: replace(self._inputs_of(name), record=one) for name, one in restored.items()}
         return restored
 
