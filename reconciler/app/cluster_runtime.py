@@ -181,8 +181,8 @@ class ClusterRuntime:
         )
         faults = self._peers.replication.faults
         faults.on_change.append(lambda: writers.problems.rejected(faults.all()))
-        self._runtime.notifier.on_transition.append(writers.transitions.saw)
-        self._runtime.notifier.on_wake.append(writers.transitions.woke)
+        self._runtime.notifier.on_transition = writers.transitions.saw
+        self._runtime.notifier.on_wake = writers.transitions.woke
         self._writers = writers
 
     def _make_sampler(self) -> Sampler:

@@ -103,7 +103,7 @@ class LocalRuntime:
         pace = sample_source.pace(file.sample_interval, prometheus)
         self._runtime = Runtime(self._sources(), pace, AnyIp(settings.holder_port))
         self.engine = self._runtime.engine
-        self._runtime.notifier.on_transition.append(self._saw)
+        self._runtime.notifier.on_transition = self._saw
         self._store = SqliteStore(directory.records)
         self._admission = Admission(STREAM_CLAIMS, reserved=frozenset((NODE,)))
         routed, acked = self.engine.routed, self._runtime.metrics.acked

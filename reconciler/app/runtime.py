@@ -71,15 +71,15 @@ def stream_server(router: XdsRouter, holders: HolderStreams, admission: Admissio
 
 
 class TransitionNotifier:
-    """Reports each transition and wake once: as log line, as metric, and to further listeners.
+    """Reports each transition and wake once: as log line, as metric, and to a further listener.
 
     Nothing here decides anything, and no client waits for it: it reports after the effects of a transition.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self.on_transition: list[Callable[[Transition], None]] = []
-        self.on_wake: list[Callable[[str, Wake], None]] = []
+        self.on_transition: Callable[[Transition], None] = lambda _: None
+        self.on_wake: Callable[[str, Wake], None] = lambda _, __: None
         self._log = structlog.get_logger().bind()  # bound once: a wake writes four lines, and binding costs as much
 
     def saw(self, transition: Transition) -> None:
@@ -91,8 +91,7 @@ class TransitionNotifier:
         total, parts = wake.total(), wake.parts()
         self._metrics.woke(service, total, parts)
         self._log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
-        for notify in self.on_wake:
-            notify(service, wake)
+        self.on_wake(service, wake)
 
     def _notify(self, transition: Transition) -> None:
         self._metrics.saw(transition)
@@ -105,8 +104,7 @@ class TransitionNotifier:
             cause=transition.event,
             **({"reference": transition.reference} if transition.reference else {}),
         )
-        for notify in self.on_transition:
-            notify(transition)
+        self.on_transition(transition)
 
 
 class Runtime:

@@ -31,7 +31,7 @@ async def test_notifier_transition_is_reported_after_its_effects() -> None:
     listener = Listener()
     with capture_logs() as lines:
         notifier = TransitionNotifier(Scene().metrics)
-        notifier.on_transition.append(listener.saw)
+        notifier.on_transition = listener.saw
         notifier.saw(STALLED)
         assert not listener.received and not lines
         await asyncio.sleep(0)
@@ -43,7 +43,7 @@ async def test_notifier_wake_is_reported_at_once() -> None:
     listener, wake = Listener(), Wake(1000.0, 999.9, "192.0.2.7", None, ready_at=1000.5, first_byte_at=1000.6)
     with capture_logs() as lines:
         notifier = TransitionNotifier(Scene().metrics)
-        notifier.on_wake.append(listener.woke)
+        notifier.on_wake = listener.woke
         notifier.woke("web", wake)
     assert listener.received == [wake]
     assert [(line["event"], line["peer"]) for line in lines] == [("woken", "192.0.2.7")]
