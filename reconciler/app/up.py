@@ -295,11 +295,9 @@ def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[ChildP
 def _write_bootstrap(path: Path, join: Join) -> None:
     """Write Envoy's bootstrap document. Raises `CannotStart`."""
     try:
-        document = as_json(join)
+        private_files.update(path, as_json(join).encode())
     except ValueError as error:
         raise CannotStart(str(error)) from None
-    try:
-        private_files.update(path, document.encode())
     except OSError as error:
         remedy = "make it writable or free space, or choose another state directory with --state-dir"
         raise CannotStart(f"cannot write {path}: {error.strerror}; {remedy}") from None

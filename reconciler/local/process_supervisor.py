@@ -79,8 +79,8 @@ class ProcessSupervisor:
 
     async def end_leftovers(self) -> None:
         """End the marked processes that an earlier `up` left running, regardless of the notes."""
-        found = [(name, WatchedProcess.of_other(seen)) for name, seen in children_of(self._run_id)]
-        left = [(name, process) for name, process in found if process]
+        found = children_of(self._run_id)
+        left = [(name, process) for name, seen in found if (process := WatchedProcess.of_other(seen))]
         for name, process in left:
             log.info("ending a process of an earlier run", name=name, pid=process.seen.pid)
             process.send(signal.SIGKILL)
@@ -115,9 +115,8 @@ class ProcessSupervisor:
 
     async def close(self) -> None:
         """End all children in reverse order, each within its `stop_seconds`."""
-        for child, task in reversed(self._children):
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self.halt()
+        for child, _ in reversed(self._children):
             try:
                 await asyncio.wait_for(self.stop(child.name), child.stop_seconds)
             except TimeoutError:
