@@ -65,8 +65,7 @@ class Present(Collector):
         yield _single(definitions.HOLDERS, len(sources.holders()))
         yield _single(definitions.SERVICES, len(sources.services()))
         yield _single(definitions.READY, sources.ready())
-        failing = self._sources.records_failing
-        yield _single(definitions.RECORDS_FAILING, failing() if failing else None)
+        yield _single(definitions.RECORDS_FAILING, sources.records_failing())
         yield _single(definitions.LEADER, sources.leads())
         yield _family(definitions.API_CALLS, self._calls)
         yield _family(definitions.REFUSED_STREAMS, sources.refused_streams())

@@ -64,5 +64,5 @@ class Sources:
     """True if the gRPC port is open without mutual TLS."""
     expiries: Callable[[], Mapping[str, float]] = dict
     """Ends of validity of certificates, in seconds since the epoch, by certificate."""
-    records_failing: Callable[[], bool] | None = None
+    records_failing: Callable[[], bool | None] = lambda: None
     """True if records cannot be written to their file; None without a file."""
