@@ -158,11 +158,8 @@ class AdminStats:
 
     def _session(self, admin: Admin) -> aiohttp.ClientSession:
         if admin not in self._sessions:
-            connector: aiohttp.BaseConnector | None = None
-            if isinstance(admin, Path):
-                url, connector = "http://envoy", aiohttp.UnixConnector(path=str(admin), force_close=True)
-            else:
-                url = f"http://{self._checked(admin)}"
+            url = "http://envoy" if isinstance(admin, Path) else f"http://{self._checked(admin)}"
+            connector = aiohttp.UnixConnector(str(admin), force_close=True) if isinstance(admin, Path) else None
             self._sessions[admin] = aiohttp.ClientSession(
                 url,
                 connector=connector,

@@ -53,11 +53,9 @@ def _trusted_hops(hops: int | None, listener: str | None) -> int:
 
 def service(spec: Spec, proxy: ProxySettings = DEFAULT_PROXY) -> ir.Upstream:
     """Translate a spec to the model of xDS."""
-    listen, hops = None, 0
-    if spec.listen:
-        listen = address(spec.listen)
-        said = proxy.trusted_hops if spec.trusted_hops is None else spec.trusted_hops
-        hops = _trusted_hops(said, spec.listen) if spec.protocol.is_http else 0
+    listen = address(spec.listen) if spec.listen else None
+    said = proxy.trusted_hops if spec.trusted_hops is None else spec.trusted_hops
+    hops = _trusted_hops(said, spec.listen) if spec.listen and spec.protocol.is_http else 0
     ignore = tuple(
         ir.IgnoreMatch(rule.paths, rule.user_agents, rule.sources, rule.status, rule.body) for rule in spec.ignore
     )

@@ -105,14 +105,13 @@ class _Inquiry:
     node: str
     kind: SharedResource
     tried: Mapping[str, Parts]
-    search: Search
+    search: Search | None
+    """None for a review: one question, whether this Envoy accepts the parts that the only Envoy before it rejected."""
     is_answered: bool = False
     answer: str | None = None
     """That Envoy's message if it rejected the listener."""
     age: int = 0
     """Calls of `overdue` since the last question."""
-    is_review: bool = False
-    """True if it has one question: does this Envoy accept the parts that the only Envoy before it rejected?"""
 
 
 class Attribution:
@@ -197,7 +196,7 @@ class Attribution:
         """Return the change that follows from the inquiry's answer; None while it must wait for one."""
         inquiry = self._inquiry
         assert inquiry is not None
-        if inquiry.is_review:
+        if inquiry.search is None:
             return self._conclude_review(inquiry) if inquiry.is_answered else None
         if self._is_accepted(inquiry.node, inquiry.kind.type_url, inquiry.kind.resource):
             return self._end({})
@@ -237,9 +236,8 @@ class Attribution:
             node, kind = self._reviews.popitem()[0]
             if kind in self._sole:
                 everyone = self._snapshot.selection.good
-                found = search([name for name, part in everyone.items() if kind.part(part)], ())
-                self._inquiry = _Inquiry(node, kind, everyone, found, is_review=True)
-                return self._ask(self._inquiry, next(found))
+                self._inquiry = _Inquiry(node, kind, everyone, None)
+                return self._ask(self._inquiry, tuple(name for name, part in everyone.items() if kind.part(part)))
         return None
 
     def _is_accepted(self, node: str, type_url: str, name: str) -> bool:

@@ -205,12 +205,11 @@ def _cluster(join: Join) -> dict[str, Any]:
     path = host.removeprefix("unix:") if host.startswith("unix:") else None
     endpoint = {"endpoint": {"address": {"pipe": {"path": path}} if path else _socket(host, join.port)}}
     # By default an IPv6 address hides the IPv4 ones, and the reconciler may listen only on those.
-    named = {} if path or _is_ip(host) else {"dns_lookup_family": "ALL"}
+    by_name = {"type": "STRICT_DNS", "dns_lookup_family": "ALL"}
     secured = {"transport_socket": tls.transport_socket(join.tls)} if join.tls else {}
     return {
         "name": ADS_CLUSTER,
-        "type": "STATIC" if path or _is_ip(host) else "STRICT_DNS",
-        **named,
+        **({"type": "STATIC"} if path or _is_ip(host) else by_name),
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": ADS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},

@@ -40,7 +40,8 @@ def route_matches(rule: ir.IgnoreMatch) -> Iterator[dict[str, Any]]:
     for path, agent in product(rule.paths or ("/*",), rule.user_agents or (None,)):
         by_path, headers = _path_match(path)
         if agent is not None:
-            headers.append({"name": "user-agent", "string_match": _agent_match(agent)})
+            by_agent = {"contains": agent.strip("*")} if agent.startswith("*") else {"prefix": agent}
+            headers.append({"name": "user-agent", "string_match": by_agent})
         yield {**match, **by_path, "headers": headers}
 
 
@@ -51,10 +52,6 @@ def _path_match(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return {"prefix" if is_prefix else "path": text}, []
     whole = {"prefix" if is_prefix else "exact": text}
     return {"prefix": "/"}, [{"name": ":path", "string_match": whole}]
-
-
-def _agent_match(agent: str) -> dict[str, str]:
-    return {"contains": agent.strip("*")} if agent.startswith("*") else {"prefix": agent}
 
 
 def answer_routes(rules: Iterable[ir.IgnoreMatch]) -> Iterator[dict[str, Any]]:

@@ -45,8 +45,7 @@ def faults(
     found: dict[str, tuple[str, ...]] = {}
     names: set[str] = set()
     hosts = {"*": listen.options.default_service} if listen.options.default_service else {}
-    server_names: dict[str, str] = {}
-    owners = {protocol: hosts if protocol.is_http else server_names for protocol in ir.ServiceProtocol}
+    owners = {protocol: hosts if protocol.is_http else {} for protocol in ir.ServiceProtocol}
     listeners: dict[ir.SocketAddress, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
         if address:
