@@ -14,7 +14,7 @@ from tproxy.control.stream import KEEPALIVE_SECONDS, TlsFiles
 from tproxy.io import tcp
 from tproxy.io.listener import INHERITED, CannotListen, Mode
 from tproxy.process import HolderExit, HolderProcess, LogStyle, RulesChoice, configure_log
-from tproxy.redirect import netfilter, rules
+from tproxy.redirect import rules
 from tproxy.redirect.self_check import CHECK_SECONDS
 
 TLS = "Mutual TLS with the reconciler"
@@ -260,7 +260,7 @@ def run_command(
         code = process.run()
     except CannotListen as error:
         raise _fail(str(error), HolderExit.CANNOT_LISTEN) from None
-    except netfilter.CannotInstall as error:
+    except rules.CannotInstall as error:
         raise _fail(str(error), HolderExit.NO_RULES) from None
     raise typer.Exit(code)
 
@@ -296,12 +296,12 @@ def rules_command(
     redirection = rules.RedirectRules(port, rules.parse_ports(ports), family)
     try:
         if install:
-            netfilter.install(redirection, netfilter.find_tool(tool or "auto"))
+            rules.install(redirection, rules.find_tool(tool or "auto"))
         elif remove:
-            netfilter.remove(port)
+            rules.remove(port)
         else:
             typer.echo(rules.as_text(redirection, tool or "nft"), nl=False)
-    except netfilter.CannotInstall as error:
+    except rules.CannotInstall as error:
         raise _fail(str(error), HolderExit.NO_RULES) from None
 
 

@@ -26,8 +26,7 @@ from tproxy.io.listener import CannotListen, Listener, Mode, open_socket
 from tproxy.io.log_output import LogOutput, replace_streams
 from tproxy.io.loop import Loop
 from tproxy.metrics import MetricsPort
-from tproxy.redirect import netfilter
-from tproxy.redirect.rules import RedirectRules
+from tproxy.redirect import rules
 from tproxy.redirect.self_check import SelfCheck
 from tproxy.wire import HolderHello
 
@@ -104,7 +103,7 @@ class HolderProcess:
     _rules_port: int | None = None
 
     def run(self) -> HolderExit:
-        """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before it accepts connections."""
+        """Run until a signal ends it. Raises CannotListen and rules.CannotInstall before it accepts connections."""
         with ExitStack() as stack:
             sock = stack.enter_context(open_socket(self.listen, self.mode))
             tcp.keep_alive(sock, self.tcp_keepalive)
@@ -164,14 +163,14 @@ class HolderProcess:
         """Install or find the rules; return whether there are any, or None without a tool to find them with."""
         host, port = address.split(self._listener.address)
         if self.rules == "keep":
-            found = netfilter.installed_port("nft") or netfilter.installed_port("iptables")
+            found = rules.installed_port("nft") or rules.installed_port("iptables")
             if found is not None and found != port:
-                raise netfilter.CannotInstall(f"the installed rules redirect to port {found}, not to {port}")
+                raise rules.CannotInstall(f"the installed rules redirect to port {found}, not to {port}")
             if found is None and not any(map(shutil.which, ("nft", "iptables"))):
                 return None
             return found is not None
-        tool = netfilter.find_tool(self.rules)
-        netfilter.install(RedirectRules(port, self.ports, "inet" if ":" in host else "ip"), tool)
+        tool = rules.find_tool(self.rules)
+        rules.install(rules.RedirectRules(port, self.ports, "inet" if ":" in host else "ip"), tool)
         self._rules_port = port
         log.info("rules installed", tool=tool, ports="{}-{}".format(*self.ports))
         return True
@@ -181,8 +180,8 @@ class HolderProcess:
             return
         port, self._rules_port = self._rules_port, None
         try:
-            netfilter.remove(port)
-        except netfilter.CannotInstall as error:
+            rules.remove(port)
+        except rules.CannotInstall as error:
             log.error("failed to remove the rules", error=str(error))
 
     def _on_signal(self, number: int, _frame: object) -> None:

@@ -1,4 +1,6 @@
-"""The nftables and iptables rules that redirect a range of local ports to one listening socket. Text only.
+"""The nftables and iptables rules that redirect a range of local ports to one listening socket.
+
+First their text; then their installation, detection and removal, with nft or iptables.
 
 `TPROXY` in prerouting at mangle priority applies to packets from other machines and, because loopback is a route like
 any other, to packets that this machine sends to itself. Only local addresses are redirected, so the packets are
@@ -9,6 +11,8 @@ delivered without an `ip rule` or `ip route`. The kernel finds existing connecti
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +22,11 @@ RuleTool = Literal["nft", "iptables"]
 TABLE = "zenvoy"
 CHAIN = "ZENVOY"
 DEFAULT_PORTS = (20000, 32767)
+_TIMEOUT_SECONDS = 10
+
+
+class CannotInstall(Exception):
+    """The rules could not be installed or removed; the text has the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,94 @@ def as_text(rules: RedirectRules, tool: RuleTool) -> str:
     return "".join(shown)
 
 
-def installed_port(listing: str) -> int | None:
+def port_in(listing: str) -> int | None:
     """Return the port that the rules in an `nft list` or `iptables -S` listing redirect to; None if there are none."""
     found = re.search(r"tproxy to :(\d+)|--on-port (\d+)", listing)
     return int(found[1] or found[2]) if found else None
+
+
+def find_tool(wanted: Literal["auto", "nft", "iptables"] = "auto") -> RuleTool:
+    """Return nft if it is available, else iptables. Raises CannotInstall."""
+    candidates: tuple[RuleTool, ...] = ("nft", "iptables") if wanted == "auto" else (wanted,)
+    for tool in candidates:
+        if shutil.which(tool):
+            return tool
+    package = "nftables" if "nft" in candidates else "iptables"
+    raise CannotInstall(f"{' or '.join(candidates)} not found. Install it, for example with: apt-get install {package}")
+
+
+def install(wanted: RedirectRules, tool: RuleTool) -> None:
+    """Install rules, and remove those that an earlier holder left with either tool. Raises CannotInstall."""
+    if tool == "nft":
+        # One transaction, which replaces the table of an earlier holder.
+        _run(["nft", "-f", "-"], nft_remove() + nft_table(wanted))
+        _remove_chains("iptables", "ip6tables")
+        return
+    for command in iptables_commands(wanted):
+        _run([f"{command}-restore", "-w", "5", "--noflush"], iptables_install(wanted))
+        if not _succeeds([command, *iptables_jump("-C")]):
+            _run([command, *iptables_jump("-I")])
+    _remove_chains(*{"iptables", "ip6tables"}.difference(iptables_commands(wanted)))
+    if shutil.which("nft"):
+        _run(["nft", "-f", "-"], nft_remove())
+
+
+def remove(port: int) -> None:
+    """Remove the rules that redirect to `port`, and leave those of another holder, which may have replaced them.
+
+    Raises CannotInstall.
+    """
+    if installed_port("nft") == port:
+        _run(["nft", "-f", "-"], nft_remove())
+    if installed_port("iptables") == port:
+        _remove_chains("iptables", "ip6tables")
+
+
+def installed_port(tool: RuleTool) -> int | None:
+    """Return the port that installed rules redirect to; None if there are none or they may not be listed.
+
+    Raises CannotInstall if the tool does not answer.
+    """
+    if tool == "nft":
+        commands = [["nft", "list", "table", one, TABLE] for one in ("inet", "ip", "ip6")]
+    else:
+        commands = [[one, "-w", "5", "-t", "mangle", "-S", CHAIN] for one in ("iptables", "ip6tables")]
+    for command in commands:
+        if shutil.which(command[0]):
+            port = port_in(_run_tool(command).stdout)
+            if port is not None:
+                return port
+    return None
+
+
+def _remove_chains(*commands: str) -> None:
+    for command in commands:
+        if not shutil.which(command) or not _succeeds([command, "-w", "5", "-t", "mangle", "-S", CHAIN]):
+            continue
+        while _succeeds([command, *iptables_jump("-C")]):
+            _run([command, *iptables_jump("-D")])
+        _run([command, "-w", "5", "-t", "mangle", "-F", CHAIN])
+        _run([command, "-w", "5", "-t", "mangle", "-X", CHAIN])
+
+
+def _run_tool(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotInstall(f"{command[0]}: {error}") from error
+
+
+def _succeeds(command: list[str]) -> bool:
+    return _run_tool(command).returncode == 0
+
+
+def _run(command: list[str], text: str = "") -> None:
+    result = _run_tool(command, text)
+    if result.returncode:
+        output = " ".join(result.stderr.split())
+        hint = ""
+        if "ermitted" in output or "ermission" in output or "be root" in output:
+            hint = "; CAP_NET_ADMIN is required: run `zenvoy-tproxy rules --install` as root in an init step"
+        raise CannotInstall(f"`{' '.join(command)}` failed: {output}{hint}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tproxy.redirect import rules
@@ -18,6 +20,17 @@ def test_parse_ports_invalid_range_raises_with_an_example(text: str) -> None:
 
 def test_installed_port_of_a_listing_is_found() -> None:
     installed = RedirectRules(18001)
-    assert rules.installed_port(rules.nft_table(installed)) == 18001
-    assert rules.installed_port(rules.iptables_install(installed)) == 18001
-    assert rules.installed_port("table inet other {}") is None
+    assert rules.port_in(rules.nft_table(installed)) == 18001
+    assert rules.port_in(rules.iptables_install(installed)) == 18001
+    assert rules.port_in("table inet other {}") is None
+
+
+def test_remove_tool_without_answer_raises_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listing alone must not block, because it also runs while the holder shuts down."""
+    tool = tmp_path / "nft"
+    tool.write_text("#!/bin/sh\nexec sleep 1000\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(rules, "_TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(rules.CannotInstall, match="nft"):
+        rules.remove(18001)
