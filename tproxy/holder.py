@@ -177,7 +177,7 @@ class Holder:
 
     @property
     def relayed(self) -> int:
-        return len(self.relay)
+        return len(self.relay.connections)
 
     def _held_connections(self) -> Iterator[HeldConnection]:
         return (held for queue in self._queues() for held in queue.waiting if held.fd >= 0)

@@ -19,7 +19,7 @@ class HealthSocket:
 
     def __init__(self, loop: Loop, path: Path) -> None:
         self._loop, self._path = loop, path
-        self._clients: dict[int, socket.socket] = {}
+        self._clients: set[socket.socket] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             path.unlink(missing_ok=True)
@@ -35,8 +35,8 @@ class HealthSocket:
         """Stop answering."""
         self._loop.unregister(self._socket.fileno())
         self._socket.close()
-        for descriptor in list(self._clients):
-            self._end(descriptor)
+        for client in list(self._clients):
+            self._end(client)
         self._path.unlink(missing_ok=True)
 
     def _accept(self, _events: int) -> None:
@@ -48,20 +48,19 @@ class HealthSocket:
             client.close()
             return
         client.setblocking(False)
-        descriptor = client.fileno()
-        self._clients[descriptor] = client
-        self._loop.register(descriptor, select.EPOLLIN, lambda _: self._answer(descriptor))
+        self._clients.add(client)
+        self._loop.register(client.fileno(), select.EPOLLIN, lambda _: self._answer(client))
 
-    def _answer(self, descriptor: int) -> None:
+    def _answer(self, client: socket.socket) -> None:
         """Read the request, then answer: closing with unread bytes resets the connection, which loses the answer."""
-        client = self._clients[descriptor]
         try:
             if client.recv(4096):
                 client.send(ANSWER)
         except OSError:
             pass
-        self._end(descriptor)
+        self._end(client)
 
-    def _end(self, descriptor: int) -> None:
-        self._loop.unregister(descriptor)
-        self._clients.pop(descriptor).close()
+    def _end(self, client: socket.socket) -> None:
+        self._loop.unregister(client.fileno())
+        self._clients.remove(client)
+        client.close()

@@ -280,9 +280,6 @@ class Relay:
         self.pipes = Pipes()
         self.connections: set[RelayedConnection] = set()
 
-    def __len__(self) -> int:
-        return len(self.connections)
-
     def start(
         self, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None = None
     ) -> RelayedConnection:

@@ -26,13 +26,13 @@ def test_relay_300_connections_deliver_and_end(rig: Rig) -> None:
     for i, (client, upstream, _) in enumerate(connections):
         assert read(upstream, 6) == b"%06d" % i
         assert read(client, 7) == b"%07d" % i
-    assert rig.call(lambda: len(rig.relay)) == 300
+    assert rig.call(lambda: len(rig.relay.connections)) == 300
     for client, upstream, _ in connections:
         client.close()
         assert read_all(upstream) == b""
         upstream.close()
         rig.finished()
-    assert len(rig.relay) == 0
+    assert len(rig.relay.connections) == 0
 
 
 def test_idle_connection_uses_two_descriptors_and_800_bytes(rig: Rig) -> None:
