@@ -1,9 +1,9 @@
 """The lifecycle of a service beside its sleep: removal, deletion, rollout, and terminating endpoints.
 
-`LIFECYCLE` is a table like that of `machine.py`, of the stages of the service's configuration. A removed service loses
-its routes, and its work in flight continues. A deleted one stays awake until no client needs it. A changed program
-waits until the service is idle; if it never is, new connections are held until no client is connected to the earlier
-program. `TerminatingEndpoints` exist and must not be used, because they are about to end.
+`LIFECYCLE` is a table like that of `machine.py`, without guards, of the stages of the service's configuration. A
+removed service loses its routes, and its work in flight continues. A deleted one stays awake until no client needs it.
+A changed program waits until the service is idle; if it never is, new connections are held until no client is connected
+to the earlier program. `TerminatingEndpoints` exist and must not be used, because they are about to end.
 
 Stages are never persisted: the configuration and the workloads show them again after a restart. Evidence becomes an
 event in `removal_event` and `rollout_event`, which return None if the stage does not change. As everywhere, unknown is
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from reconciler.core.busy import blocker_of
 from reconciler.core.judge import HOLDER_MISSING, SETTLE_SECONDS, Observed, route_blocker, waiting_clients
-from reconciler.core.machine import Row, build, run
+from reconciler.core.machine import UnlistedEvent
 from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import AWAKE_STATES, Record, State
 from reconciler.core.spec import Spec
@@ -61,87 +61,57 @@ class Stage(StrEnum):
 Current, Outdated, Withdrawn, Replacing, Deleting, Removed, Ended = Stage
 
 
-@dataclass(frozen=True, slots=True)
-class LifecycleEvent:
+class LifecycleEvent(StrEnum):
     """An event of a lifecycle: a fact in the past tense."""
 
-
-class ServiceConfigured(LifecycleEvent):
+    ServiceConfigured = "ServiceConfigured"
     """The configuration has the service, and its object is not being deleted."""
-
-
-class ServiceRemoved(LifecycleEvent):
+    ServiceRemoved = "ServiceRemoved"
     """The configuration no longer has the service."""
-
-
-class DeletionRequested(LifecycleEvent):
+    DeletionRequested = "DeletionRequested"
     """The object of the service is being deleted."""
-
-
-class ProgramChanged(LifecycleEvent):
+    ProgramChanged = "ProgramChanged"
     """The configured program differs from the running one."""
-
-
-class ProgramCurrent(LifecycleEvent):
+    ProgramCurrent = "ProgramCurrent"
     """The configured program runs, or none does."""
-
-
-class RolloutBecameDue(LifecycleEvent):
+    RolloutBecameDue = "RolloutBecameDue"
     """The service was not idle for its `idleAfter` since its program changed."""
-
-
-class ConnectionsEnded(LifecycleEvent):
+    ConnectionsEnded = "ConnectionsEnded"
     """No client is connected to the earlier program."""
-
-
-class RolloutTimedOut(LifecycleEvent):
+    RolloutTimedOut = "RolloutTimedOut"
     """New connections were held for as long as they may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class UsesCounted(LifecycleEvent):
+    UsesCounted = "UsesCounted"
     """A complete sample did not end the removal."""
-
-    uses: int
-    """Requests and connections so far."""
-
-
-class RemovalDrained(LifecycleEvent):
+    RemovalDrained = "RemovalDrained"
     """Two consecutive samples show nothing in flight and no use between them."""
-
-
-class RemovalTimedOut(LifecycleEvent):
+    RemovalTimedOut = "RemovalTimedOut"
     """The service was in use, or not known to be unused, for its `drainTimeout` after the removal."""
-
-
-def _rows(*groups: tuple[tuple[Stage, ...], type[LifecycleEvent], Stage | None]) -> tuple[Row, ...]:
-    """Return the rows of groups of stages with the same event and target; a target of None keeps the stage."""
-    return tuple(Row(source, event, target or source) for sources, event, target in groups for source in sources)
 
 
 _CONFIGURED = (Current, Outdated, Withdrawn, Replacing)
 _NOT_ENDED = (*_CONFIGURED, Deleting, Removed)
 
-LIFECYCLE = _rows(
+LIFECYCLE: tuple[tuple[tuple[Stage, ...], LifecycleEvent, Stage | None], ...] = (
     # An object with the name of a deleted one may follow, and a removed service that is added again continues.
-    (_CONFIGURED, ServiceConfigured, None),
-    ((Deleting, Removed), ServiceConfigured, Current),
-    (_NOT_ENDED, DeletionRequested, Deleting),
-    (_NOT_ENDED, ServiceRemoved, Removed),
+    (_CONFIGURED, LifecycleEvent.ServiceConfigured, None),
+    ((Deleting, Removed), LifecycleEvent.ServiceConfigured, Current),
+    (_NOT_ENDED, LifecycleEvent.DeletionRequested, Deleting),
+    (_NOT_ENDED, LifecycleEvent.ServiceRemoved, Removed),
     # A service with an earlier program usually sleeps first, and wakes with the new one.
-    ((Current,), ProgramChanged, Outdated),
-    ((Outdated, Withdrawn, Replacing), ProgramChanged, None),
-    (_CONFIGURED, ProgramCurrent, Current),
-    ((Outdated,), RolloutBecameDue, Withdrawn),
+    ((Current,), LifecycleEvent.ProgramChanged, Outdated),
+    ((Outdated, Withdrawn, Replacing), LifecycleEvent.ProgramChanged, None),
+    (_CONFIGURED, LifecycleEvent.ProgramCurrent, Current),
+    ((Outdated,), LifecycleEvent.RolloutBecameDue, Withdrawn),
     # Withdrawn: held connections go to the new program, or after a timeout to the earlier one.
-    ((Withdrawn,), ConnectionsEnded, Replacing),
-    ((Withdrawn,), RolloutTimedOut, Outdated),
+    ((Withdrawn,), LifecycleEvent.ConnectionsEnded, Replacing),
+    ((Withdrawn,), LifecycleEvent.RolloutTimedOut, Outdated),
     # Removed: work in flight continues.
-    ((Removed,), UsesCounted, Removed),
-    ((Removed,), RemovalDrained, Ended),
-    ((Removed,), RemovalTimedOut, Ended),
+    ((Removed,), LifecycleEvent.UsesCounted, Removed),
+    ((Removed,), LifecycleEvent.RemovalDrained, Ended),
+    ((Removed,), LifecycleEvent.RemovalTimedOut, Ended),
 )
-_LIFECYCLE = build(Stage, LIFECYCLE)
+"""Stages, an event, and the next stage; None keeps the stage."""
+_TARGETS = {(stage, event): target or stage for stages, event, target in LIFECYCLE for stage in stages}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +130,18 @@ class Lifecycle:
         return self.stage in (Withdrawn, Replacing)
 
 
-def advance(lifecycle: Lifecycle, event: LifecycleEvent, now: Instant) -> Lifecycle:
-    """Return the lifecycle after `event`, which is applied at `now`.
+def advance(lifecycle: Lifecycle, event: LifecycleEvent, now: Instant, uses: int | None = None) -> Lifecycle:
+    """Return the lifecycle after `event`, which is applied at `now`; `uses` are those of `UsesCounted`.
 
     Returns the same object if nothing changed. Raises `UnlistedEvent` for a pair that the table does not list.
     """
-    target = run(_LIFECYCLE, lifecycle.stage, type(event))
+    target = _TARGETS.get((lifecycle.stage, event))
+    if target is None:
+        raise UnlistedEvent(f"{event} is not listed for {lifecycle.stage}")
     if target is not lifecycle.stage:
         return Lifecycle(target, now)
-    if isinstance(event, UsesCounted) and event.uses != lifecycle.uses:
-        return replace(lifecycle, uses=event.uses)
+    if event is LifecycleEvent.UsesCounted and uses != lifecycle.uses:
+        return replace(lifecycle, uses=uses)
     return lifecycle
 
 
@@ -186,12 +158,12 @@ def removal_event(
     if lifecycle.stage is not Removed:
         return None
     if now.ticks >= lifecycle.since.ticks + spec.drain_timeout:
-        return RemovalTimedOut()
+        return LifecycleEvent.RemovalTimedOut
     if found is None or taken_at < lifecycle.since.time + CLOSING_SECONDS:
         return None
     if found.in_flight(spec) or found.uses != lifecycle.uses:
-        return UsesCounted(found.uses)
-    return RemovalDrained()
+        return LifecycleEvent.UsesCounted
+    return LifecycleEvent.RemovalDrained
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,20 +189,20 @@ def rollout_event(lifecycle: Lifecycle, spec: Spec, evidence: RolloutEvidence, n
     if stage not in _CONFIGURED:
         return None
     if not evidence.is_outdated:
-        return None if stage is Current else ProgramCurrent()
+        return None if stage is Current else LifecycleEvent.ProgramCurrent
     if stage is Current:
-        return ProgramChanged()
+        return LifecycleEvent.ProgramChanged
     if stage is Outdated:
         is_due = now.ticks >= lifecycle.since.ticks + spec.idle_after
         seen = evidence.seen
         works = blocker_of(spec, seen.busy, seen.busy_until, now.time) is not None  # its end would cut the work
         stays = spec.paused or works
-        return RolloutBecameDue() if is_due and evidence.state is State.Active and not stays else None
+        return LifecycleEvent.RolloutBecameDue if is_due and evidence.state is State.Active and not stays else None
     if stage is Withdrawn and _is_unused(lifecycle.since.time, evidence):
-        return ConnectionsEnded()
+        return LifecycleEvent.ConnectionsEnded
     # The new program must also start before `hold_timeout`, when the connections are refused.
     if stage is Withdrawn and now.ticks >= lifecycle.since.ticks + min(spec.drain_timeout, spec.hold_timeout / 2):
-        return RolloutTimedOut()
+        return LifecycleEvent.RolloutTimedOut
     return None
 
 

@@ -17,8 +17,7 @@ Invariants of the table:
   and `Waking` only if the service has no client. `ReplicasAtZero` reports that someone else scaled it to zero.
 - Events may be late or repeated. Where that is harmless, the table has a row that keeps the state.
 
-Sans-IO and without a clock: `now` is an argument. The `transitions` library runs this table, and that of
-`lifecycle.py`.
+Sans-IO and without a clock: `now` is an argument. The `transitions` library runs this table.
 Counterparts: `events.py` (the input), `judge.py` (events from observations), `record.py` (the persisted values).
 """
 
@@ -26,16 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from transitions import Machine, MachineError
 
 from reconciler.core import events
 from reconciler.core.events import Event
 from reconciler.core.record import Record, State
-
-S = TypeVar("S", bound=StrEnum)
 
 ScaledToZero, Waking, Active, Idle, Draining = State
 
@@ -63,11 +59,11 @@ def not_paused(_: Record, event: Event) -> bool:
 
 
 class Row(NamedTuple):
-    """A row of a table; `when` is the guard, or None if there is none."""
+    """A row of the table; `when` is the guard, or None if there is none."""
 
-    source: StrEnum
-    event: type
-    target: StrEnum
+    source: State
+    event: type[Event]
+    target: State
     when: Guard | None = None
 
 
@@ -135,34 +131,15 @@ TABLE: tuple[Row, ...] = (
 
 
 @dataclass(slots=True)
-class _Model(Generic[S]):
+class _Model:
     """The model for `transitions`."""
 
-    state: S
+    state: State
 
 
-def build(states: type[StrEnum], table: Iterable[Row]) -> Machine:
-    """Return the machine that runs a table."""
-    machine = Machine(model=None, states=states, initial=None, auto_transitions=False)
-    for row in table:
-        machine.add_transition(row.event.__name__, row.source, row.target, row.when)
-    return machine
-
-
-def run(machine: Machine, state: S, event: type, *details: object) -> S:
-    """Return the state after an event; the same if every guard fails. Guards receive `details`.
-
-    Raises `UnlistedEvent` for a pair that the table does not list.
-    """
-    model = _Model(state)
-    try:
-        machine.events[event.__name__].trigger(model, *details)
-    except (KeyError, MachineError):
-        raise UnlistedEvent(f"{event.__name__} is not listed for {state}") from None
-    return model.state
-
-
-_MACHINE = build(State, TABLE)
+_MACHINE = Machine(model=None, states=State, initial=None, auto_transitions=False)
+for _row in TABLE:
+    _MACHINE.add_transition(_row.event.__name__, _row.source, _row.target, _row.when)
 
 
 def step(record: Record, event: Event, now: float) -> Record:
@@ -170,11 +147,15 @@ def step(record: Record, event: Event, now: float) -> Record:
 
     Returns the same object if nothing changed. Raises `UnlistedEvent` for a pair that the table does not list.
     """
-    target = run(_MACHINE, record.state, type(event), record, event)
-    if target is record.state:
+    model = _Model(record.state)
+    try:
+        _MACHINE.events[event.name].trigger(model, record, event)
+    except (KeyError, MachineError):
+        raise UnlistedEvent(f"{event.name} is not listed for {record.state}") from None
+    if model.state is record.state:
         return _refreshed(record, event)
     is_zeroed = isinstance(event, events.ReplicasAtZero)
-    return Record(target, now, event.reason, record.replicas, record.hold_address, stalled=None, zeroed=is_zeroed)
+    return Record(model.state, now, event.reason, record.replicas, record.hold_address, stalled=None, zeroed=is_zeroed)
 
 
 def diagram(table: Iterable[Row] = TABLE) -> str:
@@ -183,7 +164,7 @@ def diagram(table: Iterable[Row] = TABLE) -> str:
     Events with the same source and target share an arrow, with the guard in brackets. Rows that do not change the state
     are left out.
     """
-    arrows: dict[tuple[StrEnum, StrEnum], list[str]] = {}
+    arrows: dict[tuple[State, State], list[str]] = {}
     for row in table:
         if row.target is not row.source:
             arrows.setdefault((row.source, row.target), []).append(_label(row))

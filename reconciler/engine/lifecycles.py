@@ -11,14 +11,10 @@ from typing import Protocol
 import structlog
 
 from reconciler.core.lifecycle import (
-    DeletionRequested,
     Instant,
     Lifecycle,
     LifecycleEvent,
-    RemovalTimedOut,
     RolloutEvidence,
-    ServiceConfigured,
-    ServiceRemoved,
     Stage,
     advance,
     deletion_blocker,
@@ -89,15 +85,15 @@ class Lifecycles:
         for name in present.keys() - configured.keys():
             if self._is_in_use(present[name]):
                 self.removed[name] = present[name].spec
-                self._apply(name, ServiceRemoved())
+                self._apply(name, LifecycleEvent.ServiceRemoved)
             else:
                 self._lifecycles.pop(name, None)
                 self.removed.pop(name, None)
         for name, spec in configured.items():
             if spec.departing:
-                self._apply(name, DeletionRequested())
+                self._apply(name, LifecycleEvent.DeletionRequested)
             elif name in self._lifecycles:
-                self._apply(name, ServiceConfigured())
+                self._apply(name, LifecycleEvent.ServiceConfigured)
 
     def before_sample(self) -> None:
         """Note the held connections, which the next sample counts as active."""
@@ -117,7 +113,8 @@ class Lifecycles:
         before = len(self.removed)
         for name, spec in list(self.removed.items()):
             found = evidence(sample, self._expected(), name)
-            self._apply(name, removal_event(self._lifecycles[name], spec, found, sample.taken_at, self._now()))
+            event = removal_event(self._lifecycles[name], spec, found, sample.taken_at, self._now())
+            self._apply(name, event, found.uses if found else None)
         return len(self.removed) < before
 
     def _roll_out(self, name: str, service: ManagedService, sample: Sample, is_outdated: bool) -> None:
@@ -143,18 +140,18 @@ class Lifecycles:
         is_seen = bool(seen.endpoints or seen.held) or seen.replicas is None  # unknown is not idle
         return is_seen or self._of(service.spec.name).runs_earlier_program
 
-    def _apply(self, name: str, event: LifecycleEvent | None) -> None:
+    def _apply(self, name: str, event: LifecycleEvent | None, uses: int | None = None) -> None:
         if event is None:
             return
         before = self._of(name)
-        after = advance(before, event, self._now())
+        after = advance(before, event, self._now(), uses)
         if after.stage in (Stage.Current, Stage.Ended):
             self._lifecycles.pop(name, None)
         else:
             self._lifecycles[name] = after
         if after.stage is not Stage.Removed:
             self.removed.pop(name, None)
-        if isinstance(event, RemovalTimedOut):
+        if event is LifecycleEvent.RemovalTimedOut:
             log.warning("removed although it may still be in use: its drainTimeout has passed", service=name)
         if after.stage is not before.stage:
             self._converge(name, before, after)
