@@ -39,17 +39,13 @@ def addresses_cluster(selection: ContextOptions, name: str | None = None) -> boo
     return bool(selection.controller) or kubeconfig_error(None) is None
 
 
-def kubeconfigs() -> list[Path]:
-    """Return the files that kubectl would read."""
-    named = os.environ.get("KUBECONFIG", "")
-    return [Path(part) for part in named.split(os.pathsep) if part] or [Path(os.path.expanduser("~/.kube/config"))]
-
-
 def kubeconfig_error(kubeconfig: Path | None) -> str | None:
     """Return a message for the user if there is neither a kubeconfig nor a service account."""
     if kubeconfig is not None:
         return None if kubeconfig.is_file() else f"--kubeconfig: {kubeconfig} does not exist; name another file"
-    if _SERVICE_ACCOUNT_TOKEN.exists() or any(file.is_file() for file in kubeconfigs()):
+    named = os.environ.get("KUBECONFIG", "")  # as kubectl reads it
+    files = [Path(part) for part in named.split(os.pathsep) if part] or [Path(os.path.expanduser("~/.kube/config"))]
+    if _SERVICE_ACCOUNT_TOKEN.exists() or any(file.is_file() for file in files):
         return None
-    tried = ", ".join(str(file) for file in kubeconfigs())
+    tried = ", ".join(map(str, files))
     return f"no cluster is configured: {tried} does not exist; name a kubeconfig with --kubeconfig or KUBECONFIG"

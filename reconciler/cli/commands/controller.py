@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,20 +24,12 @@ LEASE_SECONDS_MIN = 1.0
 PLACE, ENVOY, TLS = "Identity and location", "Envoys and holders", "Mutual TLS on the gRPC port"
 
 
-def _identity(text: str, checked: Callable[[str], str | None] | None = None, **more: Any) -> Any:
-    return typer.Option(help=text, rich_help_panel=PLACE, callback=checked, **more)
+def _option(panel: str, text: str, callback: Callable[[str], str | None] | None = None, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=panel, callback=callback, **more)
 
 
-def _proxy_option(text: str, *flags: str, **more: Any) -> Any:
-    return typer.Option(*flags, help=text, rich_help_panel=ENVOY, **more)
-
-
-def _port(text: str) -> Any:
-    return _proxy_option(text, min=1, max=65535)
-
-
-def _tls(text: str, checked: Callable[[str], str | None] | None = None) -> Any:
-    return typer.Option(help=text, rich_help_panel=TLS, callback=checked)
+_identity, _proxy_option, _tls = partial(_option, PLACE), partial(_option, ENVOY), partial(_option, TLS)
+_port = partial(_proxy_option, min=1, max=65535)
 
 
 def controller(
@@ -79,7 +72,8 @@ def controller(
         _proxy_option("Hosts and ports that namespaces may claim, as JSON: the chart's hostPolicy.", metavar="RULES"),
     ] = "[]",
     bare_names: Annotated[
-        bool, _proxy_option("Route a bare name to the only service that has it.", "--bare-names")
+        bool,
+        typer.Option("--bare-names", help="Route a bare name to the only service that has it.", rich_help_panel=ENVOY),
     ] = False,
     cluster_domain: Annotated[
         str, _identity("The DNS domain of the cluster's Services.", validators.name, metavar="DOMAIN")
