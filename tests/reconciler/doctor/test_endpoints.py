@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.doctor.endpoints import find_pods_asleep
+from reconciler.doctor.cluster_checks import find_pods_asleep
 from reconciler.doctor.findings import FindingCode
 from reconciler.kubernetes.types.builtin import (
     CAPTURE_LABEL,
