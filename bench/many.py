@@ -116,7 +116,7 @@ class _Replica:
 
     def __init__(self, api: Api, urgent: Api) -> None:
         self.engine = Engine(Clock(), Pace(3600.0), AnyIp(18001), NoListener())
-        self.backend = KubernetesBackend(api, urgent, self.engine.ran, lambda: True)
+        self.backend = KubernetesBackend(api, urgent, {}, self.engine.ran, lambda: True)
         self.router = XdsRouter(self.engine.routed, lambda *_: None, lambda _: None)
         self.holders = HolderStreams(self.engine.held, time.time)
         self.alarm = SchedulerAlarm(self.engine.passed)
