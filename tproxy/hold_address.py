@@ -61,7 +61,6 @@ class HolderContext:
     addresses: dict[str, HoldAddress]
     """By address, those that have ever had a connection; the others cost no more than their assignment."""
     refused: Counter[str]
-    """By cause, the refused connections that belong to no service."""
 
 
 class HoldAddress:

@@ -31,7 +31,7 @@ ASSIGNMENT_GRACE_SECONDS = 2.0
 RefusalCause = Literal["max_held", "descriptors", "timeout", "removed", "draining", "unassigned"]
 
 
-def unassigned(address: str, hold_timeout: float = UNASSIGNED_TIMEOUT_SECONDS) -> Assignment:
+def unassigned(address: str, hold_timeout: float) -> Assignment:
     """Return the assignment of an address that belongs to no service, or not yet."""
     return Assignment(address, "", "tcp", Hold(), UNASSIGNED_MAX_HELD, hold_timeout)
 

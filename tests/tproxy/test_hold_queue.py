@@ -27,7 +27,7 @@ def test_queue_at_max_held_is_full(verdict: Verdict) -> None:
 
 
 def test_queue_without_assignment_accepts_connections() -> None:
-    queue = HoldQueue(ADDRESS, unexpected, unassigned(ADDRESS))
+    queue = HoldQueue(ADDRESS, unexpected, unassigned(ADDRESS, 10.0))
     assert not queue.is_full
     assert not queue.is_assigned
 

@@ -167,7 +167,9 @@ class Dialer:
 
     def on_answer(self, dial: _Dial) -> None:
         """Handle the result of a dial in flight."""
-        if tcp.take_error(dial.fd):
+        with tcp.borrow(dial.fd) as sock:
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
             self._drop(dial)
             self._refused()
         else:

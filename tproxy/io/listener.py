@@ -130,7 +130,6 @@ class Listener:
         self._loop = loop
         self._sock = sock
         self._on_accepted, self._on_shed = on_accepted, on_shed
-        self._spare = -1
         self._open_spare()
         self._pause: Timer | None = None
         self.address = tcp.local_address(sock.fileno())

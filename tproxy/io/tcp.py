@@ -77,12 +77,6 @@ def state(fd: int) -> int:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
-def take_error(fd: int) -> int:
-    """Return the pending error of a socket and clear it; 0 if there is none."""
-    with borrow(fd) as sock:
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-
 def set_option(fd: int, option: int, value: int | bytes) -> None:
     """Set a socket option. Raises OSError."""
     with borrow(fd) as sock:
