@@ -9,7 +9,7 @@ from typing import Any
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
-from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.plan import AtLeast, Zero
@@ -41,13 +41,18 @@ class Scene:
         self.leads = True
         self.reports: list[WorkloadStatus] = []
         api: Any = self.api
-        self.backend = KubernetesBackend(api, api, {}, self.reports.append, lambda: self.leads)
+        self.services: dict[str, Service] = {}
+        self.backend = KubernetesBackend(api, api, self.services, self.reports.append, lambda: self.leads)
 
-    def deploy(self, replicas: int, name: str = "web") -> None:
-        """Set the object and its scale."""
+    def deploy(self, replicas: int, name: str = "web", selector: str | None = None) -> None:
+        """Set the object and its scale; the default selector is that of the name."""
         spec = {"replicas": replicas} if replicas else {}
         self.api.say(DEPLOYMENTS, "shop", name, {"spec": {"replicas": replicas}})
-        kept = {"metadata": {"name": name}, "spec": spec, "status": {"selector": f"app={name}"}}
+        kept = {
+            "metadata": {"name": name},
+            "spec": spec,
+            "status": {"selector": f"app={name}" if selector is None else selector},
+        }
         self.api.put(f"/apis/apps/v1/namespaces/shop/deployments/{name}/scale", kept)
 
     def slice(self, port: int, *pods: str, name: str = "web-a", family: str = "IPv4", **conditions: bool) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.builtin import Service, ServiceSpec
 from reconciler.kubernetes.workloads import diagnosis, probing
 from reconciler.kubernetes.workloads import workload as workload_module
 from reconciler.ports.backend import WorkloadStatus
@@ -267,6 +268,17 @@ async def test_backend_pods_from_before_zero_are_not_diagnosed(scene: Scene) -> 
     assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
     scene.converge(None)
     assert (await scene.until(lambda running: running.diagnosis is None)).replicas == 2
+
+
+async def test_backend_target_without_selector_has_the_services(scene: Scene) -> None:
+    scene.services["shop/web"] = Service(spec=ServiceSpec(selector={"app": "web"}))
+    scene.deploy(0, selector="")
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
+    told = await scene.until(lambda running: running.diagnosis)
+    assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
 
 
 async def test_backend_pods_of_abandoned_wake_are_not_diagnosed(scene: Scene) -> None:
