@@ -158,7 +158,7 @@ def _timed(found: Condition, before: Sequence[Condition], generation: int, now: 
     was = next((one for one in before if one.type == found.type), None)
     lasts = was is not None and was.status == found.status and was.last_transition_time is not None
     at = was.last_transition_time if was and lasts else datetime.fromtimestamp(int(now), UTC)
-    message = (
-        found.message if len(found.message) <= MAX_MESSAGE_LENGTH else f"{found.message[: MAX_MESSAGE_LENGTH - 1]}…"
-    )
+    message = found.message
+    if len(message) > MAX_MESSAGE_LENGTH:
+        message = f"{message[: MAX_MESSAGE_LENGTH - 1]}…"
     return msgspec.structs.replace(found, message=message, last_transition_time=at, observed_generation=generation)

@@ -141,9 +141,8 @@ class KubernetesBackend:
             case AtLeast() if not isinstance(before, AtLeast):
                 workload.begin(time.time())
                 if isinstance(before, Zero) and not self.leads():
-                    workload.mark_terminating(
-                        self._endpoints(workload)
-                    )  # the leader may have scaled it to zero a moment ago
+                    # The leader may have scaled it to zero a moment ago.
+                    workload.mark_terminating(self._endpoints(workload))
             case Zero():
                 workload.cancel_unmark()
                 if workload.reported is not None and workload.reported.endpoints:

@@ -19,7 +19,7 @@ from reconciler.kubernetes.workloads import diagnosis
 from reconciler.kubernetes.workloads.diagnosis import Evidence
 from reconciler.kubernetes.workloads.pods import NamespacePods
 from reconciler.kubernetes.workloads.target_observer import Spawn
-from reconciler.kubernetes.workloads.workload import UNMARK_AFTER_SECONDS, Workload
+from reconciler.kubernetes.workloads.workload import NONE, UNMARK_AFTER_SECONDS, Workload
 from reconciler.plan import Zero
 
 DIAGNOSE_EVERY_SECONDS = 1.0
@@ -67,9 +67,8 @@ class WakeMonitor:
         if (seen := self._seen(workload)) is None:
             return None
         waited = time.monotonic() - workload.awaited_since
-        ending = (
-            workload.terminating | workload.previous_pods if waited < UNMARK_AFTER_SECONDS else workload.terminating
-        )
+        former = workload.previous_pods if waited < UNMARK_AFTER_SECONDS else NONE
+        ending = workload.terminating | former
         # One that Kubernetes calls terminating too may be why no other is created.
         pods = [pod for pod in seen[0] if pod.metadata.uid not in ending or pod.metadata.deletion_timestamp]
         workload.record_milestones(pods, time.time())
