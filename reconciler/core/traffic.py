@@ -134,17 +134,15 @@ class Window:
 
     def _unknown_envoy(self, envoy: str, before: Sample) -> Unknown | None:
         if envoy not in self.after.envoys:
+            cause = Reason.ENVOY_AWAY if envoy in self.away else Reason.ENVOY_MISSING
             reason = self.after.missing.get(envoy, "not in the sample")
-            return Unknown(self._cause_of_missing(envoy), f"Envoy {envoy} is missing: {reason}")
+            return Unknown(
+                Reason.PROMETHEUS if self.after.source_failed else cause, f"Envoy {envoy} is missing: {reason}"
+            )
         if envoy not in before.envoys:
             return Unknown(Reason.ENVOY_NEW, f"Envoy {envoy} was not in the sample before")
         elapsed = self.after.read_at(envoy) - before.read_at(envoy)
         return _unknown_process(envoy, before.envoys[envoy], self.after.envoys[envoy], elapsed)
-
-    def _cause_of_missing(self, envoy: str) -> Reason:
-        if self.after.source_failed:
-            return Reason.PROMETHEUS
-        return Reason.ENVOY_AWAY if envoy in self.away else Reason.ENVOY_MISSING
 
     def judge(self, service: str, by: UsageUnit, unknown: Unknown | None) -> ServiceUsage:
         """Return the usage of a service in this window; `unknown` is the window's own `unknown()`, computed once.

@@ -217,13 +217,11 @@ class Engine:
             self._step(name, service, WakeCommanded("paused"), self._now())
         self._settle(name)
 
-    def withdraw(self, name: str) -> None:
-        """Withdraw the present endpoints: new connections are held until there are others, or these are restored."""
-        self._block(name, Block.Marked)
-
-    def restore(self, name: str) -> None:
-        """Undo `withdraw`."""
-        self._block(name, Block.Lifted)
+    def block(self, name: str, block: Block) -> None:
+        """Block the present endpoints, or lift the block; if all are blocked, new connections are held."""
+        if service := self.services.get(name):
+            service.block(block)
+            self._settle(name)
 
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "") -> None:
         """Adopt the leader's record; None if the service is gone. With `fence`, do not step it until the next record.
@@ -249,11 +247,6 @@ class Engine:
     def allocate(self) -> None:
         """Retry services without a record, after new indexes for hold addresses are available."""
         self._settle_each(self.leadership.allocate())
-
-    def _block(self, name: str, block: Block) -> None:
-        if service := self.services.get(name):
-            service.block(block)
-            self._settle(name)
 
     def _remove(self, name: str) -> bool:
         """Remove a service; return whether another one may be waiting for its hold address."""

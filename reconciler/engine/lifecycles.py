@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from reconciler.core.lifecycle import (
+    Block,
     Instant,
     Lifecycle,
     LifecycleEvent,
@@ -161,11 +162,11 @@ class Lifecycles:
         match after.stage:
             case Stage.Withdrawn:
                 log.info("the program changed and the service is never idle: new connections wait", service=name)
-                self._engine.withdraw(name)
+                self._engine.block(name, Block.Marked)
             case Stage.Replacing if self._programs:
                 log.info("nothing is in flight: replacing the program", service=name)
                 self._programs.restart(name)
             case Stage.Outdated if before.stage is Stage.Withdrawn:
                 log.warning("still in use after the longest wait: replacing the program later", service=name)
         if before.runs_earlier_program and not after.runs_earlier_program and after.stage is not Stage.Removed:
-            self._engine.restore(name)
+            self._engine.block(name, Block.Lifted)

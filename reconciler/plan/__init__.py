@@ -84,9 +84,8 @@ def plan(record: Record, spec: Spec, now: float, lag: float = 0.0) -> Plan:
             stays = spec.paused or spec.departing or is_asked
             return Plan(None, Route.PODS, True, None if stays else Deadline(idle_at, events.IdleElapsed))
         case State.Draining:
-            return Plan(
-                None, Route.HOLD, False, Deadline(record.since + spec.drain_timeout + lag, events.DrainTimedOut)
-            )
+            ends_at = record.since + spec.drain_timeout + lag
+            return Plan(None, Route.HOLD, False, Deadline(ends_at, events.DrainTimedOut))
 
 
 def followed(wanted: Plan, record: Record, fence: bool) -> Plan:

@@ -153,17 +153,16 @@ class PeerClient:
         self._pending.wakeup.set()
 
     async def _stay_connected(self, address: str) -> None:
-        failures = 0
+        delays = BACKOFF.delays()
         while True:
             self._has_received = False
             error = await self._run_stream(address)
             log.info("stream to the leader ended", leader=address, error=error)
             self._start_alone_timer()
             if self._has_received:
-                failures = 0
+                delays = BACKOFF.delays()
             self._lost()
-            await asyncio.sleep(BACKOFF.delay(failures))
-            failures += 1
+            await asyncio.sleep(next(delays))
 
     async def _run_stream(self, address: str) -> str:
         """Run one stream. Return why it ended."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core.judge import Observed
-from reconciler.core.lifecycle import CLOSING_SECONDS, Stage
+from reconciler.core.lifecycle import CLOSING_SECONDS, Block, Stage
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
@@ -26,11 +26,8 @@ class Engine:
     def __init__(self, service: ManagedService) -> None:
         self.services = {service.spec.name: service}
 
-    def withdraw(self, name: str) -> None:
-        """Withdraw endpoints."""
-
-    def restore(self, name: str) -> None:
-        """Restore endpoints."""
+    def block(self, name: str, block: Block) -> None:
+        """Withdraw or restore endpoints."""
 
 
 class Scene:

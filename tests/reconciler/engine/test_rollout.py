@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
-from reconciler.core.lifecycle import Stage
+from reconciler.core.lifecycle import Block, Stage
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
@@ -32,13 +32,9 @@ class Parts:
         """Return the services that run an earlier program."""
         return frozenset({"web"} if self.is_outdated else ())
 
-    def withdraw(self, name: str) -> None:
-        """Withdraw endpoints."""
-        self.calls.append("withdraw")
-
-    def restore(self, name: str) -> None:
-        """Restore endpoints."""
-        self.calls.append("restore")
+    def block(self, name: str, block: Block) -> None:
+        """Withdraw or restore endpoints."""
+        self.calls.append({Block.Marked: "withdraw", Block.Lifted: "restore"}[block])
 
     def restart(self, service: str) -> None:
         """Replace the program."""
