@@ -174,13 +174,12 @@ class XdsRouter:
             self._report(self._state(name))
 
     def _state(self, service: str) -> RouteState:
-        times = {node: at for node, (_, at) in self.server.acked(service).items()}
-        acked = [at for at in times.values() if at is not None]
-        if pending := sorted({node for node, at in times.items() if at is None} | self.away()):
+        acked = self.server.acked(service)
+        if pending := sorted({node for node, (_, at) in acked.items() if at is None} | self.away()):
             return RouteState(service, None, f"Envoy {', '.join(pending)}")
         if not acked:
             return RouteState(service, None, "no Envoy is connected")
-        return RouteState(service, max(acked), "")
+        return RouteState(service, max(at for _, at in acked.values() if at is not None), "")
 
 
 def _stats_address(node: Node) -> str:
