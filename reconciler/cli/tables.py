@@ -39,17 +39,18 @@ def line(service: Mapping[str, Any]) -> str:
     return f"{service['name']:<20}  {_state(service):<21}  {_why(service)}"
 
 
-def complaints(
-    envoys: Sequence[Mapping[str, Any]], holders: Sequence[object], file: Mapping[str, Any]
-) -> Iterator[str]:
-    """Yield a line for each problem that is not about one service; `envoys` and `holders` are the connected ones."""
+def complaints(overview: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each problem of one machine that is not about one service."""
+    yield from (overview.get("listens") or {}).get("busy", ())
+    envoys = [envoy for envoy in overview["envoys"] if not envoy.get("away")]
     for envoy in envoys:
         if nack := envoy["lastNack"]:
             yield f"Envoy {envoy['id']} rejected a configuration at {nack['at']}: {nack['message']}"
     if not envoys:
         yield "no Envoy is connected: clients cannot reach services, and no service sleeps"
-    if not holders:
+    if not any(holder["connected"] for holder in overview["holders"]):
         yield "no holder is connected: connections cannot wake services, and no service sleeps"
+    file = overview.get("file") or {}
     if problems := file.get("problems"):
         effect = "is rejected, and its last valid content stays in force" if file["rejected"] else "is applied in part"
         more = f" (and {len(problems) - 1} more; see `zenvoy check {file['path']}`)" if len(problems) > 1 else ""

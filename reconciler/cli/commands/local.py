@@ -177,17 +177,10 @@ def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[di
 
     answer = _get(state, name)
     live = ask(state, "GET", "/v1/overview")
-    busy = (live.get("listens") or {}).get("busy", [])
-    if name is None:
-        found, envoys, holders = answer["services"], answer["envoys"], answer["holders"]
-    else:
-        found = [answer]
-        envoys = [envoy for envoy in live["envoys"] if not envoy.get("away")]
-        holders = [holder for holder in live["holders"] if holder["connected"]]
-    complaints = [*busy, *tables.complaints(envoys, holders, live.get("file") or {})]
+    complaints = [*tables.complaints(live)]
     if not complaints and live.get("unready"):
         complaints.append(f"not ready: {live['unready']}")
-    return found, complaints
+    return answer["services"] if name is None else [answer], complaints
 
 
 def _write_data(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
