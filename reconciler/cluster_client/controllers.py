@@ -113,10 +113,13 @@ def _fetch_from_url(url: str, asked: str) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({scheme: proxy} if proxy else {}))
     try:
         with opener.open(f"{url}{asked}", timeout=TIMEOUT_SECONDS) as response:
-            return json.loads(_read_bounded(response))
+            body = response.read(MAX_RESPONSE_BYTES + 1)
+            if len(body) > MAX_RESPONSE_BYTES:
+                raise ValueError(f"the answer has over {MAX_RESPONSE_BYTES} bytes")
+            return json.loads(body)
     except urllib.error.HTTPError as error:
         with error:
-            message = _error_in(_read_bounded(error), f"{url} returned HTTP status {error.code}")
+            message = _error_in(error.read(MAX_RESPONSE_BYTES), f"{url} returned HTTP status {error.code}")
             raise ControllerSilent(message) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ControllerSilent(f"{url} does not answer: {error}") from None
@@ -141,14 +144,6 @@ async def leader_pod(cluster: ClusterClient) -> str:
             "its namespace with --system-namespace"
         )
     return found.spec.holder_identity
-
-
-def _read_bounded(response: Any) -> bytes:
-    """Return a response's body. Raises `ValueError` if it is too long."""
-    body: bytes = response.read(MAX_RESPONSE_BYTES + 1)
-    if len(body) > MAX_RESPONSE_BYTES:
-        raise ValueError(f"the answer has over {MAX_RESPONSE_BYTES} bytes")
-    return body
 
 
 def _error_in(body: bytes, otherwise: str) -> str:
