@@ -154,7 +154,8 @@ async def set_paused(cluster: ClusterClient, name: str, paused: bool) -> str:
     item = await cluster.get(name)
     key = item.metadata.key
     message = f"{key} is paused and {paused_effect(item.status.state)}" if paused else f"{key} is resumed and may sleep"
-    service = owner_service(item)
+    owners = item.metadata.owner_references if MANAGED_LABEL in item.metadata.labels else ()
+    service = next((one.name for one in owners if one.kind == "Service"), None)
     if service is None:
         await cluster.patch(name, {"spec": {"paused": paused}})
         return message
@@ -163,10 +164,3 @@ async def set_paused(cluster: ClusterClient, name: str, paused: bool) -> str:
     await cluster.api.patch(where, annotation, MERGE_PATCH)
     change = f"set {PAUSED_ANNOTATION}=true" if paused else f"removed {PAUSED_ANNOTATION}"
     return f"{message} ({change} on its Service {service})"
-
-
-def owner_service(item: ScaledService) -> str | None:
-    """Return the Service that a ScaledService is derived from by its label, if it is."""
-    if MANAGED_LABEL not in item.metadata.labels:
-        return None
-    return next((one.name for one in item.metadata.owner_references if one.kind == "Service"), None)
