@@ -6,6 +6,7 @@ No command depends on live data: without an answer, commands show what the objec
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import urllib.error
@@ -112,16 +113,17 @@ def _fetch_from_url(url: str, asked: str) -> Any:
     # Without it, urllib would use the proxy for 127.0.0.1 too.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({scheme: proxy} if proxy else {}))
     try:
-        with opener.open(f"{url}{asked}", timeout=TIMEOUT_SECONDS) as response:
-            body = response.read(MAX_RESPONSE_BYTES + 1)
-            if len(body) > MAX_RESPONSE_BYTES:
-                raise ValueError(f"the answer has over {MAX_RESPONSE_BYTES} bytes")
-            return json.loads(body)
-    except urllib.error.HTTPError as error:
-        with error:
-            message = _error_in(error.read(MAX_RESPONSE_BYTES), f"{url} returned HTTP status {error.code}")
-            raise ControllerSilent(message) from None
-    except (OSError, ValueError, RecursionError) as error:
+        try:
+            with opener.open(f"{url}{asked}", timeout=TIMEOUT_SECONDS) as response:
+                body = response.read(MAX_RESPONSE_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            with error:
+                message = _error_in(error.read(MAX_RESPONSE_BYTES), f"{url} returned HTTP status {error.code}")
+                raise ControllerSilent(message) from None
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise ValueError(f"the answer has over {MAX_RESPONSE_BYTES} bytes")
+        return json.loads(body)
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         raise ControllerSilent(f"{url} does not answer: {error}") from None
 
 

@@ -1,6 +1,6 @@
 """A check of the controller's permissions, by one SubjectAccessReview for each.
 
-The permissions are those that `deploy/chart` grants without optional parts; a test compares the two.
+The permissions are those that `deploy/chart` grants; a test compares the two.
 """
 
 from __future__ import annotations
@@ -59,8 +59,11 @@ PERMISSIONS = (
     *_permissions(("get", "update", "patch"), "coordination.k8s.io", "leases", own=True, name=LEASE),
     *_permissions(WATCH, "discovery.k8s.io", "endpointslices", own=True),
 )
-
-
+CAPTURE_PERMISSIONS = (
+    *_permissions(("create", "delete", "patch"), "", "services"),
+    *_permissions(("create", "delete", "patch"), "discovery.k8s.io", "endpointslices"),
+)
+"""Those of an installation that captures Services."""
 SECRET_VERBS = (*WATCH, "patch")
 """The verbs on each Secret that contains certificates that the controller issues."""
 
@@ -79,7 +82,8 @@ async def check_permissions(
         for right in _permissions(SECRET_VERBS, "", "secrets", own=True, name=name)
     ]
     everywhere = () if namespaces else _permissions(WATCH, "", "namespaces")
-    wanted = [*PERMISSIONS, *secrets, *everywhere, *await _of_targets(cluster, items)]
+    captures = CAPTURE_PERMISSIONS if any(latest_arguments(pods, "--capture-ports=")) else ()
+    wanted = [*PERMISSIONS, *captures, *secrets, *everywhere, *await _of_targets(cluster, items)]
     slots, found = asyncio.Semaphore(CONCURRENT_REVIEWS), []
 
     async def review(account: str, right: Permission, namespace: str | None) -> None:

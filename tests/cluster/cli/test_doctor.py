@@ -237,6 +237,15 @@ async def test_missing_permission_is_named(installed: Installed) -> None:
     assert "scaleTargets" in found[0]["remedy"] and "helm upgrade" in found[1]["remedy"]
 
 
+async def test_doctor_missing_permissions_for_captures_are_named(installed: Installed) -> None:
+    await installed.run_with([*installed.arguments, "--capture-ports=12000-15999"])
+    assert {finding["message"].partition(":")[0] for finding in await installed.findings()} == {
+        f"it may not {verb} {kind} in all namespaces"
+        for verb in ("create", "patch", "delete")
+        for kind in ("services", "endpointslices.discovery.k8s.io")
+    }
+
+
 async def test_doctor_unready_pod_has_a_reason(installed: Installed) -> None:
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
     container = {"name": "reconciler", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
