@@ -219,13 +219,13 @@ async def one_by_one(cold: Cold, slow: bool = False) -> list[Row]:
     measured, floor, rounds = [], [], SLOW_ROUNDS if slow else ROUNDS
     for number in range(rounds + 1):
         await cold.rest([name, hand])
-        told = await cold.through_zenvoy(name)
+        through = await cold.through_zenvoy(name)
         await cold.rest([name, hand])
         (beside,) = await cold.by_hand([hand])
-        say(f"cluster: {number}: {told * 1000:.0f} ms through zenvoy, {beside * 1000:.0f} ms by hand")
+        say(f"cluster: {number}: {through * 1000:.0f} ms through zenvoy, {beside * 1000:.0f} ms by hand")
         if number:
             # Discard the first of both, which differs from all others.
-            measured.append(told * 1000)
+            measured.append(through * 1000)
             floor.append(beside * 1000)
     middle = statistics.median
     what, most = f"cold start of a pod, median of {rounds}", MAX_RATIO

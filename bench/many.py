@@ -208,13 +208,13 @@ def _serve(port: int) -> None:
         meta = {"name": request.match_info["name"], "namespace": "shop", "resourceVersion": "1000"}
         return web.json_response({"metadata": meta, "spec": spec, "status": {"replicas": 0, "selector": "app=web"}})
 
-    async def told(answer: Any) -> web.Response:
+    async def respond(answer: Any) -> web.Response:
         return web.json_response(answer)
 
     app = web.Application()
-    app.router.add_get("/version", lambda _: told({}))
-    app.router.add_get("/arrived", lambda _: told(arrived))
-    app.router.add_get("/apis/apps/v1", lambda _: told({"resources": KINDS}))
+    app.router.add_get("/version", lambda _: respond({}))
+    app.router.add_get("/arrived", lambda _: respond(arrived))
+    app.router.add_get("/apis/apps/v1", lambda _: respond({"resources": KINDS}))
     app.router.add_route("*", "/apis/apps/v1/namespaces/shop/deployments/{name}/scale", scale)
     app.router.add_route("*", "/apis/apps/v1/deployments", deployments.handle)
     app.router.add_route("*", "/{path:.*}", others.handle)

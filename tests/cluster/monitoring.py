@@ -1,7 +1,7 @@
 """A Prometheus configuration like the one that the Prometheus operator makes of the chart's monitors and rules.
 
 Rule: the labels are those that the operator gives to targets, and honorLabels counts as there, so that what is seen
-here is what users of kube-prometheus-stack see. Debian's Prometheus knows nothing of Kubernetes; it is told of targets
+here is what users of kube-prometheus-stack see. Debian's Prometheus knows nothing of Kubernetes; it is reported targets
 over HTTP, with the labels that its own discovery would give them.
 https://github.com/prometheus-operator/prometheus-operator/blob/main/pkg/prometheus/promcfg.go
 https://prometheus.io/docs/prometheus/latest/configuration/configuration/#endpointslice

@@ -241,9 +241,9 @@ class Shop:
 
     def events(self, name: str) -> set[str]:
         """Return the reasons of the Events on the ScaledService."""
-        return set(self.told(name))
+        return set(self.reported(name))
 
-    def told(self, name: str) -> dict[str, str]:
+    def reported(self, name: str) -> dict[str, str]:
         """Return the text of the latest Event on the ScaledService, by reason."""
         said = self.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}", "-o", "json")
         events = sorted(json.loads(said)["items"], key=lambda event: event["metadata"]["creationTimestamp"])
@@ -251,9 +251,9 @@ class Shop:
 
     def first_client(self, name: str) -> str:
         """Return the client that woke a service, from the Event; assert that it is not Envoy or another pod."""
-        told = self.told(name)["WakeRequested"]
-        said = re.search(r", first client ([\d.]+)(?::\d+)? through Envoy", told)
-        assert said, told
+        reported = self.reported(name)["WakeRequested"]
+        said = re.search(r", first client ([\d.]+)(?::\d+)? through Envoy", reported)
+        assert said, reported
         pods = self.node.kubectl("get", "pods", "-A", "-o", "jsonpath={.items[*].status.podIP}").split()
         assert said[1] not in pods
         assert not ip_address(said[1]).is_loopback

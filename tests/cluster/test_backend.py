@@ -45,8 +45,8 @@ async def test_backend_sleeps_and_wakes(stage: Stage, server: int) -> None:
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.endpoints)
     stage.converge("web", DOWN)
-    told = stage.now("web")
-    assert told and told.endpoints == (), "said before the call returns"
+    sent = stage.now("web")
+    assert sent and sent.endpoints == (), "said before the call returns"
     await stage.until("web", lambda running: running.replicas == 0)
     assert await stage.replicas("web") == 0
     stage.converge("web", None)
@@ -346,12 +346,12 @@ async def test_hundred_wakes_are_sent_at_once(stage: Stage, capsys: pytest.Captu
     began, began_at = time.monotonic(), time.time()
     for name in names:
         stage.converge(name, UP)
-    told = time.monotonic() - began
+    sent = time.monotonic() - began
     answered = [
         (await stage.until(name, lambda running: "scale" in running.milestones)).milestones["scale"] for name in names
     ]
     with capsys.disabled():
         first, last = min(answered) - began_at, max(answered) - began_at
-        print(f"\n100 wakes: asked for in {told:.3f} s, first answer after {first:.3f} s, last after {last:.3f} s")
+        print(f"\n100 wakes: asked for in {sent:.3f} s, first answer after {first:.3f} s, last after {last:.3f} s")
     for name in names:
         await stage.until(name, lambda running: running.replicas == 3)

@@ -52,8 +52,8 @@ async def test_backend_api_server_restart_loses_nothing(stage: Stage, apiserver:
         # Waking: the reason is reported, and it wakes as soon as possible.
         await asyncio.to_thread(apiserver.stop_apiserver)
         stage.converge("web", AtLeast(2))
-        told = await stage.until("web", lambda running: running.diagnosis)
-        assert str(told.diagnosis).startswith("ApiUnreachable: ")
+        reported = await stage.until("web", lambda running: running.diagnosis)
+        assert str(reported.diagnosis).startswith("ApiUnreachable: ")
         await asyncio.to_thread(apiserver.start_apiserver)
         await stage.until("web", lambda running: running.replicas == 2 and running.diagnosis is None)
 

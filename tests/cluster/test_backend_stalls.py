@@ -25,7 +25,7 @@ async def woken(stage: Stage, name: str = "web", kind: str = "Deployment") -> No
     stage.converge(name, AtLeast(1))
 
 
-async def told(stage: Stage, words: str, name: str = "web") -> WorkloadStatus:
+async def diagnosed(stage: Stage, words: str, name: str = "web") -> WorkloadStatus:
     """Wait until it is reported."""
     return await stage.until(name, lambda running: words in str(running.diagnosis))
 
@@ -36,22 +36,24 @@ async def test_wake_reports_each_reason_until_it_is_reached(stage: Stage) -> Non
     pod = await stage.pod("web")
     name = pod["metadata"]["name"]
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "0/1 nodes: no room")])
-    await told(stage, f"Unschedulable: pod {name} cannot be scheduled: 0/1 nodes: no room")
+    await diagnosed(stage, f"Unschedulable: pod {name} cannot be scheduled: 0/1 nodes: no room")
     await stage.bind(pod)
     scheduled = [condition("PodScheduled", "True")]
     creating = container(waiting("ContainerCreating"))
     await stage.say(pod, conditions=scheduled, containerStatuses=[creating])
     await stage.until("web", lambda running: running.diagnosis is None and "scheduled" in running.milestones)
     await stage.warn("Pod", pod, "FailedMount", 'MountVolume.SetUp failed for volume "tls": secret "tls" not found')
-    await told(stage, f'FailedMount: pod {name}: MountVolume.SetUp failed for volume "tls": secret "tls" not found')
+    await diagnosed(
+        stage, f'FailedMount: pod {name}: MountVolume.SetUp failed for volume "tls": secret "tls" not found'
+    )
     await stage.say(pod, containerStatuses=[container(waiting("ImagePullBackOff", "Back-off: not found"))])
-    await told(stage, "ImagePullBackOff: image registry.example/app:1 of container app")
+    await diagnosed(stage, "ImagePullBackOff: image registry.example/app:1 of container app")
     await stage.say(pod, containerStatuses=[container(waiting("CreateContainerConfigError", 'secret "db" not found'))])
-    await told(stage, f'CreateContainerConfigError: container app of pod {name}: secret "db" not found')
+    await diagnosed(stage, f'CreateContainerConfigError: container app of pod {name}: secret "db" not found')
     crash = {"terminated": {"exitCode": 3, "reason": "Error"}}
     looping = container(waiting("CrashLoopBackOff", "back-off"), restartCount=2, lastState=crash)
     await stage.say(pod, containerStatuses=[looping])
-    await told(stage, f"CrashLoopBackOff: container app of pod {name} ended with exit code 3, restarted 2 times")
+    await diagnosed(stage, f"CrashLoopBackOff: container app of pod {name} ended with exit code 3, restarted 2 times")
     runs = container(RUNS, restartCount=3, ready=True)
     await stage.say(pod, phase="Running", conditions=[*scheduled, condition("Ready", "True")], containerStatuses=[runs])
     # After some seconds, a ready pod without an endpoint is a reason too.
@@ -77,7 +79,7 @@ async def test_wake_new_leader_reports_the_diagnosis(stage: Stage) -> None:
     assert all(running.diagnosis is None for running in stage.all("web")), "only the leader reports it"
     stage.leads = True
     stage.backend.lead(True)
-    await told(stage, "Unschedulable")
+    await diagnosed(stage, "Unschedulable")
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "ReplicaSet"])
@@ -104,7 +106,7 @@ async def test_wake_ready_pod_not_selected_is_reported(stage: Stage) -> None:
     await stage.bind(pod)
     ready = [condition("PodScheduled", "True"), condition("Ready", "True")]
     await stage.say(pod, phase="Running", conditions=ready, containerStatuses=[container(RUNS, ready=True)])
-    await told(stage, "has no endpoint")
+    await diagnosed(stage, "has no endpoint")
 
 
 async def test_diagnosis_watches_waking_targets_only(stage: Stage) -> None:
@@ -123,7 +125,7 @@ async def test_diagnosis_of_one_wake_is_not_kept_for_the_next(stage: Stage) -> N
     await woken(stage)
     pod = await stage.pod("web")
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
-    await told(stage, "no room")
+    await diagnosed(stage, "no room")
     stage.converge("web", Zero())
     await stage.until("web", lambda running: running.replicas == 0 and running.diagnosis is None)
     await stage.until_pods_end("web")

@@ -38,7 +38,7 @@ class Shop:
     api: Api
     namespace: str
     leads: bool = True
-    told: tuple[ServiceConfigs, Problems] = field(default_factory=lambda: ({}, {}))
+    reported: tuple[ServiceConfigs, Problems] = field(default_factory=lambda: ({}, {}))
     catalogue: KubernetesProvider | None = None
 
     async def serve(
@@ -78,11 +78,11 @@ class Shop:
 
     @property
     def entry(self) -> ServiceConfig | None:
-        return self.told[0].get(self.key)
+        return self.reported[0].get(self.key)
 
     @property
     def problems(self) -> list[str]:
-        return [str(problem) for problem in self.told[1].get(self.key, ())]
+        return [str(problem) for problem in self.reported[1].get(self.key, ())]
 
 
 def _keys(annotations: Any) -> dict[str, str | None]:
@@ -94,10 +94,10 @@ async def shop(api: Api, namespace: str) -> AsyncIterator[Shop]:
     await crd.install(api)
     shop = Shop(api, namespace)
 
-    def told(entries: ServiceConfigs, problems: Problems) -> None:
-        shop.told = entries, problems
+    def reported(entries: ServiceConfigs, problems: Problems) -> None:
+        shop.reported = entries, problems
 
-    shop.catalogue = catalogue = KubernetesProvider(api, lambda: shop.leads, told)
+    shop.catalogue = catalogue = KubernetesProvider(api, lambda: shop.leads, reported)
     task = asyncio.create_task(catalogue.run())
     await until(lambda: catalogue.synced)
     yield shop
@@ -255,7 +255,7 @@ async def test_provider_follower_writes_nothing(shop: Shop) -> None:
     await shop.api.call("POST", path("v1", "services", shop.namespace), {"metadata": {"name": "x"}, "spec": HTTP})
     other = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "x"}}
     await shop.api.call("POST", path(API_VERSION, PLURAL, shop.namespace), other)
-    await until(lambda: f"{shop.namespace}/x" in shop.told[0])
+    await until(lambda: f"{shop.namespace}/x" in shop.reported[0])
     assert await shop.get() is None
     shop.leads = True
     assert shop.catalogue
@@ -282,7 +282,7 @@ async def test_provider_refused_write_is_reported_and_retried(shop: Shop) -> Non
     await shop.api.patch(f"{quotas}/none/status", {"status": status}, MERGE_PATCH)
     await shop.serve()
     await until(lambda: any("exceeded quota" in problem for problem in shop.problems))
-    (problem,) = shop.told[1][shop.key]
+    (problem,) = shop.reported[1][shop.key]
     assert (problem.reason, problem.field, problem.on) == ("Refused", "zenvoy.dev/enabled", "Service")
     await shop.api.call("DELETE", f"{quotas}/none")
     await shop.until(bool)

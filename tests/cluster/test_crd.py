@@ -338,11 +338,11 @@ async def test_crd_target_may_be_written_differently(
 
 async def test_crd_status_is_read_as_it_was_written(api: Api, namespace: str) -> None:
     made = await make(api, namespace, "")
-    told = yaml.safe_load(STATUS)
-    unwritten = await change(api, namespace, {"status": told, "metadata": {"labels": {"a": "b"}}})
+    written = yaml.safe_load(STATUS)
+    unwritten = await change(api, namespace, {"status": written, "metadata": {"labels": {"a": "b"}}})
     assert unwritten["status"] == {"observedGeneration": -1}
-    changed = await change(api, namespace, {"status": told, "spec": {"paused": True}}, "status")
-    assert changed["status"] == told
+    changed = await change(api, namespace, {"status": written, "spec": {"paused": True}}, "status")
+    assert changed["status"] == written
     assert changed["spec"] == made["spec"]
     assert changed["metadata"]["generation"] == made["metadata"]["generation"] == 1
     status = decoder(ScaledService)(json.dumps(changed).encode()).status

@@ -157,8 +157,8 @@ async def test_events_of_a_deleted_namespace_are_dropped(scene: Scene) -> None:
         saw(events, scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
         assert await events.flush(GENEROUS_SECONDS)
     assert events.failed == 3
-    [told] = logs
-    assert told["error"] == '404 NotFound: namespaces "no-such-namespace" not found'
+    [reported] = logs
+    assert reported["error"] == '404 NotFound: namespaces "no-such-namespace" not found'
     assert len(await scene.listed()) == 1
 
 

@@ -32,12 +32,12 @@ class Scene(Written):
     leads = True
 
     def finalizers(self, api: Api | None = None) -> FinalizerController:
-        self.told: list[tuple[str, str, bool]] = []
+        self.reported: list[tuple[str, str, bool]] = []
         made = FinalizerController(
             api or self.api,
             self.items,
             lambda: self.leads,
-            lambda service, note: self.told.append((service, note.text, note.warning)),
+            lambda service, note: self.reported.append((service, note.text, note.warning)),
             lambda _: None,
             release_nothing,
         )
@@ -72,7 +72,7 @@ async def test_finalizer_asleep_restores_replicas(scene: Scene) -> None:
     await scene.gone()
     assert await scene.replicas() == 3
     said = f"Deployment {scene.named()} was restored to 3 replicas"
-    assert scene.told == [(scene.named(), said, False)]
+    assert scene.reported == [(scene.named(), said, False)]
 
 
 async def test_finalizer_awake_changes_nothing(scene: Scene) -> None:
@@ -114,7 +114,7 @@ async def test_finalizer_missing_target_does_not_delay(scene: Scene, spec: dict[
     await scene.stand(**ASLEEP)
     await scene.delete()
     await scene.gone()
-    assert scene.told == [(scene.named(), said.format(scene.named()), False)]
+    assert scene.reported == [(scene.named(), said.format(scene.named()), False)]
 
 
 async def test_finalizer_namespace_deletion_completes(scene: Scene) -> None:
@@ -137,7 +137,7 @@ async def test_finalizer_without_permission_is_removed(scene: Scene, control_pla
     await scene.delete()
     await scene.gone()
     await limited.close()
-    [(_, said, failed)] = scene.told
+    [(_, said, failed)] = scene.reported
     assert failed
     assert said.startswith(f"failed to restore Deployment {scene.named()}: 403 Forbidden: deployments.apps")
     assert said.endswith("; scale it by hand")

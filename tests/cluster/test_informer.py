@@ -30,7 +30,7 @@ class Copy:
 
     api: Api
     where: str
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     informer: Informer[Object] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class Copy:
         self.informer = Informer(self.api, self.where, decoder(Object), self._changed, query)
 
     def _changed(self, key: str, item: Object | None) -> None:
-        self.told.append(f"{'+' if item else '-'}{key.partition('/')[2]}")
+        self.reported.append(f"{'+' if item else '-'}{key.partition('/')[2]}")
 
     async def make(self, name: str) -> None:
         await self.api.call("POST", self.where, {"metadata": {"name": name}})
@@ -67,7 +67,7 @@ async def copy(api: Api, namespace: str) -> AsyncIterator[Copy]:
 async def test_informer_reports_added_changed_and_deleted(copy: Copy) -> None:
     await copy.make("b")
     await copy.delete("a")
-    await until(lambda: copy.told == ["+a", "+b", "-a"])
+    await until(lambda: copy.reported == ["+a", "+b", "-a"])
     assert copy.informer.lists == 1
 
 
@@ -87,15 +87,15 @@ async def test_informer_list_of_several_pages_is_complete(
 
 async def test_informer_api_server_restart_is_survived(copy: Copy, apiserver: Cluster) -> None:
     await copy.make("b")
-    await until(lambda: "+b" in copy.told)
+    await until(lambda: "+b" in copy.reported)
     apiserver.stop_apiserver()
     await until(lambda: copy.informer.error)
     assert set(copy.informer.items) == {f"{copy.where.split('/')[4]}/{name}" for name in "ab"}
     apiserver.start_apiserver()
     await copy.delete("a")
     await copy.make("c")
-    await until(lambda: copy.informer.error is None and "-a" in copy.told and "+c" in copy.told)
-    assert [word for word in copy.told if word.startswith("-")] == ["-a"]
+    await until(lambda: copy.informer.error is None and "-a" in copy.reported and "+c" in copy.reported)
+    assert [word for word in copy.reported if word.startswith("-")] == ["-a"]
 
 
 async def test_informer_api_server_frozen_is_noticed(
@@ -114,8 +114,8 @@ async def test_informer_api_server_frozen_is_noticed(
     finally:
         apiserver.thaw("apiserver")
     await copy.make("b")
-    await until(lambda: "+b" in copy.told)
-    assert "-a" not in copy.told
+    await until(lambda: "+b" in copy.reported)
+    assert "-a" not in copy.reported
 
 
 @pytest.mark.root
@@ -136,8 +136,8 @@ async def test_informer_vanished_connection_is_noticed(copy: Copy, apiserver: Cl
     finally:
         apiserver.run("nft", "delete", "table", "inet", table)
     await copy.make("b")
-    await until(lambda: "+b" in copy.told and copy.informer.error is None)
-    assert "-a" not in copy.told
+    await until(lambda: "+b" in copy.reported and copy.informer.error is None)
+    assert "-a" not in copy.reported
 
 
 async def test_informer_expired_version_is_listed_again(api: Api, namespace: str) -> None:
@@ -146,9 +146,9 @@ async def test_informer_expired_version_is_listed_again(api: Api, namespace: str
     await copy.make("a")
     task = asyncio.create_task(copy.informer.run())
     await until(lambda: copy.informer.lists == 1)
-    assert "+a" in copy.told
+    assert "+a" in copy.reported
     await copy.make("b")
-    await until(lambda: "+b" in copy.told)
+    await until(lambda: "+b" in copy.reported)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

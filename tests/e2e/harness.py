@@ -455,7 +455,9 @@ class Zenvoy:
         """Return a service's status once a client's wake is reported in full, with its parts in order."""
         parts = ["signal", "started", "reachable", "firstByte"]
         return self.wait_status(
-            "its wake is told in full", name, lambda view: view["lastWake"] and list(view["lastWake"]["parts"]) == parts
+            "its wake is reported in full",
+            name,
+            lambda view: view["lastWake"] and list(view["lastWake"]["parts"]) == parts,
         )
 
     def sleep(self, name: str, *, has_ended: bool = True) -> View:

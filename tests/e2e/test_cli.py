@@ -43,7 +43,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     return shared_zenvoy(
         {"name": "shown", "command": quick("http")},
         {"name": "db", "protocol": "tcp", "command": quick("tcp")},
-        {"name": "told", "command": quick("http"), "drainTimeout": "1s"},
+        {"name": "toggled", "command": quick("http"), "drainTimeout": "1s"},
         {"name": "table", "command": quick("http")},
         {"name": "json", "command": quick("http")},
         {"name": "broken", "command": ["sh", "-c", f"echo '{PRINTS}'; exit 7"], "wakeTimeout": "1s"},
@@ -126,8 +126,10 @@ def test_check_reports_problems_of_a_file(tmp_path: Path) -> None:
             (5, "colour"),
             (6, "127.0.0.1:10000 is already used"),
         ):
-            told = [text for text in done.stderr.splitlines() if text.startswith(f"{file}:{line}:") and words in text]
-            assert len(told) == 1, (line, words, done.stderr)
+            reported = [
+                text for text in done.stderr.splitlines() if text.startswith(f"{file}:{line}:") and words in text
+            ]
+            assert len(reported) == 1, (line, words, done.stderr)
         assert "6 mistakes" in done.stderr
     assert not (tmp_path / ".zenvoy").exists(), "nothing was started"
     assert run("check", str(tmp_path / "nothing.yaml")).returncode == 2
@@ -311,7 +313,7 @@ def test_completion_lists_names_of_services(z: Zenvoy) -> None:
         "COMP_CWORD": "2",
     }
     done = subprocess.run([str(ZENVOY)], capture_output=True, text=True, env=environment, timeout=60, check=False)
-    assert done.stdout.split() == ["table", "told"]
+    assert done.stdout.split() == ["table", "toggled"]
 
 
 def test_command_unknown_service_exits_4(z: Zenvoy) -> None:
@@ -328,34 +330,34 @@ def test_command_unknown_service_exits_4(z: Zenvoy) -> None:
 
 def test_wake_and_sleep_change_the_state(z: Zenvoy, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    assert z.cli("sleep", "told").returncode == 0
-    z.asleep("told")
-    done = z.cli("wake", "told")
+    assert z.cli("sleep", "toggled").returncode == 0
+    z.asleep("toggled")
+    done = z.cli("wake", "toggled")
     assert done.returncode == 0
-    assert done.stdout.startswith("told is ")
-    z.wait_state("told", "Active", "Idle")
-    assert z.cli("wake", "told").returncode == 0
-    assert z.wakes("told") == 1
+    assert done.stdout.startswith("toggled is ")
+    z.wait_state("toggled", "Active", "Idle")
+    assert z.cli("wake", "toggled").returncode == 0
+    assert z.wakes("toggled") == 1
     with ThreadPoolExecutor() as pool:
-        under_way = pool.submit(request, z.http_port, "told", f"/until{gate}")
-        until("the request is with the service", lambda: "asked" in z.output("told"))
-        done = z.cli("sleep", "told")
+        under_way = pool.submit(request, z.http_port, "toggled", f"/until{gate}")
+        until("the request is with the service", lambda: "asked" in z.output("toggled"))
+        done = z.cli("sleep", "toggled")
         assert done.returncode == 1
         assert "Active" in done.stdout
-        assert z.state("told") in ("Active", "Idle")
+        assert z.state("toggled") in ("Active", "Idle")
         gate.touch()
-        assert under_way.result().body == f"told /until{gate}\n".encode()
-    z.wait_state("told", "Idle")
+        assert under_way.result().body == f"toggled /until{gate}\n".encode()
+    z.wait_state("toggled", "Idle")
 
     def sleeps() -> bool:
         """Return whether it drained within `drainTimeout`."""
-        done = z.cli("sleep", "told")
+        done = z.cli("sleep", "toggled")
         assert ("ScaledToZero" in done.stdout) is (done.returncode == 0), done
         return done.returncode == 0
 
     until("the command puts it to sleep", sleeps)
-    z.wait_status("nothing runs", "told", lambda view: view["replicas"] == 0)
-    z.asleep("told")
+    z.wait_status("nothing runs", "toggled", lambda view: view["replicas"] == 0)
+    z.asleep("toggled")
 
 
 def test_log_program_output_is_unchanged(z: Zenvoy) -> None:
@@ -465,8 +467,8 @@ def test_up_serves_metrics_and_health(zenvoy: Start) -> None:
         assert ones <= states_of_it
     assert samples(text, "zenvoy_service_held")['service="web"'] == 0
     assert sum(samples(text, "zenvoy_service_transitions_total").values()) >= 2
-    told = get(holder, "/metrics")[1]
-    assert samples(told, "zenvoy_holder_released_total") == {'service="web"': 1}
+    reported = get(holder, "/metrics")[1]
+    assert samples(reported, "zenvoy_holder_released_total") == {'service="web"': 1}
     with z.without("holder"):
         z.wait_status("the holder is missed", "web", lambda view: view["held"] is None)
         assert not samples(get(metrics, "/metrics")[1], "zenvoy_service_held")

@@ -29,16 +29,16 @@ def test_explain_shows_the_evidence(zenvoy: Start) -> None:
     (reading,) = found["sample"]["envoys"]
     assert reading["counters"]["requests"] == 1 and found["sample"]["ageSeconds"] < 60
     assert yaml.safe_load(z.cli("explain", "web", "-o", "yaml").stdout)["service"]["name"] == "web"
-    told = z.cli("explain", "web").stdout
-    assert told.startswith("web is ScaledToZero since ")
+    printed = z.cli("explain", "web").stdout
+    assert printed.startswith("web is ScaledToZero since ")
     for words in (
         "Traffic, by Envoy's admin port (",
         "Route to 127.64.",
         "Connections in holders: 0 held, 0 relayed",
         "applied",
     ):
-        assert words in told, told
-    moves = [line.split()[1:5] for line in told.splitlines() if " → " in line]
+        assert words in printed, printed
+    moves = [line.split()[1:5] for line in printed.splitlines() if " → " in line]
     assert moves[0] == ["Draining", "→", "ScaledToZero", "Drained"] and len(moves) == len(events)
     assert z.cli("explain", "missing").returncode == 4
 

@@ -210,12 +210,14 @@ def test_reload_invalid_file_reports_all_problems(zenvoy: Start) -> None:
             z.file.write_text(text)
             listed: list[str] = []
 
-            def told(entry: dict[str, Any], listed: list[str] = listed, mistakes: tuple[str, ...] = mistakes) -> bool:
+            def reported(
+                entry: dict[str, Any], listed: list[str] = listed, mistakes: tuple[str, ...] = mistakes
+            ) -> bool:
                 if entry["event"].startswith("the file has mistakes"):
                     listed[:] = entry["problems"]  # a file that is being written may be read half-way
                 return bool(listed) and all(any(mistake in line for line in listed) for mistake in mistakes)
 
-            z.wait_line("all mistakes are told", told, said)
+            z.wait_line("all mistakes are reported", reported, said)
             assert all(str(z.file) in line for line in listed)
         z.file.unlink()
         z.wait_line("so is a file that is gone", lambda entry: "cannot be read" in str(entry.get("problems")))
@@ -233,7 +235,7 @@ def test_reload_port_of_an_option_is_a_problem(zenvoy: Start) -> None:
     z = zenvoy(web(), defaults=STAYS, options=options)
     services = [web()] + [db(option.strip("-"), listen=f"{LOCAL}:{port}") for option, port in ours.items()]
     z.write({"defaults": STAYS, "services": services})
-    entry = z.wait_line("it is told", lambda entry: entry["event"].startswith("the file has mistakes"))
+    entry = z.wait_line("it is reported", lambda entry: entry["event"].startswith("the file has mistakes"))
     for number, ((option, port), line) in enumerate(zip(ours.items(), entry["problems"], strict=True), 1):
         assert line.startswith(f"{z.file}:")
         assert line.endswith(
@@ -241,7 +243,7 @@ def test_reload_port_of_an_option_is_a_problem(zenvoy: Start) -> None:
         )
     said = len(z.lines())
     z.kill("reconciler")
-    z.wait_line("it is told again", lambda entry: entry["event"].startswith("the file has mistakes"), said)
+    z.wait_line("it is reported again", lambda entry: entry["event"].startswith("the file has mistakes"), said)
     until("what was good is in force", lambda: request(z.http_port, "web").body == b"web /\n")
     assert list(z.statuses()) == ["web"]
     assert not [entry for entry in z.lines() if "rejected" in entry["event"]]
@@ -254,10 +256,10 @@ def test_reload_last_good_file_survives_a_crash(zenvoy: Start) -> None:
     apply(z, web(), web("more"))
     pids = z.service_pids("web")
     z.file.write_text("services: [")
-    z.wait_line("it is told", lambda entry: entry["event"].startswith("the file has mistakes"))
+    z.wait_line("it is reported", lambda entry: entry["event"].startswith("the file has mistakes"))
     said = len(z.lines())
     z.kill("reconciler")
-    z.wait_line("it is told again", lambda entry: entry["event"].startswith("the file has mistakes"), said)
+    z.wait_line("it is reported again", lambda entry: entry["event"].startswith("the file has mistakes"), said)
     z.wait_state("web", "Active", "Idle")
     assert z.service_pids("web") == pids
     assert request(z.http_port, "more").body == b"more /\n"
@@ -461,12 +463,12 @@ def test_status_shows_envoy_rejection_until_fixed(zenvoy: Start) -> None:
         watching = subprocess.Popen(command, stdout=out)
     try:
         apply(z, web(), db(listen="192.0.2.1:15432"))
-        told = "rejected a configuration"
+        reported = "rejected a configuration"
         z.wait_status("its part is found", "db", lambda view: "192.0.2.1:15432" in (view["rejected"] or ""))
-        until("it is told", lambda: told in z.cli("status").stdout)
-        assert told in z.cli("status", "web").stdout
-        until("the watching client is notified", lambda: told in watched.read_text())
-        assert told not in z.cli("status", "web", "-o", "json").stdout
+        until("it is reported", lambda: reported in z.cli("status").stdout)
+        assert reported in z.cli("status", "web").stdout
+        until("the watching client is notified", lambda: reported in watched.read_text())
+        assert reported not in z.cli("status", "web", "-o", "json").stdout
         rejected = {
             one["name"]: one["rejected"] for one in json.loads(z.cli("status", "-o", "json").stdout)["services"]
         }
@@ -475,9 +477,9 @@ def test_status_shows_envoy_rejection_until_fixed(zenvoy: Start) -> None:
         assert "Envoy rejects a part of it" in z.cli("explain", "db").stdout
         assert "service db" in z.cli("doctor").stdout
         apply(z, web(), db(listen=f"{LOCAL}:{free_port()}"))
-        until("it is over", lambda: told not in z.cli("status").stdout)
+        until("it is over", lambda: reported not in z.cli("status").stdout)
         assert "Envoy rejects a part of it" not in z.cli("explain", "db").stdout
-        assert told not in z.cli("status", "web").stdout
+        assert reported not in z.cli("status", "web").stdout
     finally:
         watching.send_signal(signal.SIGINT)
         assert watching.wait(60) == 0

@@ -152,8 +152,8 @@ def running(directory: Path, services: tuple[dict[str, Any], ...] = SERVICES) ->
     """Run a scene; it starts once Prometheus has scraped every target."""
     config = {"defaults": DEFAULTS, "sampleInterval": f"{SCRAPE_SECONDS:g}s", "services": list(services)}
     with Zenvoy(directory, config, options=("--with-prometheus",)) as zenvoy:
-        told = zenvoy.wait_line("it tells where its Prometheus is", lambda entry: entry["event"] == "Prometheus")
-        prometheus = Prometheus(told["at"])
+        reported = zenvoy.wait_line("its Prometheus has an address", lambda entry: entry["event"] == "Prometheus")
+        prometheus = Prometheus(reported["at"])
         until("all is scraped", lambda: prometheus.targets_up() == TARGETS)
         yield Scene(zenvoy, prometheus, time.time())
 

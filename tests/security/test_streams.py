@@ -158,10 +158,10 @@ async def test_stolen_node_id_does_not_acknowledge(tmp_path: Path) -> None:
     """A pod claims to be an Envoy that has not acknowledged a route yet, and acknowledges it."""
     async with port() as at, dialling_from(PROXY_A, at.number) as dialled:
         files = at.authority.write(tmp_path / "tls", PROXY.uri)
-        told = EnvoyTls(str(files / "tls.crt"), str(files / "tls.key"), str(files / "ca.crt"), NAME, str(tmp_path))
-        for name, content in secrets(told).items():
+        given = EnvoyTls(str(files / "tls.crt"), str(files / "tls.key"), str(files / "ca.crt"), NAME, str(tmp_path))
+        for name, content in secrets(given).items():
             (tmp_path / name).write_text(yaml.safe_dump(content))
-        async with envoy(tmp_path, dialled, node="proxy-a", tls=told):
+        async with envoy(tmp_path, dialled, node="proxy-a", tls=given):
             router = at.replica.router
             await until(lambda: at.nodes == {"proxy-a": PROXY_A}, "the Envoy joins")
             since = router.server.nodes()["proxy-a"].since

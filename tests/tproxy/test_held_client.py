@@ -12,16 +12,18 @@ from tproxy.wire import Go
 
 
 @pytest.mark.parametrize(
-    ("client", "told"), [("192.0.2.7", "192.0.2.7:4567"), ("2001:db8::7", "[2001:db8::7]:4567")], ids=["IPv4", "IPv6"]
+    ("client", "peer"),
+    [("192.0.2.7", "192.0.2.7:4567"), ("2001:db8::7", "[2001:db8::7]:4567")],
+    ids=["IPv4", "IPv6"],
 )
 @pytest.mark.parametrize("more", [b"", b"\x04\x00\x50" + bytes(80)], ids=["bare", "padded"])
-def test_header_names_the_client_and_is_consumed(world: World, client: str, told: str, more: bytes) -> None:
+def test_header_names_the_client_and_is_consumed(world: World, client: str, peer: str, more: bytes) -> None:
     world.assign(has_header=True)
     # What a client sends of the same kind is the service's.
     sent = header(client, more=more) + header("10.0.0.1") + bytes(range(256)) * 400
     envoy = world.client()
     envoy.sendall(sent)
-    eventually(lambda: world.sees(held=1).peer == told, "the header to be looked at")
+    eventually(lambda: world.sees(held=1).peer == peer, "the header to be looked at")
     upstream = world.upstream()
     world.assign(go(upstream), has_header=True)
     server = world.accept(upstream)
@@ -29,7 +31,7 @@ def test_header_names_the_client_and_is_consumed(world: World, client: str, told
     assert read_exactly(server, len(expected)) == expected
     server.sendall(b"done")
     assert read_exactly(envoy, 4) == b"done"
-    assert world.sees(released=1, held=0).peer == told
+    assert world.sees(released=1, held=0).peer == peer
 
 
 def test_header_in_pieces_lets_the_server_speak_first(world: World) -> None:

@@ -150,7 +150,7 @@ async def envoy(
     prefix: tuple[str, ...] = (),
     **more: Any,
 ) -> AsyncIterator[Envoy]:
-    """Run an Envoy that joins the reconciler on this port; `more` is what else its bootstrap may be told, `prefix`
+    """Run an Envoy that joins the reconciler on this port; `more` are further arguments of `Join`, `prefix`
     starts its command."""
     more.setdefault("open_files", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     admin, log, config = (directory / f"{node}.{suffix}" for suffix in ("sock", "log", "json"))

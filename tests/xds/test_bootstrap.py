@@ -52,11 +52,11 @@ def test_bootstrap_mode_sets_the_api_type(mode: str, api_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stats", "told"),
+    ("stats", "expected"),
     [("10.0.0.7:9902", "10.0.0.7:9902"), ("[fd00::7]:9902", "[fd00::7]:9902"), ("fd00::7:9902", "[fd00::7]:9902")],
 )
-def test_bootstrap_stats_address_is_in_the_metadata(stats: str, told: str) -> None:
-    assert bootstrap(Join("n", "127.0.0.1", 1, stats=stats))["node"]["metadata"] == {"zenvoy": {"stats": told}}
+def test_bootstrap_stats_address_is_in_the_metadata(stats: str, expected: str) -> None:
+    assert bootstrap(Join("n", "127.0.0.1", 1, stats=stats))["node"]["metadata"] == {"zenvoy": {"stats": expected}}
 
 
 @pytest.mark.parametrize("stats", ["9902", "host:9902", "10.0.0.7", "10.0.0.7:0", "10.0.0.7:99999"])

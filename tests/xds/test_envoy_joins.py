@@ -115,10 +115,10 @@ async def test_tls_certificates_replaced_need_no_restart(tmp_path) -> None:
     mounted = Mounted(tmp_path / "mounted")
     key, certificate = old.issue("zenvoy-proxy")
     mounted.write(tls_crt=certificate, tls_key=key, ca_crt=old.certificate)
-    told = tls(mounted, tmp_path / "secrets")
+    files = tls(mounted, tmp_path / "secrets")
     port = free_port()
     async with plane(port, credentials=credentials(old, NAME)) as running:
-        joining = envoy(tmp_path, port, tls=told)
+        joining = envoy(tmp_path, port, tls=files)
         joined = await joining.__aenter__()
         open_with_a_listener(running)
         await until(running.server.nodes, "it joins")
@@ -147,8 +147,8 @@ async def test_tls_client_without_certificate_does_not_join(tmp_path, fault: str
     key, certificate = (other if fault == "another authority" else ca).issue("zenvoy-proxy")
     mounted.write(tls_crt=certificate, tls_key=key, ca_crt=ca.certificate)
     wanted = "another-name" if fault == "another name" else NAME
-    told = None if fault == "no certificate" else tls(mounted, tmp_path / "secrets", wanted)
-    async with plane(credentials=credentials(ca, NAME)) as running, envoy(tmp_path, running.port, tls=told) as joined:
+    files = None if fault == "no certificate" else tls(mounted, tmp_path / "secrets", wanted)
+    async with plane(credentials=credentials(ca, NAME)) as running, envoy(tmp_path, running.port, tls=files) as joined:
         open_with_a_listener(running)
 
         async def tried() -> bool:

@@ -135,11 +135,11 @@ class Objects:
 
     async def answering(self, name: str, *states: str, reason: str = "requested by a user") -> str:
         """Stand in for the leader: wait for a command, take the object through these states, and return the command."""
-        while not (told := (await self.get(name))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
+        while not (command := (await self.get(name))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
             await asyncio.sleep(0.02)
         for state in states:
-            await self.status(name, observedCommand=told, **entered(state, reason))
-        return str(told)
+            await self.status(name, observedCommand=command, **entered(state, reason))
+        return str(command)
 
 
 def entered(state: str, reason: str = "", **more: Any) -> dict[str, Any]:

@@ -147,9 +147,9 @@ async def test_sleep_command_service_in_use_exits_1(cli: Cli, objects: Objects) 
 async def test_command_without_effect_ends(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("Waking", "a client is waiting"))
     given = asyncio.create_task(cli("sleep", "web", "-n", cli.namespace, code=1))
-    while not (told := (await objects.get("web"))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
+    while not (reported := (await objects.get("web"))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
         await asyncio.sleep(0.02)
-    await objects.status("web", observedCommand=told)
+    await objects.status("web", observedCommand=reported)
     assert (await given).out == f"{cli.namespace}/web stays Waking: a client is waiting\n"
 
 
@@ -213,10 +213,10 @@ async def test_explain_without_controller_uses_object_and_events(cli: Cli, objec
     assert first.startswith(f"{cli.namespace}/web is Waking since ") and first.endswith("a client is waiting")
     for words in ("Deployment/web", "ImagePullBackOff: no such image", "127.64.0.7:18001", "Ready"):
         assert words in done.out
-    told = [line.split()[1] for line in done.out.splitlines() if " message " in line]
-    assert told == ["WakeStalled", "WakeRequested", "Idle"]
+    reported = [line.split()[1] for line in done.out.splitlines() if " message " in line]
+    assert reported == ["WakeStalled", "WakeRequested", "Idle"]
     data = await cli("explain", "web", "-n", cli.namespace, "--system-namespace", cli.namespace, "-o", "json")
-    assert [move["event"] for move in data.json["transitions"]] == told
+    assert [move["event"] for move in data.json["transitions"]] == reported
 
 
 async def test_command_unknown_service_exits_4(cli: Cli, objects: Objects) -> None:

@@ -20,7 +20,7 @@ from tests.cluster.written import GENEROUS_SECONDS
 from tests.reconciler.cli.test_explanation import answer
 
 
-class Told:
+class RecordedService:
     """The Events of one service, written at chosen times."""
 
     def __init__(self, objects: Objects) -> None:
@@ -50,11 +50,11 @@ class Told:
 
 
 @pytest.fixture
-async def told(objects: Objects) -> AsyncIterator[Told]:
-    told = Told(objects)
-    await told.start()
-    yield told
-    await told.end()
+async def recorded(objects: Objects) -> AsyncIterator[RecordedService]:
+    recorded = RecordedService(objects)
+    await recorded.start()
+    yield recorded
+    await recorded.end()
 
 
 TO_IDLE = (State.Active, "Quiet", State.Idle, "no traffic")
@@ -62,11 +62,11 @@ TO_ACTIVE = (State.Idle, "Traffic", State.Active, "3 requests moved")
 TO_WAKING = (State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting")
 
 
-async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: Told) -> None:
-    await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE, TO_IDLE)
-    told.events.record(told.name, wake_message(1.5, {"signal": 0.002}))
-    told.events.problems(told.name, [Problem(Reason.HOST_TAKEN, "spec.hosts", "it is taken", "take another")])
-    assert await told.events.flush(GENEROUS_SECONDS)
+async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, recorded: RecordedService) -> None:
+    await recorded.saw(TO_WAKING, TO_IDLE, TO_ACTIVE, TO_IDLE)
+    recorded.events.record(recorded.name, wake_message(1.5, {"signal": 0.002}))
+    recorded.events.problems(recorded.name, [Problem(Reason.HOST_TAKEN, "spec.hosts", "it is taken", "take another")])
+    assert await recorded.events.flush(GENEROUS_SECONDS)
     done = await cli("explain", "web", "-n", cli.namespace, "--system-namespace", cli.namespace, "-o", "json")
     assert [(move["event"], move["reason"]) for move in done.json["transitions"]] == [
         ("Idle", "no traffic (2 times)"),
@@ -74,16 +74,20 @@ async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: 
         ("WakeRequested", "a client is waiting"),
     ]
     last, *_ = done.json["transitions"]
-    assert datetime.fromisoformat(last["at"]) == told.now.replace(microsecond=told.now.microsecond // 1000 * 1000)
+    assert datetime.fromisoformat(last["at"]) == recorded.now.replace(
+        microsecond=recorded.now.microsecond // 1000 * 1000
+    )
 
 
-async def test_explain_events_precede_the_first_transition(cli: Cli, told: Told, controller: FakeController) -> None:
+async def test_explain_events_precede_the_first_transition(
+    cli: Cli, recorded: RecordedService, controller: FakeController
+) -> None:
     """The leader is new; a repeated Event counts where it began."""
-    await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE)
-    known = told.move(*TO_ACTIVE)
-    await told.saw(TO_WAKING)
-    later = told.move(*TO_WAKING)
-    controller.answers = {f"/v1/services/{told.name}/explain": answer(transitions=moves([later, known]))}
+    await recorded.saw(TO_WAKING, TO_IDLE, TO_ACTIVE)
+    known = recorded.move(*TO_ACTIVE)
+    await recorded.saw(TO_WAKING)
+    later = recorded.move(*TO_WAKING)
+    controller.answers = {f"/v1/services/{recorded.name}/explain": answer(transitions=moves([later, known]))}
     where = ("-n", cli.namespace, "--controller", controller.url)
     done = await cli("explain", "web", *where)
     rows = done.out.partition("Last transitions\n")[2].splitlines()

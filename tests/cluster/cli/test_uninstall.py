@@ -19,11 +19,11 @@ async def test_uninstall_command_restores_replicas(cli: Cli, objects: Objects) -
     where = ("-n", cli.namespace, "--system-namespace", cli.namespace)
     done = await cli("uninstall", "--yes", *where)
     key = f"{cli.namespace}/"
-    told = dict(line.removeprefix(key).split(": ", 1) for line in done.out.splitlines())
-    assert told["web"].startswith(f"Deployment {key}web was restored to 3 replicas")
-    assert told["db"].startswith(f"Deployment {key}db has 2 replicas")
-    assert "does not exist" in told["gone"]
-    assert all("finalizer removed" in words for words in told.values())
+    reported = dict(line.removeprefix(key).split(": ", 1) for line in done.out.splitlines())
+    assert reported["web"].startswith(f"Deployment {key}web was restored to 3 replicas")
+    assert reported["db"].startswith(f"Deployment {key}db has 2 replicas")
+    assert "does not exist" in reported["gone"]
+    assert all("finalizer removed" in words for words in reported.values())
     assert "3 ScaledServices, 2 asleep" in done.err
     assert (await objects.get("web", "apps/v1", "deployments"))["spec"]["replicas"] == 3
     assert (await objects.get("web"))["metadata"]["finalizers"] == ["example.com/other"]

@@ -264,7 +264,7 @@ def test_monitoring_continues_with_a_new_leader(monitored: Monitored, shop: Shop
     monitored.zenvoy.node.kubectl("delete", "pod", "-n", SYSTEM, before, "--wait=false")
 
     until("another leads", lambda: monitored.value(f'sum(zenvoy_leader{{pod!="{before}"}}) == 1'))
-    until("it tells", lambda: monitored.value(slept))
+    until("it is reported", lambda: monitored.value(slept))
     until("it is asleep again", lambda: state(monitored, name) == "ScaledToZero")
     # Alerts for services of other tests may take time to resolve.
     fires = {alert for alert, service in monitored.prometheus.firing() if service in ("", name)}

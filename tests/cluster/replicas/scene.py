@@ -299,8 +299,8 @@ class Scene:
     def events(self, service: str) -> set[tuple[str, str]]:
         """Return the reporters and reasons of a service's Events."""
         text = self.cluster.kubectl("get", "events.events.k8s.io", "-n", self.namespace, "-o", "json")
-        told = [one for one in json.loads(text)["items"] if one["regarding"]["name"] == service]
-        return {(one.get("reportingInstance", ""), one["reason"]) for one in told}
+        reported = [one for one in json.loads(text)["items"] if one["regarding"]["name"] == service]
+        return {(one.get("reportingInstance", ""), one["reason"]) for one in reported}
 
     def is_ready(self, name: str) -> bool:
         try:

@@ -125,8 +125,8 @@ def test_objects_of_extreme_size_are_survived(scene: Scene, tmp_path: Path, pool
         path = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}"
         return scene.kubectl("get", "ssvc", name, "-o", path)
 
-    until("the annotation is told of", lambda: reason("long") == "BadAnnotation")
-    until("the name is told of", lambda: reason("n" * 250) == "BadSpec")
+    until("the annotation is reported", lambda: reason("long") == "BadAnnotation")
+    until("the name is reported", lambda: reason("n" * 250) == "BadSpec")
     act = Act(scene, "short", tmp_path, pool)
     act.bring("ScaledToZero")
     act.lives_on()

@@ -136,7 +136,7 @@ def test_deletion_of_a_labelled_service_is_not_noticed(
     asking = pool.submit(ask_again_and_again)
     delete(scene, act.name)
     until("it is made anew", lambda: uid(scene, act.name) not in ("", before), PATIENCE_SECONDS)
-    until("its state is told", lambda: "holdAddress" in scene.kubectl("get", "ssvc", act.name, "-o", "json"))
+    until("its state is reported", lambda: "holdAddress" in scene.kubectl("get", "ssvc", act.name, "-o", "json"))
     over.set()
     assert asking.result().keys() == {200}
     act.lives_on()

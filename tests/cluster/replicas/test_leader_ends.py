@@ -87,8 +87,8 @@ def test_wake_without_leader_is_reported_by_the_next(scene: Scene, tmp_path: Pat
         until("another one leads", lambda: scene.leader() not in ("", before))
         after = scene.leader()
         assert meanwhile.result().status == 200
-        told = {(after, "WakeRequested"), (after, "Active"), (after, "Woken")}
-        until("its wake is told", lambda: told <= set(scene.events(act.name)))
+        reported = {(after, "WakeRequested"), (after, "Active"), (after, "Woken")}
+        until("its wake is reported", lambda: reported <= set(scene.events(act.name)))
     finally:
         scene.start(before)
     until("it is back", lambda: scene.is_ready(before))

@@ -57,8 +57,8 @@ def test_bootstrap_statistics_at_an_ipv6_address(text: str, tmp_path: Path) -> N
     ],
 )
 def test_bootstrap_invalid_options_are_usage_errors(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    code, told = zenvoy("bootstrap", *(word.format(tmp_path) for word in arguments))
-    assert (code, said in told) == (2, True), told
+    code, printed = zenvoy("bootstrap", *(word.format(tmp_path) for word in arguments))
+    assert (code, said in printed) == (2, True), printed
 
 
 def test_drain_without_envoy_fails() -> None:

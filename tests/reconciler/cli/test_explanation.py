@@ -65,13 +65,13 @@ def answer(**changes: Any) -> dict[str, Any]:
     return whole | changes
 
 
-def told(**changes: Any) -> str:
+def explained(**changes: Any) -> str:
     return "\n".join(lines(answer(**changes), NOW))
 
 
 def test_explanation_complete_answer_shows_everything() -> None:
     assert (
-        told()
+        explained()
         == f"""\
 shop/web is Draining since {AT} (10 s): idle for all of idleAfter
   target        Deployment/web
@@ -107,15 +107,17 @@ Last transitions
 
 def test_explanation_of_replica_shows_its_role() -> None:
     standing = {"replica": "zenvoy-1", "leads": False, "leader": "zenvoy-0", "connected": [], "unknown": None}
-    assert "answered by   zenvoy-1, a follower of zenvoy-0\n" in told(standing=standing)
+    assert "answered by   zenvoy-1, a follower of zenvoy-0\n" in explained(standing=standing)
     leads = {**standing, "leads": True, "connected": ["10.0.0.2"], "unknown": "replica 10.0.0.3 is not connected"}
     words = "the leader; connected: 10.0.0.2; no service sleeps: replica 10.0.0.3 is not connected"
-    assert words in told(standing=leads)
+    assert words in explained(standing=leads)
 
 
 def test_explanation_unknown_usage_is_shown() -> None:
     sample = {"source": "Prometheus at http://p", "ageSeconds": None, "unknown": "no Envoy is connected", "envoys": []}
-    text = told(sample=sample, judged=None, holders=[], service={"held": None, "stalled": "no image", "paused": True})
+    text = explained(
+        sample=sample, judged=None, holders=[], service={"held": None, "stalled": "no image", "paused": True}
+    )
     assert "Traffic, by Prometheus at http://p (no sample yet): none" in text
     assert "usage is unknown, so no service sleeps: no Envoy is connected" in text
     assert "Connections in holders: unknown, because a holder is disconnected\n  none connected" in text
@@ -125,6 +127,6 @@ def test_explanation_unknown_usage_is_shown() -> None:
 def test_explanation_of_object_alone_repeats_nothing() -> None:
     stalled = {"type": "Ready", "status": "False", "reason": "NoPods", "message": "NoPods: quota", "since": AT}
     event = {"at": AT, "from": None, "to": None, "event": "WakeStalled", "reason": "NoPods: quota"}
-    shown = told(service={"conditions": [stalled]}, transitions=[event])
+    shown = explained(service={"conditions": [stalled]}, transitions=[event])
     assert "  Ready  False  NoPods: quota\n" in shown
     assert f"  {AT}  WakeStalled  NoPods: quota" in shown

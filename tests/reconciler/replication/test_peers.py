@@ -244,7 +244,7 @@ class Envoy:
 
 
 class Holder:
-    """A holder that obeys at once, and counts what the test tells it to."""
+    """A holder that obeys at once, and reports the counts of the test."""
 
     def __init__(self, name: str) -> None:
         self._name = name

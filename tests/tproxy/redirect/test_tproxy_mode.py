@@ -15,7 +15,7 @@ from tproxy.redirect.rules import RuleFamily, RuleTool
 
 IPV4, IPV6 = "192.0.2.7", "2001:db8::7"
 
-# What runs inside the namespace is one process: a reconciler, a service and a client, told line by line what to do.
+# What runs inside the namespace is one process: a reconciler, a service and a client, which get each step as a line.
 INSIDE = """
 import socket, sys
 from tests.tproxy.harness import FakeReconciler, eventually, go

@@ -18,11 +18,11 @@ from tests.fakes.api_server import ApiServer, serving
 
 @dataclass
 class Copy:
-    """An informer that runs, and what it told."""
+    """An informer that runs, and what it reported."""
 
     server: ApiServer
     informer: Informer[EndpointSlice]
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
 
     def names(self) -> list[str]:
         return sorted(key.partition("/")[2] for key in self.informer.items)
@@ -47,22 +47,22 @@ async def copy() -> AsyncIterator[Copy]:
     server.put("a")
     server.put("b")
     async with serving(server) as api:
-        told: list[str] = []
+        reported: list[str] = []
 
         def changed(key: str, item: EndpointSlice | None) -> None:
-            told.append(f"{'+' if item else '-'}{key.partition('/')[2]}")
+            reported.append(f"{'+' if item else '-'}{key.partition('/')[2]}")
 
         slices = path("discovery.k8s.io/v1", "endpointslices")
-        informer = Informer(api, slices, decoder(EndpointSlice), changed, on_sync=lambda: told.append("synced"))
+        informer = Informer(api, slices, decoder(EndpointSlice), changed, on_sync=lambda: reported.append("synced"))
         task = asyncio.create_task(informer.run())
         await until(lambda: server.open)
-        yield Copy(server, informer, told)
+        yield Copy(server, informer, reported)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_informer_reports_objects_then_sync(copy: Copy) -> None:
-    assert copy.told == ["+a", "+b", "synced"]
+    assert copy.reported == ["+a", "+b", "synced"]
     assert copy.informer.synced
 
 
@@ -70,7 +70,7 @@ async def test_informer_reports_changes(copy: Copy) -> None:
     copy.server.put("c")
     copy.server.put("a")
     copy.server.delete("b")
-    await until(lambda: copy.told[3:] == ["+c", "+a", "-b"])
+    await until(lambda: copy.reported[3:] == ["+c", "+a", "-b"])
     assert copy.names() == ["a", "c"]
     assert copy.server.lists == 1
 
@@ -87,11 +87,11 @@ async def test_informer_lists_all_pages(copy: Copy) -> None:
 
 async def test_informer_cut_watch_resumes(copy: Copy) -> None:
     copy.server.put("c")
-    await until(lambda: "+c" in copy.told)
+    await until(lambda: "+c" in copy.reported)
     await copy.server.tell(b'{"type": "DELETED", "object": {"metadata": {"name": "a", "name')
     copy.server.cut()
     copy.server.put("d")
-    await until(lambda: "+d" in copy.told)
+    await until(lambda: "+d" in copy.reported)
     assert copy.names() == ["a", "b", "c", "d"]
     assert copy.server.lists == 1
     assert copy.server.watches[-1] == str(copy.server.version - 1)
@@ -103,7 +103,7 @@ async def test_informer_bookmark_starts_the_next_watch(copy: Copy) -> None:
     copy.server.bookmark()
     at = copy.server.version
     await until(lambda: copy.informer._version == str(at))
-    assert copy.told[3:] == ["+c"]
+    assert copy.reported[3:] == ["+c"]
     copy.server.cut()
     await until(lambda: len(copy.server.watches) == 2)
     assert copy.server.watches[-1] == str(at)
@@ -120,7 +120,7 @@ async def test_informer_expired_version_lists_and_deletes(copy: Copy) -> None:
     assert copy.names() == ["a", "b"]
     copy.server.faults.refuse = None
     await until(lambda: copy.names() == ["b", "c"])
-    assert sorted(copy.told[3:]) == ["+b", "+c", "-a"]
+    assert sorted(copy.reported[3:]) == ["+b", "+c", "-a"]
     assert copy.server.lists == 2
 
 
@@ -130,7 +130,7 @@ async def test_informer_status_410_lists_again(copy: Copy) -> None:
     await until(lambda: copy.server.lists >= 3)
     copy.server.faults.refuse_watches = None
     await until(lambda: copy.server.open)
-    assert copy.told == ["+a", "+b", "synced"], "nothing had changed"
+    assert copy.reported == ["+a", "+b", "synced"], "nothing had changed"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_informer_rejected_list_deletes_nothing(copy: Copy, refusal: tuple
     assert copy.names() == ["a", "b"]
     copy.server.faults.refuse = None
     await until(lambda: copy.server.open and copy.informer.error is None)
-    assert copy.told == ["+a", "+b", "synced"]
+    assert copy.reported == ["+a", "+b", "synced"]
 
 
 async def test_informer_incomplete_list_deletes_nothing(copy: Copy) -> None:
@@ -158,7 +158,7 @@ async def test_informer_incomplete_list_deletes_nothing(copy: Copy) -> None:
     copy.server.faults.refuse_page = 1
     copy.server.faults.refuse = None
     await until(lambda: copy.server.faults.refuse_page is None)
-    assert "-d" not in copy.told
+    assert "-d" not in copy.reported
     await until(lambda: copy.names() == ["a", "b", "c"])
 
 
@@ -209,7 +209,7 @@ async def test_informer_silent_watch_is_renewed(copy: Copy, monkeypatch: pytest.
     copy.server.cut()
     await until(lambda: len(copy.server.watches) >= 3)
     copy.server.put("c")
-    await until(lambda: "+c" in copy.told)
+    await until(lambda: "+c" in copy.reported)
     assert copy.server.lists == 1
 
 
@@ -221,7 +221,7 @@ async def test_informer_unresponsive_server_is_retried(copy: Copy, monkeypatch: 
     await until(lambda: copy.informer.error)
     copy.server.put("c")
     copy.server.faults.silent = False
-    await until(lambda: "+c" in copy.told)
+    await until(lambda: "+c" in copy.reported)
     await until(lambda: copy.informer.error is None)
 
 
@@ -229,7 +229,7 @@ async def test_informer_undecodable_object_keeps_last_state(copy: Copy) -> None:
     before = copy.informer.items["shop/a"]
     copy.server.put("a", endpoints="none at all")
     copy.server.put("c")
-    await until(lambda: "+c" in copy.told)
+    await until(lambda: "+c" in copy.reported)
     assert copy.informer.items["shop/a"] is before
     assert "endpoints" in copy.informer.unreadable["shop/a"]
     copy.server.forget()
@@ -245,7 +245,7 @@ async def test_informer_undecodable_object_is_deleted(copy: Copy) -> None:
     copy.server.put("a", endpoints="none at all")
     await until(lambda: copy.informer.unreadable)
     copy.server.delete("a")
-    await until(lambda: "-a" in copy.told)
+    await until(lambda: "-a" in copy.reported)
     assert not copy.informer.unreadable
 
 
@@ -283,6 +283,6 @@ async def test_informer_any_faults_converge(copy: Copy, seed: int) -> None:
     versions = {key: item.metadata.resource_version for key, item in copy.informer.items.items()}
     assert versions == {key: one["metadata"]["resourceVersion"] for key, one in server.objects.items()}
     believed: set[str] = set()
-    for word in copy.told:
+    for word in copy.reported:
         (believed.add if word[0] == "+" else believed.discard)(word[1:])
     assert believed == set(copy.names())

@@ -73,7 +73,7 @@ class Candidate:
 
 
 class Elections(RuleBasedStateMachine):
-    """Three candidates, each doing what it is told to, at any pace."""
+    """Three candidates, each doing what the test chooses, at any pace."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -23,12 +23,12 @@ DELETED = {"deletionTimestamp": "2026-11-23T11:00:00Z"}
 
 @dataclass
 class Shop:
-    """A catalogue that runs, as a follower, and what it told last."""
+    """A catalogue that runs, as a follower, and what it published last."""
 
     scaled: ApiServer = field(default_factory=ApiServer)
     services: ApiServer = field(default_factory=ApiServer)
     namespaces: ApiServer = field(default_factory=ApiServer)
-    told: list[tuple[ServiceConfigs, Problems]] = field(default_factory=list)
+    reported: list[tuple[ServiceConfigs, Problems]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     busy_until: list[tuple[str, str | None]] = field(default_factory=list)
     takes_seconds: float = 0.0
@@ -37,7 +37,7 @@ class Shop:
 
     def hear(self, entries: ServiceConfigs, problems: Problems) -> None:
         began = time.monotonic()
-        self.told.append((dict(entries), dict(problems)))
+        self.reported.append((dict(entries), dict(problems)))
         time.sleep(self.takes_seconds)
         self.busy.append((began, time.monotonic()))
 
@@ -52,12 +52,12 @@ class Shop:
 
     @property
     def entries(self) -> ServiceConfigs:
-        return self.told[-1][0] if self.told else {}
+        return self.reported[-1][0] if self.reported else {}
 
     @property
     def problems(self) -> dict[str, list[str]]:
         """Their reasons, and where."""
-        found = self.told[-1][1] if self.told else {}
+        found = self.reported[-1][1] if self.reported else {}
         return {key: [f"{one.reason} {one.field}" for one in problems] for key, problems in found.items()}
 
     def entry(self, name: str) -> ServiceConfig:
@@ -86,14 +86,14 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
             gone_seconds=getattr(request, "param", 3600.0),
         )
         task = asyncio.create_task(catalogue.run())
-        await until(lambda: shop.told and shop.scaled.open and shop.services.open)
+        await until(lambda: shop.reported and shop.scaled.open and shop.services.open)
         yield shop
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_provider_empty_cluster_is_reported(shop: Shop) -> None:
-    assert shop.told == [({}, {})]
+    assert shop.reported == [({}, {})]
 
 
 async def test_provider_many_changes_leave_time_for_others(shop: Shop) -> None:
@@ -112,10 +112,10 @@ async def test_provider_changed_service_is_published_once(shop: Shop) -> None:
     for number in range(20):
         shop.scale(f"web-{number}", f"{{service: web, hosts: [web-{number}.example.com]}}")
     await until(lambda: len(shop.entries) == 20)
-    published = len(shop.told)
+    published = len(shop.reported)
     shop.serve("web", {**HTTP, "ports": [{"name": "http", "port": 81}]})
     await until(lambda: {entry.port.port for entry in shop.entries.values()} == {81})
-    assert len(shop.told) == published + 1
+    assert len(shop.reported) == published + 1
 
 
 async def test_provider_reports_added_changed_and_deleted(shop: Shop) -> None:
@@ -133,19 +133,19 @@ async def test_provider_simultaneous_changes_are_reported_once(shop: Shop) -> No
     for number in range(50):
         shop.scale(f"s{number}", "service: web")
     await until(lambda: len(shop.problems) == 49)
-    assert len(shop.told) < 10
+    assert len(shop.reported) < 10
 
 
 async def test_provider_irrelevant_change_is_not_reported(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
-    told = len(shop.told)
+    reported = len(shop.reported)
     shop.scale("web", annotations={"zenvoy.dev/command": "wake@now"})
     shop.serve("web", {**HTTP, "clusterIP": "10.0.0.1"})
     await until(lambda: len(shop.seen) == 2)
     shop.scale("other", "service: none")
     await until(lambda: shop.problems)
-    assert len(shop.told) == told + 1
+    assert len(shop.reported) == reported + 1
 
 
 async def test_provider_reports_times_of_busy_applications(shop: Shop) -> None:
@@ -257,13 +257,13 @@ async def test_provider_recreation_keeps_config_meanwhile(shop: Shop) -> None:
     shop.serve("web", labels=LABEL)
     shop.scale("web", "idleAfter: 1m", finalizers=[FINALIZER], **DELETED)
     await until(lambda: shop.entries)
-    told = len(shop.told)
+    reported = len(shop.reported)
     shop.scaled.delete("web")
     await until(lambda: shop.seen[-1] == "-shop/web")
     shop.scale("web", "idleAfter: 2m", uid="another")
     await until(lambda: shop.entry("web").spec.idle_after == 120)
     assert not shop.entry("web").spec.departing
-    assert all(entries for entries, _ in shop.told[told:])
+    assert all(entries for entries, _ in shop.reported[reported:])
 
 
 @pytest.mark.parametrize("shop", [0.2], indirect=True)
@@ -320,7 +320,7 @@ async def test_provider_follower_reports_bad_annotations(shop: Shop) -> None:
     shop.serve("web", labels={"zenvoy.dev/enabled": "true"}, annotations=annotated)
     await until(lambda: shop.problems)
     assert shop.problems == {"shop/web": ["BadAnnotation zenvoy.dev/idle-after", "BadAnnotation zenvoy.dev/prt"]}
-    assert {problem.on for problem in shop.told[-1][1]["shop/web"]} == {"Service"}
+    assert {problem.on for problem in shop.reported[-1][1]["shop/web"]} == {"Service"}
     shop.serve("web", labels={"zenvoy.dev/enabled": "true"})
     await until(lambda: not shop.problems)
 
@@ -329,7 +329,7 @@ async def test_provider_label_with_existing_object_is_harmless(shop: Shop) -> No
     shop.scale("web")
     shop.serve("web", labels={"zenvoy.dev/enabled": "true"})
     await until(lambda: shop.entries and shop.problems)
-    (problem,) = shop.told[-1][1]["shop/web"]
+    (problem,) = shop.reported[-1][1]["shop/web"]
     assert problem.harmless
     assert str(problem) == (
         "zenvoy.dev/enabled: ScaledService shop/web exists and was not created from this label, so it is not changed; "
@@ -343,14 +343,14 @@ async def test_provider_before_sync_reports_nothing() -> None:
     shop.serve("web")
     shop.services.faults.refuse = (500, "InternalError")
     async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
-        catalogue = KubernetesProvider(api, lambda: False, lambda entries, _: shop.told.append((entries, {})))
+        catalogue = KubernetesProvider(api, lambda: False, lambda entries, _: shop.reported.append((entries, {})))
         codes: list[str] = []
         api.called = lambda _, code: codes.append(code)
         task = asyncio.create_task(catalogue.run())
         await until(lambda: catalogue.scaled_services.synced and "500" in codes)
-        assert not shop.told
+        assert not shop.reported
         shop.services.faults.refuse = None
-        await until(lambda: shop.told)
+        await until(lambda: shop.reported)
         assert list(shop.entries) == ["shop/web"]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -78,7 +78,7 @@ async def writing(scene: Scene) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("told", "note"),
+    ("move", "note"),
     [
         (TO_IDLE, EventMessage("Idle", "no traffic", "Idle", like_others=True)),
         (TO_ACTIVE, EventMessage("Active", "3 requests moved, 0 in flight", "Active", like_others=True)),
@@ -107,8 +107,8 @@ async def writing(scene: Scene) -> AsyncIterator[None]:
     ],
     ids=lambda value: value.reason if isinstance(value, EventMessage) else "",
 )
-def test_transition_message_of_each_transition(told: Transition, note: EventMessage) -> None:
-    assert event_messages.transition_message(told) == note
+def test_transition_message_of_each_transition(move: Transition, note: EventMessage) -> None:
+    assert event_messages.transition_message(move) == note
 
 
 @pytest.mark.parametrize("source", State)
@@ -187,8 +187,8 @@ async def test_event_repetition_is_counted_in_series() -> None:
     scene = Scene()
     async with writing(scene):
         for _ in range(3):
-            for told in (TO_IDLE, TO_ACTIVE):
-                scene.saw(told)
+            for move in (TO_IDLE, TO_ACTIVE):
+                scene.saw(move)
             assert await scene.events.flush(PATIENT)
             scene.now += 30
     assert scene.written() == [
@@ -252,13 +252,13 @@ async def test_event_overflow_drops_oldest() -> None:
     async with writing(scene):
         pass
     assert [note[-10:] for _, _, note, _ in scene.written()] == ["10.0.0.3:1", "10.0.0.4:1", "10.0.0.5:1"]
-    assert [told["event"] for told in logs] == ["too many Events, dropping the oldest"]
+    assert [reported["event"] for reported in logs] == ["too many Events, dropping the oldest"]
 
 
 async def test_event_warnings_are_written_first() -> None:
     scene = Scene()
-    for told in (TO_IDLE, TO_ACTIVE, STALLED):
-        scene.saw(told)
+    for move in (TO_IDLE, TO_ACTIVE, STALLED):
+        scene.saw(move)
     async with writing(scene):
         pass
     assert [reason for _, reason, _, _ in scene.written()] == ["WakeStalled", "Idle", "Active"]
@@ -331,12 +331,12 @@ async def test_event_rejected_is_dropped_and_logged_once() -> None:
     scene.server.refused[EVENTS] = ApiError(403, "Forbidden", "events.events.k8s.io is forbidden")
     with capture_logs() as logs:
         async with writing(scene):
-            for told in (TO_IDLE, TO_ACTIVE, STALLED):
-                scene.saw(told)
+            for move in (TO_IDLE, TO_ACTIVE, STALLED):
+                scene.saw(move)
     assert scene.events.failed == 3
-    [told] = logs
-    assert told["event"] == "failed to write an Event"
-    assert told["error"] == "403 Forbidden: events.events.k8s.io is forbidden"
+    [reported] = logs
+    assert reported["event"] == "failed to write an Event"
+    assert reported["error"] == "403 Forbidden: events.events.k8s.io is forbidden"
 
 
 async def test_event_of_deleted_service_is_not_recorded() -> None:

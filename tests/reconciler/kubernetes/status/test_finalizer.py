@@ -30,7 +30,7 @@ class Scene:
     heard: dict[str, ScaledService] = field(default_factory=dict)
     leads: bool = True
     patience: float = 60.0
-    told: list[tuple[str, str, bool]] = field(default_factory=list)
+    reported: list[tuple[str, str, bool]] = field(default_factory=list)
     needed: str | None = None
     """Why it cannot go yet."""
     asked: int = 0
@@ -40,7 +40,7 @@ class Scene:
             self.server,
             self.heard,
             lambda: self.leads,
-            lambda service, note: self.told.append((service, note.text, note.warning)),
+            lambda service, note: self.reported.append((service, note.text, note.warning)),
             self._needed,
             self._release,
             FAST,
@@ -164,7 +164,7 @@ async def test_deletion_restores_replicas_first(
         await scene.done()
     assert scene.server.kept[scale]["spec"].get("replicas", 0) == after
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
-    assert scene.told == [("shop/web", said, False)]
+    assert scene.reported == [("shop/web", said, False)]
 
 
 async def test_deletion_during_sleep_wakes_target() -> None:
@@ -206,7 +206,7 @@ async def test_deletion_missing_target_continues(spec: dict[str, Any], said: str
         path = scene.deleted(ASLEEP, spec)
         await scene.done()
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
-    assert scene.told == [("shop/web", said, False)]
+    assert scene.reported == [("shop/web", said, False)]
 
 
 async def test_deletion_forbidden_target_continues() -> None:
@@ -219,8 +219,8 @@ async def test_deletion_forbidden_target_continues() -> None:
             await scene.done()
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
     said = "failed to restore Deployment shop/web: 403 Forbidden: no right to deployments/scale"
-    assert scene.told == [("shop/web", f"{said}; scale it by hand", True)]
-    assert [told["event"] for told in logs] == ["restored the replicas of a deleted service"]
+    assert scene.reported == [("shop/web", f"{said}; scale it by hand", True)]
+    assert [reported["event"] for reported in logs] == ["restored the replicas of a deleted service"]
 
 
 async def test_deletion_transient_error_waits() -> None:
@@ -246,7 +246,7 @@ async def test_deletion_long_error_continues() -> None:
         path = scene.deleted(ASLEEP)
         while FINALIZER in scene.server.kept[path]["metadata"]["finalizers"]:
             await asyncio.sleep(0.001)
-    [(_, said, failed)] = scene.told
+    [(_, said, failed)] = scene.reported
     assert (said, failed) == (
         "failed to restore Deployment shop/web: 503 ServiceUnavailable: a webhook is away; scale it by hand",
         True,
@@ -258,12 +258,12 @@ async def test_deletion_is_reported_once_despite_errors() -> None:
     scene.server.deployment("web", 0)
     async with running(scene):
         path = scene.deleted(ASLEEP)
-        while not scene.told:
+        while not scene.reported:
             await asyncio.sleep(0)
         scene.server.faults.extend([ApiError(409, "Conflict", "changed"), Unreachable("PATCH: cut")])
         await scene.done()
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
-    assert len(scene.told) == 1
+    assert len(scene.reported) == 1
 
 
 async def test_deletion_waits_until_not_needed() -> None:
@@ -280,7 +280,7 @@ async def test_deletion_waits_until_not_needed() -> None:
         scene.needed = None
         while not scene.has_gone(path):
             await asyncio.sleep(0.001)
-    assert len(scene.told) == 1
+    assert len(scene.reported) == 1
 
 
 async def test_deletion_waits_at_most_wake_timeout() -> None:
@@ -288,13 +288,13 @@ async def test_deletion_waits_at_most_wake_timeout() -> None:
     scene.server.deployment("web", 0)
     async with running(scene):
         path = scene.deleted(ASLEEP, {"wakeTimeout": "50ms"})
-        while not scene.told:
+        while not scene.reported:
             await asyncio.sleep(0)
         scene.server.faults.extend([ApiError(409, "Conflict", "changed"), Unreachable("PATCH: cut")])
         while not scene.has_gone(path):
             await asyncio.sleep(0.001)
     said = "still needed after its wakeTimeout, deleting anyway: ImagePullBackOff: no such image"
-    assert scene.told[1:] == [("shop/web", said, True)]
+    assert scene.reported[1:] == [("shop/web", said, True)]
 
 
 async def test_deletion_failed_restore_does_not_wait() -> None:
@@ -347,10 +347,10 @@ async def test_restore_all_continues_past_errors_and_repeats() -> None:
         status = {"state": "Active"} if name == "awake" else ASLEEP
         server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=status)
     server.refused[refused] = ApiError(403, "Forbidden", "no right to deployments/scale")
-    told: list[RestoreOutcome] = []
-    outcomes = await restore_all(server, "shop", on_outcome=told.append)
+    reported: list[RestoreOutcome] = []
+    outcomes = await restore_all(server, "shop", on_outcome=reported.append)
     removed = "; finalizer removed"
-    assert outcomes == told
+    assert outcomes == reported
     assert outcomes == [
         RestoreOutcome(
             "shop/refused",

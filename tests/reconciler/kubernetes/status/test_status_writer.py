@@ -280,9 +280,9 @@ async def test_status_permanent_error_is_logged_once(scene: Scene) -> None:
         scene.server.refused.clear()
         while not (scene.status("web") and scene.status("db")):
             await asyncio.sleep(0.001)
-    [told] = logs
-    assert told["event"] == "failed to write status, retrying"
-    assert told["error"] == '403 Forbidden: scaledservices.zenvoy.dev "web" is forbidden'
+    [reported] = logs
+    assert reported["event"] == "failed to write status, retrying"
+    assert reported["error"] == '403 Forbidden: scaledservices.zenvoy.dev "web" is forbidden'
 
 
 async def test_status_of_deleted_object_is_not_written(scene: Scene) -> None:

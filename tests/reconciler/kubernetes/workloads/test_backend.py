@@ -201,12 +201,13 @@ async def test_backend_forbidden_watch_is_diagnosed(scene: Scene, port: int) -> 
     scene.deploy(1)
     scene.slice(port, "one")
     scene.configure()
-    told = await scene.until(lambda running: running.diagnosis)
+    reported = await scene.until(lambda running: running.diagnosis)
     assert (
-        str(told.diagnosis) == "Forbidden: zenvoy may not watch deployments.apps; add it to the chart's `scaleTargets`"
+        str(reported.diagnosis)
+        == "Forbidden: zenvoy may not watch deployments.apps; add it to the chart's `scaleTargets`"
     )
-    assert told.endpoints == (f"127.0.0.1:{port}",)
-    assert told.replicas is None, "what cannot be seen is not known"
+    assert reported.endpoints == (f"127.0.0.1:{port}",)
+    assert reported.replicas is None, "what cannot be seen is not known"
     scene.slice(port)
     hidden = await scene.until(lambda running: not running.endpoints)
     assert hidden.replicas is None, "it may run all the same"
@@ -251,8 +252,8 @@ async def test_backend_forbidden_pods_are_diagnosed(scene: Scene) -> None:
     scene.configure()
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(UP)
-    told = await scene.until(lambda running: running.diagnosis)
-    assert str(told.diagnosis) == "Forbidden: zenvoy may not watch pods in shop, so the cause is not known"
+    reported = await scene.until(lambda running: running.diagnosis)
+    assert str(reported.diagnosis) == "Forbidden: zenvoy may not watch pods in shop, so the cause is not known"
 
 
 async def test_backend_pods_from_before_zero_are_not_diagnosed(scene: Scene) -> None:
@@ -264,8 +265,8 @@ async def test_backend_pods_from_before_zero_are_not_diagnosed(scene: Scene) -> 
     scene.converge(UP)
     await scene.until(lambda running: running.replicas == 2)
     scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
-    told = await scene.until(lambda running: running.diagnosis)
-    assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
+    reported = await scene.until(lambda running: running.diagnosis)
+    assert str(reported.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
     scene.converge(None)
     assert (await scene.until(lambda running: running.diagnosis is None)).replicas == 2
 
@@ -277,8 +278,8 @@ async def test_backend_target_without_selector_has_the_services(scene: Scene) ->
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(UP)
     scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
-    told = await scene.until(lambda running: running.diagnosis)
-    assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
+    reported = await scene.until(lambda running: running.diagnosis)
+    assert str(reported.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
 
 
 async def test_backend_pods_of_abandoned_wake_are_not_diagnosed(scene: Scene) -> None:
@@ -294,8 +295,8 @@ async def test_backend_pods_of_abandoned_wake_are_not_diagnosed(scene: Scene) ->
     scene.converge(UP)
     await scene.until(lambda running: running.replicas == 2)
     scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
-    told = await scene.until(lambda running: running.diagnosis)
-    assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
+    reported = await scene.until(lambda running: running.diagnosis)
+    assert str(reported.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
 
 
 async def test_backend_pods_that_ended_long_ago_are_not_diagnosed(scene: Scene) -> None:
@@ -309,8 +310,8 @@ async def test_backend_pods_that_ended_long_ago_are_not_diagnosed(scene: Scene) 
     scene.configure()
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(UP)
-    told = await scene.until(lambda running: running.diagnosis)
-    assert str(told.diagnosis) == "Terminated: pod b has ended: shutdown"
+    reported = await scene.until(lambda running: running.diagnosis)
+    assert str(reported.diagnosis) == "Terminated: pod b has ended: shutdown"
 
 
 async def test_backend_pod_that_ends_slowly_is_named(scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,9 +324,9 @@ async def test_backend_pod_that_ends_slowly_is_named(scene: Scene, port: int, mo
     scene.configure()
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(UP)
-    told = await scene.until(lambda running: running.diagnosis)
-    assert str(told.diagnosis).startswith("NoPods: pod web-0 is still terminating on node node-1")
-    assert not told.endpoints
+    reported = await scene.until(lambda running: running.diagnosis)
+    assert str(reported.diagnosis).startswith("NoPods: pod web-0 is still terminating on node node-1")
+    assert not reported.endpoints
 
 
 async def test_backend_removed_service_is_not_scaled(scene: Scene) -> None:

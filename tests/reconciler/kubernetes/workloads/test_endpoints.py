@@ -102,6 +102,6 @@ def test_endpoints_of_empty_slice_are_none() -> None:
 
 @pytest.mark.parametrize("text", ["010.0.0.1", "10.0.0.256", "fe80::1%eth0", "web.example.com", ""])
 def test_endpoints_with_invalid_address_are_skipped(text: str) -> None:
-    """One of them would keep all that comes after it from being told: the API server takes the first."""
+    """One of them would keep all later ones from being reported: the API server takes the first."""
     family = "IPv6" if ":" in text else "IPv4"
     assert addresses(slice_of(pod(text), family=family), slice_of(pod("10.0.0.1"))) == ["10.0.0.1:8080"]

@@ -1,4 +1,4 @@
-"""One target and a call that goes wrong: what is tried again, what is told, and what is never sent."""
+"""One target and a call that goes wrong: what is tried again, what is reported, and what is never sent."""
 
 from __future__ import annotations
 

@@ -111,13 +111,13 @@ async def test_crash_output_quoted_is_short_and_printable(stage: Stage) -> None:
 async def test_crash_output_of_earlier_run_is_not_quoted(stage: Stage, tmp_path: Path) -> None:
     scene = stage(shell(f"test -e {tmp_path}/again && exit 1; touch {tmp_path}/again; echo first; exit 2"))
     scene.converge(UP)
-    told = (await scene.until(has_trouble)).diagnosis
-    assert told is not None
-    assert told.message.endswith(" s: first")
-    told = (await scene.until(lambda running: running.diagnosis != told)).diagnosis
-    assert told is not None
-    assert told.message.startswith("exited with code 1 after ")
-    assert "first" not in told.message
+    reported = (await scene.until(has_trouble)).diagnosis
+    assert reported is not None
+    assert reported.message.endswith(" s: first")
+    reported = (await scene.until(lambda running: running.diagnosis != reported)).diagnosis
+    assert reported is not None
+    assert reported.message.startswith("exited with code 1 after ")
+    assert "first" not in reported.message
 
 
 async def test_crash_repeated_pauses_grow(stage: Stage) -> None:
@@ -187,10 +187,10 @@ async def test_fixed_port_in_use_is_reported_until_free(stage: Stage) -> None:
     with socket.create_server(("127.0.0.1", port)):
         scene = stage(replace(server(), port=port))
         scene.converge(UP)
-        told = await scene.until(has_trouble)
-        assert told.diagnosis is not None and told.diagnosis.code is Reason.NOT_STARTED
-        assert f"port {port} is in use by process {os.getpid()}: " in told.diagnosis.message
-        assert not told.endpoints
+        reported = await scene.until(has_trouble)
+        assert reported.diagnosis is not None and reported.diagnosis.code is Reason.NOT_STARTED
+        assert f"port {port} is in use by process {os.getpid()}: " in reported.diagnosis.message
+        assert not reported.endpoints
     assert (await scene.until(is_reachable)).endpoints == (f"127.0.0.1:{port}",)
 
 
