@@ -43,17 +43,16 @@ minutes, and one whose peer vanished would be silent forever."""
 WATCH, NO_ANSWER = "WATCH", "none"
 
 
-class Status(msgspec.Struct):
-    """The body of an error, and the object of an `ERROR` of a watch."""
+class _Status(msgspec.Struct):
+    """The body of an error. That of a proxy may have a `code` of another type, so it is not read."""
 
-    code: int = 0
     reason: str = ""
     message: str = ""
 
 
 _HANDSHAKE_ERRORS = {401: "not authenticated", 403: "access to pods/portforward denied", 404: "pod not found"}
 """A failed WebSocket handshake has no body."""
-decode_status = decoder(Status)
+_STATUS = decoder(_Status)
 Query = Mapping[str, str]
 Credentials = tuple[str | None, bytes, bytes]
 """A token, and the contents of a client certificate's file and of its key's."""
@@ -322,9 +321,9 @@ def _check(response: aiohttp.ClientResponse, answer: bytes) -> None:
     if response.status < 400:
         return
     try:
-        status = decode_status(answer)
+        status = _STATUS(answer)
     except msgspec.DecodeError:
-        status = Status(0, response.reason or "", answer[:200].decode(errors="replace"))
+        status = _Status(response.reason or "", answer[:200].decode(errors="replace"))
     raise ApiError(response.status, status.reason, status.message)
 
 

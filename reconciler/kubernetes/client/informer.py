@@ -19,7 +19,7 @@ import msgspec
 import stamina
 import structlog
 
-from reconciler.kubernetes.client.api import Api, decode_status
+from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import GONE, ApiError, Unreachable
 from reconciler.kubernetes.types.objects import Object, ObjectMeta, name_selector, path
 
@@ -60,9 +60,18 @@ class _Change(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _Status(msgspec.Struct):
+    """The object of an `ERROR`."""
+
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
 _PAGE = msgspec.json.Decoder(_Page)
 _CHANGE = msgspec.json.Decoder(_Change)
 _OBJECT = msgspec.json.Decoder(Object)
+_STATUS = msgspec.json.Decoder(_Status)
 _ERRORS = (Unreachable, ApiError, msgspec.DecodeError)
 
 
@@ -221,7 +230,7 @@ class Informer(Generic[_T]):
             case "DELETED":
                 self._delete(_OBJECT.decode(change.object).metadata.key)
             case "ERROR":
-                status = decode_status(change.object)
+                status = _STATUS.decode(change.object)
                 raise ApiError(status.code, status.reason, status.message)
             case "BOOKMARK":
                 pass
