@@ -109,7 +109,7 @@ class Discovery:
         group = api_version.rpartition("/")[0]
         groups = {one.name: one for one in _DECODE(await self._api.get("/apis")).groups or ()}
         if group in groups:
-            versions = ", ".join(f"{group}/{one['version']}" for one in groups[group].versions or ())
+            versions = ", ".join(f"{group}/{one.get('version', '')}" for one in groups[group].versions or ())
             message = f"{api_version}, but {versions}"
         elif not group:
             message = f"{api_version}; apiVersion is `group/version`, as in apps/v1"

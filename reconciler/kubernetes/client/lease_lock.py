@@ -134,7 +134,7 @@ class LeaderElector:
         try:
             if isinstance(action, ReadLease):
                 found = await self._api.find(self._one, self._timeout())
-                self._election.read(ticks(), _lease(found) if found else None)
+                self._election.read(ticks(), None if found is None else _lease(found))
             else:
                 stored = await self._put(action)
                 self._election.wrote(began, ticks(), action, stored)

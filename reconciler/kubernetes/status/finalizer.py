@@ -157,7 +157,7 @@ class FinalizerController:
         """Return a description of the result and whether it failed. Raises transient errors until the retry timeout."""
         try:
             found = await self._api.find(item_path(item.metadata))
-            newest = _DECODE(found) if found else None
+            newest = None if found is None else _DECODE(found)
             if newest is None or newest.metadata.uid != item.metadata.uid:
                 return "the object is gone", False
             return await restore(self._api, self._discovery, newest, self._landing), False
