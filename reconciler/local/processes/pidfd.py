@@ -33,14 +33,13 @@ class WatchedProcess:
     def of_child(cls, child: Popen[bytes]) -> WatchedProcess:
         """Watch a child that was not waited for. Kills it and raises OSError if too many files are open."""
         try:
-            descriptor = os.pidfd_open(child.pid)
+            seen = process_info(child.pid)
+            assert seen is not None, "a child stays until it is waited for"
+            return cls(seen, os.pidfd_open(child.pid), child)
         except OSError:
             child.kill()
             child.wait()
             raise
-        seen = process_info(child.pid)
-        assert seen is not None, "a child stays until it is waited for"
-        return cls(seen, descriptor, child)
 
     @classmethod
     def of_other(cls, seen: ProcessInfo) -> WatchedProcess | None:
@@ -99,11 +98,10 @@ class WatchedProcess:
             self.exit_code = child.returncode = result.si_status
             return f"exited with code {result.si_status}"
         child.returncode, self.was_killed = -result.si_status, True
-        return f"killed by {signal_name(result.si_status)}"
+        return f"killed by {_signal_name(result.si_status)}"
 
 
-def signal_name(number: int) -> str:
-    """Return the name of a signal, or its number if it has none."""
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
