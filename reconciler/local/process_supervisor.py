@@ -190,7 +190,7 @@ class ProcessSupervisor:
             answered = await answers(at)
             if reason := health.probed(answered, clock(), cpu_seconds(process.seen.pid)):
                 log.error(f"{child.name} hangs and is killed", reason=reason)
-                self.signal(child.name, signal.SIGKILL)
+                process.send(signal.SIGKILL)
                 return
             if health.ready:
                 self._was_ready.add(child.name)

@@ -190,7 +190,7 @@ class Value:
     def _at(self, name: str) -> str:
         return f"{self.where}.{name}" if self.where else name
 
-    def _pairs(self, node: yaml.Node, around: tuple[yaml.Node, ...] = ()) -> list[tuple[yaml.Node, yaml.Node]]:
+    def _pairs(self, node: yaml.MappingNode, around: tuple[yaml.Node, ...] = ()) -> list[tuple[yaml.Node, yaml.Node]]:
         """Return keys and values; those merged with `<<` come last, unless the key exists.
 
         `around` are the mappings that this one is merged into.
