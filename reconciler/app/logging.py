@@ -32,7 +32,7 @@ def configure(style: str) -> None:
     output = _output(1, "utf-8" if is_json else sys.stdout.encoding)
     last = structlog.processors.JSONRenderer(_json) if is_json else partial(_plain, is_coloured=os.isatty(1))
     replace_streams(output, _output(2, sys.stderr.encoding))
-    lines = structlog.WriteLogger(cast(TextIO, output))
+    lines = structlog.WriteLogger(cast(TextIO, output))  # one write per line: other processes write to the same file
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
