@@ -175,6 +175,16 @@ def test_inquiry_answer_of_other_envoy_does_not_count() -> None:
     assert stage.world.selection.faults == {}
 
 
+def test_inquiry_finds_removed_service_ends_without_fault() -> None:
+    stage = Stage(world(http("a")), "a")
+    stage.spread(stage.attribution.on_verdict("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",))))
+    stage.configure(http("b"))
+    stage.says([TRIAL])
+    assert stage.world.selection.faults == {}
+    assert stage.world.table(LDS).get(TRIAL) is None
+    assert b"b.localhost" in stage.world.table(RDS)["http"].body
+
+
 def test_inquiry_running_wake_changes_endpoints_only() -> None:
     stage = Stage(world(http("a"), http("b")), "a", "b")
     stage.spread(stage.attribution.on_verdict("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",))))

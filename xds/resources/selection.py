@@ -69,7 +69,8 @@ class Selection:
     def reject(self, tried: Mapping[str, Parts], messages: Mapping[str, str]) -> None:
         """Leave out the services that Envoy rejected; `tried` are the parts that were tried, by service."""
         for name, message in messages.items():
-            self._rejected.setdefault(name, {})[tried[name].service] = message
+            if name in self.configured:  # an inquiry may find a service that was removed meanwhile
+                self._rejected.setdefault(name, {})[tried[name].service] = message
         self._compose()
 
     def pardon(self, names: Container[str]) -> None:
