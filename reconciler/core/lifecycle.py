@@ -105,6 +105,7 @@ LIFECYCLE: tuple[tuple[tuple[Stage, ...], LifecycleEvent, Stage | None], ...] = 
     # Withdrawn: held connections go to the new program, or after a timeout to the earlier one.
     ((Withdrawn,), LifecycleEvent.ConnectionsEnded, Replacing),
     ((Withdrawn,), LifecycleEvent.RolloutTimedOut, Outdated),
+    # Replacing has no timeout: the earlier program no longer accepts connections, so only its end is awaited.
     # Removed: work in flight continues.
     ((Removed,), LifecycleEvent.UsesCounted, Removed),
     ((Removed,), LifecycleEvent.RemovalDrained, Ended),
