@@ -57,7 +57,7 @@ class ClusterClient:
         return path(API_VERSION, PLURAL, namespace, own)
 
     async def get(self, name: str) -> ScaledService:
-        """Return one ScaledService. Raises `ClusterError`."""
+        """Return one ScaledService. Raises `ClusterError`, `ApiError` and `Unreachable`."""
         if (found := await self.api.find(self.path(name))) is not None:
             return _SCALED_SERVICE(found)
         if not await self.is_installed():

@@ -1,6 +1,7 @@
 """`zenvoy wake | sleep | pause | resume` against a cluster: the write, and the wait for its result.
 
 A wake or a sleep is an annotation; the leader records in the status (`observedCommand`) that it has carried it out.
+The functions raise `ClusterError`, `ApiError` and `Unreachable`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class PendingCommand:
 
 
 async def write_command(cluster: ClusterClient, name: str, verb: Command) -> PendingCommand:
-    """Write a command. Raises `ClusterError`."""
+    """Write a command."""
     before = (await cluster.get(name)).status
     value = f"{verb}@{micro_time(time.time())}"
     await cluster.patch(name, {"metadata": {"annotations": {COMMAND_ANNOTATION: value}}})
@@ -77,7 +78,7 @@ async def write_command(cluster: ClusterClient, name: str, verb: Command) -> Pen
 async def run_command(
     cluster: ClusterClient, name: str, verb: Command, timeout: float, progress: Callable[[str], None]
 ) -> CommandResult:
-    """Write a command and wait for its result, at most `timeout` seconds. Raises `ClusterError`."""
+    """Write a command and wait for its result, at most `timeout` seconds."""
     async with watching(cluster, name) as changes:
         pending = await write_command(cluster, name, verb)
         progress(f"{'/'.join(cluster.key(name))}: {verb} requested")
@@ -116,7 +117,7 @@ async def _next_change(changes: Changes) -> ScaledService:
 async def wait_for_states(
     cluster: ClusterClient, names: Sequence[str], states: Collection[str], timeout: float
 ) -> CommandResult:
-    """Wait until each service is in one of the states, at most `timeout` seconds. Raises `ClusterError`."""
+    """Wait until each service is in one of the states, at most `timeout` seconds."""
     latest: dict[str, str] = {}
     try:
         async with asyncio.timeout(timeout):
@@ -147,7 +148,7 @@ def _timeout_message(pending: PendingCommand, timeout: float) -> str:
 
 
 async def set_paused(cluster: ClusterClient, name: str, paused: bool) -> str:
-    """Pause or resume a service, and return a message for the user. Raises `ClusterError`.
+    """Pause or resume a service, and return a message for the user.
 
     This changes the ScaledService, or the Service that it is derived from.
     """

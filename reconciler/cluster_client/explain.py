@@ -20,7 +20,7 @@ TRANSITIONS = 10
 
 
 async def explain_service(cluster: ClusterClient, name: str, say: Say) -> dict[str, Any]:
-    """Return everything that is known of one service. Raises `ClusterError`."""
+    """Return everything that is known of one service. Raises `ClusterError`, `ApiError` and `Unreachable`."""
     item = await cluster.get(name)
     shown = view(item)
     answer: dict[str, Any] = {"service": shown, "leader": await _leader(cluster)}

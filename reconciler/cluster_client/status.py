@@ -33,7 +33,7 @@ Changes = asyncio.Queue[tuple[str, ScaledService | None]]
 async def service_status(cluster: ClusterClient, name: str | None, live: bool, say: Say) -> dict[str, Any]:
     """Return one service, or all with the connected Envoys and holders; `live`: with the controller's figures.
 
-    Raises `ClusterError`.
+    Raises `ClusterError`, `ApiError` and `Unreachable`.
     """
     if name is not None:
         shown = view(await cluster.get(name))
@@ -55,7 +55,8 @@ async def with_figures(cluster: ClusterClient, shown: dict[str, Any], say: Say) 
 async def watching(cluster: ClusterClient, name: str | None) -> AsyncIterator[Changes]:
     """Provide each ScaledService now and whenever it changes; None: it was deleted.
 
-    The first read raises `ClusterError`. A watch that breaks later is resumed, however long that takes.
+    The first read raises `ClusterError`, `ApiError` and `Unreachable`. A watch that breaks later is resumed, however
+    long that takes.
     """
     await (cluster.list_services() if name is None else cluster.get(name))
     namespace, own = (cluster.namespace, None) if name is None else cluster.key(name)

@@ -33,7 +33,7 @@ STOPPED_AFTER = timedelta(seconds=60)
 
 
 async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
-    """Run all checks. Raises `ClusterError` if the cluster is unreachable."""
+    """Run all checks. Raises `ClusterError`, `ApiError` and `Unreachable`."""
     now = datetime.now(UTC)
     definition = await _attempt("definition", installation.check_definition(cluster))
     if definition and definition[0].problems and not await cluster.is_installed():
