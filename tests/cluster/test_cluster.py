@@ -68,9 +68,13 @@ def test_cluster_down_finds_processes_without_their_folder(
 def test_cluster_that_fails_explains_its_processes(tmp_path: Path) -> None:
     assets = tmp_path / "assets"
     assets.mkdir()
-    bodies = {"etcd": "print('serving', flush=True); time.sleep(1000)", "kube-apiserver": "sys.exit('no etcd')"}
-    for program, body in bodies.items():
-        (assets / program).write_text(f"#!{sys.executable}\nimport sys, time\n{body}\n")
+    programs = {
+        "etcd": f"#!{sys.executable}\nimport time; print('serving', flush=True); time.sleep(1000)\n",
+        # The shell that waits for it goes on later than its end is noticed, as it may on a busy machine.
+        "kube-apiserver": "#!/bin/sh\n(sleep 0.5; kill -CONT $PPID) & kill -STOP $PPID; echo no etcd; exit 1\n",
+    }
+    for program, text in programs.items():
+        (assets / program).write_text(text)
         (assets / program).chmod(0o755)
     settings = {
         "CLUSTER_DIR": str(tmp_path / "run"),
