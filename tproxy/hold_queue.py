@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -68,8 +68,8 @@ class HoldQueue:
     waiting: deque[HeldConnection] = field(default_factory=deque)
     without_head: set[HeldConnection] = field(default_factory=set)
     """Connections whose head, which names the client, has not arrived; Envoy sends it at once."""
-    silent: dict[HeldConnection, None] = field(default_factory=dict)
-    """Connections that are not demand yet, oldest first."""
+    silent: OrderedDict[HeldConnection, None] = field(default_factory=OrderedDict)
+    """Connections that are not demand yet, oldest first. A dict would search its oldest behind all that have left."""
     held: int = 0
     relayed: set[RelayedConnection] = field(default_factory=set)
     released: int = 0
