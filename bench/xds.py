@@ -23,10 +23,10 @@ from typing import Any
 from tests.ports import free_port
 from tests.xds.parts import Envoy, Mode, envoy, plane, until
 from xds import ir
+from xds.names import CDS, EDS, LDS, RDS
 from xds.resources.clusters import load_assignment
 from xds.resources.translation import parts
 from xds.server import XdsServer
-from xds.types import CDS, EDS, LDS, RDS
 
 SIZES = (1_000, 10_000)
 WAKES = 300

@@ -1,8 +1,21 @@
-"""Names of resources and statistics in Envoy, and the services that they belong to."""
+"""Names of Envoy's resource types, resources and statistics, and the services that they belong to."""
 
 from __future__ import annotations
 
 from xds import ir
+
+CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+LDS = "type.googleapis.com/envoy.config.listener.v3.Listener"
+RDS = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+
+ORDER = (CDS, EDS, LDS, RDS)
+"""The types that zenvoy serves, in the order in which Envoy must receive them (make before break)."""
+WILDCARD = frozenset({CDS, LDS})
+"""Types whose resources a client receives without naming them. A state-of-the-world response contains all of them.
+
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#how-the-client-specifies-what-resources-to-return
+"""
 
 HTTP_LISTENER = "http"
 TLS_LISTENER = "tls"

@@ -24,9 +24,9 @@ from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
 from xds.ads.stream import Nack, Stream
 from xds.ads.subscription import Subscription
+from xds.names import EDS
 from xds.resources.proto import DeltaDiscoveryRequest, DiscoveryRequest
 from xds.resources.snapshot import Change, Snapshot
-from xds.types import EDS
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """The largest message on any stream.

@@ -16,8 +16,8 @@ from reconciler.core.spec import Spec
 from reconciler.ports.clock import FORGET_SECONDS
 from reconciler.ports.router import ProxySettings, Report, RouteState
 from xds import ir
+from xds.names import LDS
 from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Node, NodeEvent, XdsServer
-from xds.types import LDS
 
 MAX_CONNECTIONS = 10_240
 """The limit on connections of a gRPC port: two for each of 5,000 nodes, and a few more.

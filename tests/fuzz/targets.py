@@ -56,8 +56,8 @@ from xds import ir
 from xds.ads.codec import MalformedError
 from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
+from xds.names import ORDER
 from xds.resources.snapshot import Snapshot
-from xds.types import ORDER
 
 LISTEN = ir.Listen(ir.SocketAddress("127.0.0.1", 10000), ir.SocketAddress("127.0.0.1", 10443))
 NOW = 1_700_000_000.0

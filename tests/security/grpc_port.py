@@ -27,7 +27,7 @@ from tests.reconciler.replication.test_peers import POD, WEB, Everything, Replic
 from tests.servers import serving
 from tests.xds.oracle import DeltaDiscoveryRequest, core_v3
 from tproxy import wire
-from xds.types import CDS, EDS
+from xds.names import CDS, EDS
 
 NAME = "zenvoy-reconciler.zenvoy-system.svc"
 REPLICA, OTHER_REPLICA = "127.0.0.11", "127.0.0.12"

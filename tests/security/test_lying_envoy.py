@@ -14,8 +14,7 @@ from tests.xds.client import LISTEN, PODS, http
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status, core_v3
 from tests.xds.parts import Plane, plane, until
 from xds import server
-from xds.names import TRIAL
-from xds.types import CDS, EDS, LDS, RDS
+from xds.names import CDS, EDS, LDS, RDS, TRIAL
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 VICTIM, LATER = http("victim"), http("later")

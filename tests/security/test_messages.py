@@ -31,8 +31,8 @@ from tests.security.grpc_port import (
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status
 from tproxy import wire
 from xds import server
+from xds.names import CDS, EDS
 from xds.server import MAX_MESSAGE_BYTES
-from xds.types import CDS, EDS
 
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
 HUGE = 1 << 62

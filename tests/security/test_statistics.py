@@ -19,7 +19,7 @@ from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import XdsRouter
 from tests.servers import serving
 from tests.xds.oracle import DeltaDiscoveryRequest, core_v3
-from xds.types import CDS
+from xds.names import CDS
 
 Write = Callable[[asyncio.StreamWriter], Awaitable[None]]
 GOOD = b"cluster.web.upstream_rq_total: 3\nserver.uptime: 9\n"

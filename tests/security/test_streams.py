@@ -39,7 +39,7 @@ from tests.xds.parts import envoy
 from tproxy import wire
 from xds.bootstrap.tls import Tls as EnvoyTls
 from xds.bootstrap.tls import secrets
-from xds.types import EDS
+from xds.names import EDS
 
 DENIED, RETRY = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE
 TAKEN, INVALID = grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.INVALID_ARGUMENT

@@ -18,8 +18,8 @@ from xds import ir
 from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
 from xds.ads.stream import Receipt, Stream
+from xds.names import CDS, EDS, LDS, RDS
 from xds.resources.snapshot import Snapshot, resource
-from xds.types import CDS, EDS, LDS, RDS
 
 SHORT = {CDS: "CDS", EDS: "EDS", LDS: "LDS", RDS: "RDS"}
 LISTEN = ir.Listen(http=ir.SocketAddress("127.0.0.1", 10000), tls=ir.SocketAddress("127.0.0.1", 10001))

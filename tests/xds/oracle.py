@@ -6,7 +6,7 @@ import importlib
 import warnings
 from typing import Any as AnyMessage
 
-from xds.types import CDS, EDS, LDS, RDS
+from xds.names import CDS, EDS, LDS, RDS
 
 with warnings.catch_warnings():
     # envoy_data_plane is generated for an older pydantic, which warns on import.

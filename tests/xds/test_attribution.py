@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from tests.xds.client import LISTEN, PODS, DeltaClient, http, tcp, world
 from xds import ir
 from xds.ads.attribution import CONFLICT, Attribution, Verdict, search
-from xds.names import TRIAL
+from xds.names import CDS, EDS, LDS, RDS, TRIAL
 from xds.resources.snapshot import Change, Snapshot
 from xds.resources.translation import SharedResource
-from xds.types import CDS, EDS, LDS, RDS
 
 NAMES = tuple("abcdefghijklmnop")
 subsets = st.lists(st.sampled_from(NAMES), unique=True)

@@ -12,7 +12,7 @@ from tests.xds.conftest import Stage
 from tests.xds.parts import Mode, Plane, echoes, envoy, http_get, pages, plane, until, until_async, upstream
 from tests.xds.test_envoy_protocols import http, line, tcp
 from xds import ir
-from xds.types import LDS
+from xds.names import LDS
 
 pytestmark = pytest.mark.envoy
 both = pytest.mark.parametrize("mode", ["delta", "sotw"])

@@ -16,11 +16,11 @@ from tests.xds.conftest import Stage
 from tests.xds.parts import echoes, envoy, http_get, pages, plane, until, until_async, upstream
 from tests.xds.test_envoy_protocols import http
 from xds import ir
+from xds.names import LDS, RDS
 from xds.resources.proto import Cluster, RouteConfiguration, encode
 from xds.resources.snapshot import Snapshot
 from xds.resources.translation import Parts, parts
 from xds.server import Node, NodeEvent, XdsServer
-from xds.types import LDS, RDS
 
 pytestmark = pytest.mark.envoy
 

@@ -14,8 +14,8 @@ import yaml
 
 from tests.xds.oracle import MESSAGES
 from xds import ir
+from xds.names import ORDER
 from xds.resources.snapshot import Snapshot
-from xds.types import ORDER
 
 GOLDEN = Path(__file__).with_name("golden")
 OUT = GOLDEN / "out"

@@ -21,8 +21,8 @@ from xds.ads.codec import (
     claimed_node_id,
     delta_request,
 )
+from xds.names import CDS, EDS
 from xds.resources import proto
-from xds.types import CDS, EDS
 
 text = st.text(max_size=MAX_WORD_BYTES // 4)
 some_names = st.lists(text, max_size=6)

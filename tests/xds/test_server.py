@@ -15,8 +15,8 @@ import pytest
 from tests.xds.client import HELD, LISTEN, PODS, http
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
 from tests.xds.parts import Plane, plane, until
+from xds.names import CDS, EDS
 from xds.server import peer_address
-from xds.types import CDS, EDS
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http, tcp, world
 from xds import ir
+from xds.names import CDS, EDS, LDS, ORDER, RDS
 from xds.resources.snapshot import Change, Snapshot
 from xds.resources.validation import faults
-from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 
 def routed(of: Snapshot) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 from tests.xds.client import HELD, LISTEN, PODS, Client, DeltaClient, SotwClient, http, tcp, world
 from xds import ir
 from xds.ads.stream import Nack
-from xds.types import CDS, EDS, LDS, RDS
+from xds.names import CDS, EDS, LDS, RDS
 
 both = pytest.mark.parametrize("kind", [DeltaClient, SotwClient])
 Kind = type[DeltaClient] | type[SotwClient]

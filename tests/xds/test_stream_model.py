@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.xds.client import HELD, LISTEN, PODS, Answer, Client, DeltaClient, SotwClient, http, tcp
 from xds import ir
+from xds.names import CDS, EDS, LDS, ORDER, RDS
 from xds.resources.snapshot import Snapshot
-from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 NAMES = ("a", "b")
 CHOICES = {

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from tests.xds.oracle import MESSAGES
 from xds import ir
-from xds.names import ANSWERS, IGNORED_STAT, ignored, own_listener_name, service_name, stat_name
+from xds.names import ANSWERS, CDS, EDS, IGNORED_STAT, LDS, RDS, ignored, own_listener_name, service_name, stat_name
 from xds.resources import clusters, proto
 from xds.resources.translation import Parts, SharedResource, parts, translation, trial
-from xds.types import CDS, EDS, LDS, RDS
 
 HTTP, TLS = ir.SocketAddress("127.0.0.1", 80), ir.SocketAddress("::", 443)
 names = st.from_regex(r"[a-z][a-z0-9./_-]{0,200}", fullmatch=True)

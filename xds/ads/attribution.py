@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from xds import names
 from xds.ads.subscription import Subscription
+from xds.names import LDS
 from xds.resources.selection import LONGEST_MESSAGE
 from xds.resources.snapshot import Change, Snapshot
 from xds.resources.translation import Parts, SharedResource
-from xds.types import LDS
 
 _RULE = re.compile(r"Proto constraint validation failed \((.*)\)")
 CONFLICT = "Envoy accepts it alone, but not beside the other services"

@@ -11,9 +11,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from xds.names import ORDER
 from xds.resources import proto
 from xds.resources.snapshot import Resource
-from xds.types import ORDER
 
 MAX_NAMES = 20_000
 """Resources of one type: twice the supported number of services, because services may be replaced."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from xds.ads.codec import MAX_NAMES, DeltaRequest, MalformedError, NodeId, delta_request, delta_response
 from xds.ads.stream import Receipt, Stream
 from xds.ads.subscription import UNKNOWN, Subscription
+from xds.names import CDS, EDS, WILDCARD
 from xds.resources.snapshot import Resource
-from xds.types import CDS, EDS, WILDCARD
 
 
 class DeltaStream(Stream):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from xds.ads.codec import NodeId, SotwDecoder, SotwRequest, sotw_response
 from xds.ads.stream import Receipt, Stream
 from xds.ads.subscription import Subscription
+from xds.names import CDS, WILDCARD
 from xds.resources.snapshot import Resource, Snapshot
-from xds.types import CDS, WILDCARD
 
 
 class SotwStream(Stream):

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from xds.ads.attribution import Verdict, reason
 from xds.ads.codec import NodeId
 from xds.ads.subscription import Subscription
-from xds.names import TRIAL
+from xds.names import CDS, EDS, LDS, ORDER, RDS, TRIAL
 from xds.resources.snapshot import Change, Resource, Snapshot
-from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 
 @dataclass(frozen=True, slots=True)

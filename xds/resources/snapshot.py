@@ -13,11 +13,11 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from xds import ir, names
+from xds.names import CDS, EDS, LDS, ORDER, RDS
 from xds.resources.clusters import answers_assignment, load_assignment
 from xds.resources.selection import Selection, Translate
 from xds.resources.translation import Parts, SharedResource, parts, translation, trial
 from xds.resources.validation import address_problems
-from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 MAX_VERSIONS = 8
 """Versions of a shared resource whose acknowledgement is still accepted."""

@@ -9,8 +9,8 @@ from operator import attrgetter
 from types import MappingProxyType
 
 from xds import ir, names
+from xds.names import CDS, LDS, RDS
 from xds.resources import clusters, listeners, routes
-from xds.types import CDS, LDS, RDS
 
 _DEFAULTS = ir.ListenerOptions()
 Resources = Mapping[str, Mapping[str, bytes]]

@@ -33,8 +33,8 @@ from tests.fakes.member_list import MemberList
 from tests.ports import free_port
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
 from tproxy import wire
+from xds.names import CDS, EDS
 from xds.server import GRPC_OPTIONS
-from xds.types import CDS, EDS
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 PATIENCE_SECONDS = 60.0

@@ -18,8 +18,8 @@ from reconciler.server.holders import HolderStreams, assigned
 from tests.xds.oracle import MESSAGES
 from tproxy import wire
 from xds import ir
+from xds.names import CDS
 from xds.resources.clusters import cluster
-from xds.types import CDS
 
 PATIENCE_SECONDS = 60.0
 WEB, DB = "127.64.0.1:18001", "127.64.0.2:18001"
