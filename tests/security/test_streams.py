@@ -37,8 +37,8 @@ from tests.security.grpc_port import (
 )
 from tests.xds.parts import envoy
 from tproxy import wire
-from xds.bootstrap.tls import Tls as EnvoyTls
-from xds.bootstrap.tls import secrets
+from xds.bootstrap.document import Tls as EnvoyTls
+from xds.bootstrap.document import secrets
 from xds.names import EDS
 
 DENIED, RETRY = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE

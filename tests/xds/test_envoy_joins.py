@@ -12,9 +12,8 @@ from tests.ports import free_port
 from tests.xds.certificates import Mounted, authority
 from tests.xds.parts import Plane, envoy, plane, until, until_async
 from xds import ir
-from xds.bootstrap.document import Tls
+from xds.bootstrap.document import Tls, secrets
 from xds.bootstrap.stats_listener import SCRAPE, STATS_PATH
-from xds.bootstrap.tls import secrets
 
 pytestmark = pytest.mark.envoy
 NAME = "zenvoy-reconciler.zenvoy-system.svc"

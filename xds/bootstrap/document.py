@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import PurePath
 from typing import Any, Literal
 
 import yaml
 
-from xds.bootstrap import stats_listener, tls
-from xds.bootstrap.tls import Tls as Tls
+from xds.bootstrap import stats_listener
 from xds.names import HTTP_LISTENER, TLS_LISTENER
 
 ADS_CLUSTER = "zenvoy_ads"
@@ -52,6 +52,22 @@ _MONITOR = (
 )
 USUAL_OPEN_FILES = 1024
 """The default soft limit of most systems."""
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+_CERTIFICATE, _AUTHORITY = "zenvoy_certificate", "zenvoy_authority"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files, as seen by Envoy."""
+
+    certificate: str
+    key: str
+    authority: str
+    """The CAs that may issue the reconciler's certificate."""
+    server_name: str
+    """The DNS name in the reconciler's certificate."""
+    secrets: str
+    """The directory that contains the files of `secrets()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,6 @@ class Join:
     """Port of the reconciler's gRPC server; unused with a socket."""
     admin: str = "127.0.0.1:9901"
     """`ip:port`, `[ipv6]:port`, or the path of a unix socket."""
-    cluster: str = "zenvoy"
     mode: Literal["delta", "sotw"] = "delta"
     stats: str | None = None
     """`ip:port` of the listener for statistics and readiness; the admin port is only for the Envoy's own user."""
@@ -82,7 +97,7 @@ def bootstrap(join: Join) -> dict[str, Any]:
     admin = _admin(join.admin)
     metadata = {"metadata": stats_listener.metadata(join.stats)} if join.stats else {}
     return {
-        "node": {"id": join.node, "cluster": join.cluster, **metadata},
+        "node": {"id": join.node, "cluster": "zenvoy", **metadata},
         # Clients that use up all connections must not block the reconciler's access to the statistics.
         "admin": {"address": admin, "ignore_global_conn_limit": True},
         "dynamic_resources": {"ads_config": _ads(join.mode), "cds_config": ads, "lds_config": dict(ads)},
@@ -139,9 +154,31 @@ def _listener_limits(open_files: int) -> dict[str, Any]:
 
 def files(join: Join) -> dict[str, str]:
     """Return the bootstrap as `envoy.yaml`, and the files that it refers to, by file name, as YAML."""
-    pointed_to = tls.secrets(join.tls) if join.tls else {}
-    secrets = {name: _yaml(content) for name, content in pointed_to.items()}
-    return {"envoy.yaml": as_yaml(join), OPEN_FILES: f"{join.open_files}\n"} | secrets
+    pointed_to = {name: _yaml(content) for name, content in secrets(join.tls).items()} if join.tls else {}
+    return {"envoy.yaml": as_yaml(join), OPEN_FILES: f"{join.open_files}\n", **pointed_to}
+
+
+def secrets(tls: Tls) -> dict[str, dict[str, Any]]:
+    """Return the content of the files in the directory of secrets, by file name.
+
+    Envoy reads files again only for secrets from SDS, and only when a file is moved within the watched directory, as
+    Kubernetes does when it updates a mounted Secret. So each secret is a file of its own, to which the bootstrap
+    refers: https://www.envoyproxy.io/docs/envoy/latest/configuration/security/secret
+    """
+    certificate = {
+        "certificate_chain": {"filename": tls.certificate},
+        "private_key": {"filename": tls.key},
+        "watched_directory": {"path": str(PurePath(tls.certificate).parent)},
+    }
+    authority = {
+        "trusted_ca": {"filename": tls.authority},
+        "watched_directory": {"path": str(PurePath(tls.authority).parent)},
+    }
+    contents = {_CERTIFICATE: {"tls_certificate": certificate}, _AUTHORITY: {"validation_context": authority}}
+    return {
+        f"{name}.yaml": {"resources": [{"@type": f"{_TLS}.Secret", "name": name, **content}]}
+        for name, content in contents.items()
+    }
 
 
 def as_yaml(join: Join) -> str:
@@ -206,7 +243,7 @@ def _cluster(join: Join) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": {"pipe": {"path": path}} if path else _socket(host, join.port)}}
     # By default an IPv6 address hides the IPv4 ones, and the reconciler may listen only on those.
     by_name = {"type": "STRICT_DNS", "dns_lookup_family": "ALL"}
-    secured = {"transport_socket": tls.transport_socket(join.tls)} if join.tls else {}
+    secured = {"transport_socket": _transport_socket(join.tls)} if join.tls else {}
     return {
         "name": ADS_CLUSTER,
         **({"type": "STATIC"} if path or _is_ip(host) else by_name),
@@ -215,6 +252,29 @@ def _cluster(join: Join) -> dict[str, Any]:
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         **secured,
     }
+
+
+def _transport_socket(tls: Tls) -> dict[str, Any]:
+    """Return the transport socket of the reconciler's cluster."""
+    only_it = {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls.server_name}}]}
+    context = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "alpn_protocols": ["h2"],
+        "tls_certificate_sds_secret_configs": [_secret_config(tls, _CERTIFICATE)],
+        "combined_validation_context": {
+            "default_validation_context": only_it,
+            "validation_context_sds_secret_config": _secret_config(tls, _AUTHORITY),
+        },
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {"@type": f"{_TLS}.UpstreamTlsContext", "common_tls_context": context, "sni": tls.server_name},
+    }
+
+
+def _secret_config(tls: Tls, name: str) -> dict[str, Any]:
+    path = str(PurePath(tls.secrets) / f"{name}.yaml")
+    return {"name": name, "sds_config": {"path_config_source": {"path": path}, "resource_api_version": "V3"}}
 
 
 def _socket(host: str, port: int) -> dict[str, Any]:
