@@ -16,7 +16,7 @@ from reconciler.core.access import PROXY, RECONCILER, Role
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.secrets import OwnSecrets, Secret
 from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming
-from reconciler.server.credentials import authority, issuing, x509
+from reconciler.server.credentials import authority, x509
 from reconciler.server.credentials.authority import Authority
 from reconciler.server.credentials.material import Files, LastUsable, Material, NoCertificates, check
 from reconciler.server.credentials.x509 import Subject
@@ -165,7 +165,7 @@ def certificates(settings: ReplicaSettings, api: Api) -> MountedCertificates | S
         case Files() as files:
             return MountedCertificates(files)
         case SelfIssue() as self_issue:
-            names = issuing.dns_names(settings.server_name, settings.policy.domain)
+            names = authority.dns_names(settings.server_name, settings.policy.domain)
             return SelfIssuedCertificates(api, settings.lease_namespace, self_issue, names)
         case None:
             return None

@@ -10,7 +10,7 @@ from reconciler.cluster_client.cluster import ClusterClient, ClusterError
 from reconciler.core.access import envoy
 from reconciler.kubernetes.client.secrets import Secret
 from reconciler.kubernetes.types.objects import decoder, path
-from reconciler.server.credentials import authority, issuing
+from reconciler.server.credentials import authority
 from reconciler.server.credentials.material import Material
 from reconciler.server.credentials.x509 import Subject
 
@@ -31,7 +31,7 @@ async def issue(cluster: ClusterClient, secret: str, node: str, days: int) -> Ma
     if found is None:
         reason = "contains no authority" if answer else "does not exist"
         raise ClusterError(_NO_AUTHORITY.format(where=where, reason=reason, uri=subject.uri))
-    return authority.certificate(found, subject, time.time(), days * issuing.DAY_SECONDS)
+    return authority.certificate(found, subject, time.time(), days * authority.DAY_SECONDS)
 
 
 def write(material: Material, directory: Path) -> list[Path]:

@@ -19,8 +19,8 @@ from reconciler.app.cluster_settings import SelfIssue
 from reconciler.core.access import PROXY, RECONCILER
 from reconciler.kubernetes.client.api import connect
 from reconciler.server.credentials import x509
-from reconciler.server.credentials.authority import AUTHORITY, CERTIFICATE, Authority, current, stored
-from reconciler.server.credentials.issuing import DAY_SECONDS, Validity
+from reconciler.server.credentials.authority import AUTHORITY, CERTIFICATE, DAY_SECONDS, Authority, current, stored
+from reconciler.server.credentials.x509 import Validity
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster, ToolFailed
 from tests.cluster.rights import kubeconfig_of

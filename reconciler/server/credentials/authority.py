@@ -1,6 +1,16 @@
 """The certificate authority of one installation: stored in a Secret, and replaced before it expires.
 
-All functions depend only on the stored bytes and the time, except for the keys that they create.
+All functions depend only on the stored bytes and the time (seconds since the epoch), except for the keys that they
+create.
+
+An authority signs for about 21 months. Half a year before it expires, its successor is created and trusted, but does
+not sign yet. Three months later the successor signs, and every certificate is replaced. The old authority stays trusted
+until it expires, which is after the last certificate that it signed.
+
+    created ────────────────────────── successor trusted ──────── successor signs ──────── expires
+    0                                  550 days                   640 days                 730 days
+
+So each certificate that is in use at any time is trusted by everyone whose files are less than three months old.
 """
 
 from __future__ import annotations
@@ -10,26 +20,41 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import Enum, auto
 
 from reconciler.server.credentials import x509
-from reconciler.server.credentials.issuing import (
-    CERTIFICATE_SECONDS,
-    Step,
-    Validity,
-    authority_step,
-    authority_validity,
-    certificate_validity,
-    is_due,
-)
 from reconciler.server.credentials.material import Material
-from reconciler.server.credentials.x509 import Pair, Subject
+from reconciler.server.credentials.x509 import Pair, Subject, Validity
 
+DAY_SECONDS = 86_400.0
+CERTIFICATE_SECONDS = 90 * DAY_SECONDS
+AUTHORITY_SECONDS = 730 * DAY_SECONDS
+PREPARE_SECONDS = 2 * CERTIFICATE_SECONDS
+"""An authority that expires within this time needs a successor."""
+PROMOTE_SECONDS = CERTIFICATE_SECONDS
+"""An authority that expires within this time signs no more: a certificate must not outlive it."""
+TRUSTED_SECONDS = 3600.0
+"""The least time for which a successor is trusted before it signs, so that every mounted file has it."""
+BACKDATED_SECONDS = 3600.0
+"""Tolerated difference between clocks: a certificate is valid this long before it is made."""
 CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"
 """Keys of a Secret, as `kubernetes.io/tls` and cert-manager name them."""
 SUCCESSOR_CERTIFICATE, SUCCESSOR_KEY = "next.crt", "next.key"
 
 Data = Mapping[str, bytes]
 """Contents of a Secret."""
+
+
+class Step(Enum):
+    """A change to an authority and its successor."""
+
+    KEEP = auto()
+    CREATE = auto()
+    """Create an authority that signs at once: there is none, or it has expired."""
+    PREPARE = auto()
+    """Create the successor, which is trusted and does not sign."""
+    PROMOTE = auto()
+    """The successor signs from now on; the old authority stays trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +83,24 @@ class Authority:
         if self.successor:
             kept |= {SUCCESSOR_CERTIFICATE: self.successor.certificate, SUCCESSOR_KEY: self.successor.key}
         return kept
+
+
+def authority_step(active: Validity | None, successor: Validity | None, now: float) -> Step:
+    """Return the step that is due; after it, ask again."""
+    if successor is not None and successor.until <= now:
+        successor = None
+    if active is None or active.until <= now:
+        return Step.CREATE if successor is None else Step.PROMOTE
+    left = active.until - now
+    if successor is None:
+        return Step.PREPARE if left <= PREPARE_SECONDS else Step.KEEP
+    is_known = now >= successor.since + BACKDATED_SECONDS + TRUSTED_SECONDS
+    return Step.PROMOTE if left <= PROMOTE_SECONDS and is_known else Step.KEEP
+
+
+def is_due(validity: Validity, now: float) -> bool:
+    """Return whether a certificate is to be replaced: two thirds of its life are over, or its clock was far ahead."""
+    return now >= validity.since + (validity.until - validity.since) * 2 / 3 or now < validity.since
 
 
 def stored(data: Data) -> Authority | None:
@@ -90,8 +133,9 @@ def issued(before: Material | None, authority: Authority, subject: Subject, now:
 
 
 def certificate(authority: Authority, subject: Subject, now: float, seconds: float = CERTIFICATE_SECONDS) -> Material:
-    """Return a new certificate of the authority for the subject."""
-    pair = x509.sign(authority.active, subject, certificate_validity(now, authority.validity, seconds))
+    """Return a new certificate of the authority for the subject; it ends no later than its authority's."""
+    validity = Validity(now - BACKDATED_SECONDS, min(now + seconds, authority.validity.until))
+    pair = x509.sign(authority.active, subject, validity)
     return Material(pair.certificate, pair.key, authority.bundle)
 
 
@@ -106,6 +150,14 @@ def material(data: Data) -> Material | None:
 def contents(found: Material) -> dict[str, bytes]:
     """Return the contents of the Secret of a certificate."""
     return {CERTIFICATE: found.certificate, KEY: found.key, AUTHORITY: found.authority}
+
+
+def dns_names(server_name: str, domain: str = "cluster.local") -> tuple[str, ...]:
+    """Return the names under which clients in a cluster may address a Service: `web.shop.svc` also as `web.shop`."""
+    within = server_name.removesuffix(".svc")
+    if within == server_name:
+        return (server_name,)
+    return (server_name, within, within.partition(".")[0], f"{server_name}.{domain}")
 
 
 def _stepped(found: Authority | None, step: Step, now: float) -> Authority:
@@ -124,7 +176,8 @@ def _without_expired(found: Authority, now: float) -> Authority:
 
 def _new(now: float) -> Pair:
     made = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
-    return x509.new_authority(f"zenvoy {made} {secrets.token_hex(4)}", authority_validity(now))
+    validity = Validity(now - BACKDATED_SECONDS, now + AUTHORITY_SECONDS)
+    return x509.new_authority(f"zenvoy {made} {secrets.token_hex(4)}", validity)
 
 
 def _is_usable(found: Material, authority: Authority, subject: Subject, now: float) -> bool:

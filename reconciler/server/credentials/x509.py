@@ -16,9 +16,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from reconciler.server.credentials.issuing import Validity
-
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """The period in which a certificate is valid, both ends included."""
+
+    since: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.server.credentials import x509
-from reconciler.server.credentials.authority import Authority, current, stored
-from reconciler.server.credentials.issuing import DAY_SECONDS, Validity
+from reconciler.server.credentials.authority import DAY_SECONDS, Authority, current, stored
+from reconciler.server.credentials.x509 import Validity
 from tests.certificates import accepted
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.scene import CA_SECRET, GRPC, PATIENCE_SECONDS, PEERS, Scene, opened

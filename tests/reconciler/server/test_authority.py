@@ -12,28 +12,25 @@ from reconciler.core.access import PROXY, RECONCILER
 from reconciler.server.credentials import x509
 from reconciler.server.credentials.authority import (
     AUTHORITY,
+    AUTHORITY_SECONDS,
     CERTIFICATE,
+    CERTIFICATE_SECONDS,
+    DAY_SECONDS,
     KEY,
     Authority,
+    Step,
+    authority_step,
     certificate,
     contents,
     current,
+    dns_names,
+    is_due,
     issued,
     material,
     stored,
 )
-from reconciler.server.credentials.issuing import (
-    AUTHORITY_SECONDS,
-    CERTIFICATE_SECONDS,
-    DAY_SECONDS,
-    Step,
-    Validity,
-    authority_step,
-    dns_names,
-    is_due,
-)
 from reconciler.server.credentials.material import Material
-from reconciler.server.credentials.x509 import Subject
+from reconciler.server.credentials.x509 import Subject, Validity
 
 NOW = 1_800_000_000.0
 SERVER = Subject("reconciler", RECONCILER.uri, dns_names("zenvoy-reconciler.zenvoy-system.svc"), serves=True)
