@@ -12,9 +12,8 @@ import yaml
 from aiohttp import web
 
 from reconciler.core.traffic import Sample
-from reconciler.envoy.prometheus.rows import CLUSTER_TAG, FIELDS, SCRAPED
 from reconciler.envoy.prometheus.settings import PrometheusSettings
-from reconciler.envoy.prometheus.stats import PrometheusStats
+from reconciler.envoy.prometheus.stats import CLUSTER_TAG, FIELDS, SCRAPED, PrometheusStats
 from tests.ports import free_port
 from xds.bootstrap.document import ADS_CLUSTER, NODE_TAG
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from reconciler.core.spec import UsageUnit
 from reconciler.core.traffic import Counters, Usage, Window
-from reconciler.envoy.prometheus.rows import FIELDS
+from reconciler.envoy.prometheus.stats import FIELDS
 from tests.reconciler.envoy.prometheus_parts import PATIENCE_SECONDS, Exporter, prometheus, sampled, served, source
 from xds.bootstrap.document import NODE_TAG
 
