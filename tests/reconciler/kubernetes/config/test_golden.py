@@ -13,8 +13,8 @@ import yaml
 
 from reconciler.core.reasons import Reason
 from reconciler.kubernetes.config.annotations import FIELDS
-from reconciler.kubernetes.config.service_config import REASONS
 from reconciler.kubernetes.types.scaled_service import ScaledServiceSpec, ScaledServiceStatus
+from scripts.api_docs import REASONS
 
 ROOT = Path(__file__).parents[4]
 DOCUMENT = ROOT / "docs/api.md"
