@@ -208,7 +208,7 @@ class Membership:
         """Start a term that began at `since`, in `ticks`."""
         self.leads = True
         self.ledger = FleetLedger(self.context, since, self.memory)
-        self._set_connected(self.context.me, self.fleet)
+        self.set_connected(self.context.me, self.fleet)
 
     def follow(self) -> None:
         """End the term."""
@@ -221,12 +221,12 @@ class Membership:
         fleet = Fleet(dict(envoys), tuple(sorted(holders)))
         if fleet != self.fleet:
             self.fleet = fleet
-            self._set_connected(self.context.me, fleet)
+            self.set_connected(self.context.me, fleet)
 
     def add_follower(self, replica: str, fleet: Fleet) -> FollowerState:
         """Add a follower whose stream starts; it replaces an earlier stream of the same replica."""
         follower = self.ledger.followers[replica] = FollowerState()
-        self._set_connected(replica, fleet)
+        self.set_connected(replica, fleet)
         self.on_change()
         return follower
 
@@ -236,14 +236,16 @@ class Membership:
             return False
         follower.connected = False
         follower.reports.clear()
-        self._set_connected(replica, Fleet())
+        self.set_connected(replica, Fleet())
         self.on_change()
         return True
 
-    def set_follower_fleet(self, replica: str, follower: FollowerState, fleet: Fleet) -> None:
-        """Take the Envoys and holders that are connected to a follower."""
-        if self.is_current(replica, follower):
-            self._set_connected(replica, fleet)
+    def set_connected(self, replica: str, fleet: Fleet) -> None:
+        """Take the Envoys and holders that are connected to a replica."""
+        changed = self.ledger.set_connected(replica, fleet) if self.leads else True
+        self._notify_fleet()
+        if changed:
+            self.on_change()
 
     def is_current(self, replica: str, follower: FollowerState) -> bool:
         """Return whether this is the latest stream of the replica."""
@@ -275,12 +277,6 @@ class Membership:
             return Connected(self.ledger.envoys.where(), self.ledger.holders.where())
         me = self.context.me
         return Connected(dict.fromkeys(self.fleet.envoys, me), dict.fromkeys(self.fleet.holders, me))
-
-    def _set_connected(self, replica: str, fleet: Fleet) -> None:
-        changed = self.ledger.set_connected(replica, fleet) if self.leads else True
-        self._notify_fleet()
-        if changed:
-            self.on_change()
 
     def _notify_fleet(self) -> None:
         for notify in self.on_fleet:

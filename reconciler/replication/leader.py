@@ -122,9 +122,4 @@ class PeerServer:
         self, replica: str, follower: FollowerState, received: AsyncIterator[messages.FollowerMessage]
     ) -> None:
         async for message in received:
-            if message.fleet is not None:
-                self._members.set_follower_fleet(replica, follower, message.fleet)
-            if message.faults is not None:
-                self._replication.faults.set_follower(replica, follower, message.faults)
-            for report in message.reports:
-                self._replication.add_report(replica, follower, messages.shortened(report))
+            self._replication.receive(replica, follower, message)

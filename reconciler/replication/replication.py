@@ -17,7 +17,7 @@ from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import Router, RouteState
 from reconciler.replication.cluster_adapters import ClusterHolders, ClusterRouter, RecordUpdates
 from reconciler.replication.fleet import FollowerState, Membership, ReplicaContext
-from reconciler.replication.messages import MAX_TEXT_LENGTH, Report
+from reconciler.replication.messages import MAX_TEXT_LENGTH, FollowerMessage, Report, shortened
 
 
 class ReplicaEngine(Protocol):
@@ -60,12 +60,6 @@ class EnvoyFaults:
         """Take the errors of this replica's Envoys."""
         self.own = faults
         self.notify()
-
-    def set_follower(self, replica: str, follower: FollowerState, faults: dict[str, str]) -> None:
-        """Take the errors of a follower's Envoys."""
-        if self._members.is_current(replica, follower):
-            follower.faults = faults
-            self.notify()
 
     def notify(self) -> None:
         """Report the errors, which may have changed."""
@@ -127,10 +121,17 @@ class Replication:
         if self.members.remove_follower(replica, follower):
             self.faults.notify()
 
-    def add_report(self, replica: str, follower: FollowerState, report: Report) -> None:
-        """Take a follower's report. Ignore one on an update that was never sent."""
-        if self.updates.was_sent(report) and self.members.is_current(replica, follower):
-            follower.add_report(report, self._context.clock.now())
+    def receive(self, replica: str, follower: FollowerState, message: FollowerMessage) -> None:
+        """Take a follower's message, unless it has another stream. Ignore reports on updates that were never sent."""
+        if not self.members.is_current(replica, follower):
+            return
+        if message.fleet is not None:
+            self.members.set_connected(replica, message.fleet)
+        if message.faults is not None:
+            follower.faults = message.faults
+            self.faults.notify()
+        for report in filter(self.updates.was_sent, message.reports):
+            follower.add_report(shortened(report), self._context.clock.now())
             self.holders.notify(report.service)
             self.router.notify(report.service)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reconciler.replication.fleet import FollowerState
-from reconciler.replication.messages import Fleet, RecordUpdate, Report, intersection
+from reconciler.replication.messages import Fleet, FollowerMessage, RecordUpdate, Report, intersection
 from tests.fakes.simulation.clients import NAME
 
 if TYPE_CHECKING:
@@ -98,10 +98,8 @@ class PeerStreams:
 
     def _reported(self, link: Link, fleet: Fleet, report: Report | None) -> None:
         if link.place is not None:
-            replication = self._replicas[link.leader].replication
-            replication.members.set_follower_fleet(link.follower, link.place, fleet)
-            if report is not None:
-                replication.add_report(link.follower, link.place, report)
+            message = FollowerMessage(fleet=fleet, reports=() if report is None else (report,))
+            self._replicas[link.leader].replication.receive(link.follower, link.place, message)
 
     def deliver(self, up: bool, many: int = 1) -> None:
         """Deliver the first messages of each stream, to leaders or to followers."""

@@ -610,18 +610,15 @@ async def test_reports_precede_arrivals_and_follow_departures() -> None:
     async with scene() as s:
         said: list[str | bool] = []
         replication, members = s.one.peers.replication, s.one.peers.members
-        set_fleet, add_report = members.set_follower_fleet, replication.add_report
+        receive = replication.receive
 
-        def hear_fleet(replica: str, follower: Any, fleet: Any) -> None:
-            said.append("there" if "late" in fleet.holders else "not there")
-            set_fleet(replica, follower, fleet)
+        def hear(replica: str, follower: Any, message: Any) -> None:
+            if message.fleet is not None:
+                said.append("there" if "late" in message.fleet.holders else "not there")
+            said.extend(report.in_force for report in message.reports)
+            receive(replica, follower, message)
 
-        def hear_report(replica: str, follower: Any, report: Any) -> None:
-            said.append(report.in_force)
-            add_report(replica, follower, report)
-
-        members.set_follower_fleet = hear_fleet  # type: ignore[method-assign]
-        replication.add_report = hear_report  # type: ignore[method-assign]
+        replication.receive = hear  # type: ignore[method-assign]
         late = Holder("late")
         await late.joins(s.two)
         await until(lambda: "there" in said, "the newcomer")
