@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reconciler.core.events import WakeStalled
-from reconciler.core.follower import in_force, on_demoted, on_elected
+from reconciler.core.follower import on_demoted, on_elected
 from reconciler.core.lifecycle import Block
 from reconciler.core.record import Record, State, Transition
 from reconciler.engine.history import History
@@ -17,7 +17,6 @@ from reconciler.engine.records import RecordKeeper
 from reconciler.engine.service import ManagedService, ServiceIndex
 from reconciler.engine.wake import TransitionListener
 from reconciler.ports.clock import Clock
-from reconciler.ports.replicas import RecordProgress
 
 MAX_UNREPORTED = 4
 """Number of own transitions per service that a follower keeps until it leads."""
@@ -141,14 +140,6 @@ class Leadership:
             if self.leads:
                 self._records.create(name, self._index.services[name])
             yield name
-
-    def record_progress(self, name: str) -> RecordProgress | None:
-        """Return the progress of the leader's record of a service; None without that record."""
-        service = self._index.services.get(name)
-        if self.leads or service is None or service.record is None or service.shared is None:
-            return None
-        reason = in_force(service.record, service.shared, service.fence, service.seen)
-        return RecordProgress(reason is None, reason or "")
 
     def report(self, service: ManagedService, transition: Transition) -> None:
         """Report a transition of this replica."""

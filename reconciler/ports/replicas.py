@@ -12,16 +12,6 @@ from reconciler.ports.router import RouteState
 
 
 @dataclass(frozen=True, slots=True)
-class RecordProgress:
-    """Progress of one service at a follower."""
-
-    in_force: bool
-    """True if the leader's record is in force at every Envoy and holder of the follower, and stays so."""
-    waiting_for: str
-    """The Envoys or holders that have not acknowledged it, for people."""
-
-
-@dataclass(frozen=True, slots=True)
 class Connected:
     """The replica (its IP address) of each connected Envoy and holder, by name."""
 

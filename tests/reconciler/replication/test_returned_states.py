@@ -5,7 +5,6 @@ from __future__ import annotations
 from reconciler.core.spec import Spec
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
-from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import RouteState
 from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.messages import Fleet
@@ -29,7 +28,7 @@ class Engine:
     def held(self, held: HoldStatus, /) -> None:
         self.reports.append(held)
 
-    def record_progress(self, name: str) -> RecordProgress | None:
+    def record_progress(self, name: str) -> tuple[bool, str] | None:
         return None
 
 
