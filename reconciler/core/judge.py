@@ -137,13 +137,10 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
     # One window without a byte does not prove that the service computes nothing for a connected client. All of
     # `idleAfter` without a byte is accepted as proof; a commanded drain has time for only a part of it.
     silence = min(spec.idle_after, spec.drain_timeout / 2) if _was_commanded(record, seen) else spec.idle_after
-    if by is UsageUnit.BYTES and seen.traffic.open and _silent_for(seen, seen.traffic) < silence:
+    silent_for = 0.0 if seen.silent_since is None else seen.traffic.taken_at - seen.silent_since
+    if by is UsageUnit.BYTES and seen.traffic.open and silent_for < silence:
         return Blocker(Reason.NOT_SILENT, f"{seen.traffic.open} open, and not yet silent for {silence:g} s")
     return None
-
-
-def _silent_for(seen: Observed, traffic: ServiceUsage) -> float:
-    return 0.0 if seen.silent_since is None else traffic.taken_at - seen.silent_since
 
 
 def _was_commanded(record: Record, seen: Observed) -> bool:

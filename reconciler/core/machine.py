@@ -167,15 +167,11 @@ def diagram(table: Iterable[Row] = TABLE) -> str:
     arrows: dict[tuple[State, State], list[str]] = {}
     for row in table:
         if row.target is not row.source:
-            arrows.setdefault((row.source, row.target), []).append(_label(row))
+            guard = f" [{row.when.__name__.replace('_', ' ')}]" if row.when else ""
+            arrows.setdefault((row.source, row.target), []).append(f"{row.event.__name__}{guard}")
     lines = ["stateDiagram-v2"]
     lines += [f"    {source} --> {target}: {'<br/>'.join(labels)}" for (source, target), labels in arrows.items()]
     return "\n".join(lines)
-
-
-def _label(row: Row) -> str:
-    name = row.event.__name__
-    return f"{name} [{row.when.__name__.replace('_', ' ')}]" if row.when else name
 
 
 def _refreshed(record: Record, event: Event) -> Record:
