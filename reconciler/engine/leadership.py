@@ -72,12 +72,16 @@ class Leadership:
             service.block(Block.Marked)
         if before is None or before.state is not after.state:
             self._index.note(name, after)
+        # The leader's transitions are in the history, too: people query it on the next leader.
         if before is None:
             service.cause = cause
-        else:
-            if before.state is not after.state and (wake := service.stepped(before, after, cause)):
+        elif before.state is not after.state:
+            if wake := service.stepped(before, after, cause):
                 self._listener.woke(name, wake)
-            self._note_step(name, before, after, cause)
+            self._history.note(Transition(name, before.state, cause, after.state, after.reason, after.since))
+        elif after.stalled and before.stalled != after.stalled:
+            now = self._clock.now()
+            self._history.note(Transition(name, after.state, WakeStalled.__name__, after.state, after.stalled, now))
         return True
 
     def lead(self, since: float) -> Iterator[str]:
@@ -155,14 +159,6 @@ class Leadership:
         for service in services:
             service.unreported = ()
         return sorted(found, key=lambda move: move.at)
-
-    def _note_step(self, name: str, before: Record, after: Record, cause: str) -> None:
-        """Add the leader's transition to the history, which people query on the next leader."""
-        if before.state is not after.state:
-            self._history.note(Transition(name, before.state, cause, after.state, after.reason, after.since))
-        elif after.stalled and before.stalled != after.stalled:
-            now = self._clock.now()
-            self._history.note(Transition(name, after.state, WakeStalled.__name__, after.state, after.stalled, now))
 
     def _report_change(self, name: str, service: ManagedService, before: Record) -> None:
         """Report a record that a change of leaders changed."""
