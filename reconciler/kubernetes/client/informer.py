@@ -131,7 +131,6 @@ class Informer(Generic[_T]):
         """Error of the current disconnection; None while connected."""
         self.unreadable: dict[str, str] = {}
         """Decoding errors by object key, while they last."""
-        self.lists = 0
 
     @property
     def error_status(self) -> int | None:
@@ -199,7 +198,6 @@ class Informer(Generic[_T]):
         for key in [key for key in self._items if key not in seen] if whole else ():
             self._delete(key)
         self._version = page.metadata.resource_version
-        self.lists += 1
         if not self.synced:
             self.synced = True
             self._on_sync()
