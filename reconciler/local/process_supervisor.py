@@ -1,7 +1,7 @@
 """The supervisor of the child processes of `zenvoy up`: restarts them when they end or hang, and ends them in order.
 
-Each child is marked in its environment, so that after a SIGKILL the next `up` ends leftovers; a file lists the children
-for people. Services are not children: the process backend runs them, and adopts them after a restart.
+Each child is marked in its environment, so that after a SIGKILL the next `up` ends leftovers. Services are not
+children: the process backend runs them, and adopts them after a restart.
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from reconciler import environment
 from reconciler.concurrency import Backoff
-from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
 from reconciler.local.processes.log_file import LogFile
@@ -78,7 +75,7 @@ class ProcessSupervisor:
         """The reason why a child cannot start, once there is one."""
 
     async def end_leftovers(self) -> None:
-        """End the marked processes that an earlier `up` left running, regardless of the notes."""
+        """End the marked processes that an earlier `up` left running."""
         found = children_of(self._run_id)
         left = [(name, process) for name, seen in found if (process := WatchedProcess.of_other(seen))]
         for name, process in left:
@@ -122,8 +119,6 @@ class ProcessSupervisor:
             except TimeoutError:
                 self.signal(child.name, signal.SIGKILL)
                 await self._running[child.name].wait()
-        with suppress(OSError):
-            self._state_dir.children.unlink(missing_ok=True)
 
     async def _keep(self, child: ChildProcess) -> None:
         """Run a child again and again, until cancelled. Give up if it was never ready in `MAX_STARTS` runs."""
@@ -172,7 +167,6 @@ class ProcessSupervisor:
         if child.raises_open_files:
             raise_of(started.pid)
         process = self._running[child.name] = WatchedProcess.of_child(started)
-        self._note()
         watching = asyncio.create_task(self._watch(child, child.health, process)) if child.health else None
         try:
             how = await process.wait()
@@ -194,12 +188,3 @@ class ProcessSupervisor:
                 return
             if health.ready:
                 self._was_ready.add(child.name)
-
-    def _note(self) -> None:
-        running = [(name, process.seen) for name, process in self._running.items() if process.is_alive()]
-        notes = [{"name": name, "pid": seen.pid, "started": seen.started_ticks} for name, seen in running]
-        file = self._state_dir.children
-        try:
-            private_files.write(file, msgspec.json.encode(notes))
-        except OSError as error:
-            log.error("failed to write the list of processes", file=str(file), error=str(error))

@@ -29,7 +29,6 @@ class StateDir:
         self.path = path
         self.control = path / "control.sock"
         self.lock = path / "lock"
-        self.children = path / "children.json"
         self.holder_port = path / "holder-port"
         self.records = path / "records.db"
         self.bootstrap = path / "bootstrap.json"

@@ -27,7 +27,7 @@ import yaml
 
 from reconciler.cli import control_client
 from reconciler.local.processes.mark import mark
-from reconciler.local.processes.procfs import Census, process_info, run_id, take_census
+from reconciler.local.processes.procfs import Census, children_of, process_info, run_id, take_census
 from tests.ports import free_port
 
 T = TypeVar("T")
@@ -224,10 +224,9 @@ class Zenvoy:
         return self.process.wait(timeout)
 
     def pids(self) -> dict[str, int]:
-        """Return the process ids of `up` and its processes: up, reconciler, holder, envoy."""
+        """Return the process ids of `up` and of its processes that run: up, reconciler, holder, keeper, envoy."""
         assert self.process
-        notes = json.loads((self.state_dir / "children.json").read_bytes())
-        return {"up": self.process.pid, **{note["name"]: note["pid"] for note in notes}}
+        return {"up": self.process.pid, **{name: seen.pid for name, seen in children_of(run_id(self.state_dir))}}
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Signal one of `pids()`, and return its process id."""

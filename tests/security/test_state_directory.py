@@ -70,10 +70,8 @@ def test_state_directory_of_another_user_is_refused(folder: Path, victim: subpro
     state_dir, target = folder / "planted", folder / "target"
     state_dir.mkdir()
     target.write_text("precious")
-    for name in ("bootstrap.json", "last-good.yaml", "holder-port", "lock", "processes.lock", "children.json.new"):
+    for name in ("bootstrap.json", "last-good.yaml", "holder-port", "lock", "processes.lock"):
         (state_dir / name).symlink_to(target)
-    note = {"name": "envoy", "pid": victim.pid, "started": started_ticks(victim)}
-    (state_dir / "children.json").write_text(json.dumps([note]))
     (state_dir / "typer.py").write_text(f"open({str(folder / 'imported')!r}, 'w')")
     for path in (state_dir, *state_dir.iterdir()):
         os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
@@ -181,13 +179,10 @@ def test_state_directory_modules_are_not_imported(zenvoy: Start, tmp_path: Path)
 
 def test_state_directory_planted_files_end_no_other_process(zenvoy: Start, victim: subprocess.Popen[bytes]) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, start=False, defaults=QUICK)
-    started = started_ticks(victim)
     for folder in (z.state_dir, z.state_dir / "processes"):
         folder.mkdir(mode=0o700)
-    note = {"boot": boot_id(), "pid": victim.pid, "started_ticks": started, "port": 1, "digest": ""}
+    note = {"boot": boot_id(), "pid": victim.pid, "started_ticks": started_ticks(victim), "port": 1, "digest": ""}
     (z.state_dir / "processes" / "gone.json").write_text(json.dumps(note))
-    child = {"name": "envoy", "pid": victim.pid, "started": started}
-    (z.state_dir / "children.json").write_text(json.dumps([child]))
     z.start()
     assert z.stop() == 0
     assert victim.poll() is None

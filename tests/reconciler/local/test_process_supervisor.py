@@ -27,10 +27,9 @@ async def eventually(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def supervisor(folder: Path, notes: str = "children.json") -> ProcessSupervisor:
+def supervisor(folder: Path) -> ProcessSupervisor:
     state_dir = StateDir(folder)
     state_dir.make()
-    state_dir.children = folder / notes
     return ProcessSupervisor(state_dir)
 
 
@@ -51,17 +50,8 @@ async def test_child_start_failure_is_retried(tmp_path: Path) -> None:
     await children.close()
 
 
-async def test_child_note_not_writable_runs_once(tmp_path: Path) -> None:
-    children = supervisor(tmp_path, "no-such-folder/children.json")
-    with structlog.testing.capture_logs() as lines:
-        children.start(child(STAYS))
-        await eventually((tmp_path / "here").exists)
-        await children.close()
-    assert [line["event"] for line in lines] == ["failed to write the list of processes"]
-
-
-async def test_supervisor_killed_before_note_leaves_no_child(tmp_path: Path) -> None:
-    killed = supervisor(tmp_path, "no-such-folder/children.json")
+async def test_supervisor_killed_leaves_no_child(tmp_path: Path) -> None:
+    killed = supervisor(tmp_path)
     service = [sys.executable, "-S", "-E", "-c", STAYS.replace("here", "service")]
     number = mark(run_id(tmp_path), "web")
     limit = f"import resource; resource.setrlimit({RLIMIT_LOCKS}, ({number}, -1)); "
