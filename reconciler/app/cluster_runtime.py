@@ -19,14 +19,7 @@ from reconciler.app.admin import EngineOperations
 from reconciler.app.certificates import certificates
 from reconciler.app.cluster_notifier import ObjectWriters
 from reconciler.app.cluster_settings import ReplicaSettings
-from reconciler.app.runtime import (
-    STREAM_CLAIMS,
-    UNKNOWN_SERVICES,
-    BackgroundTasks,
-    Runtime,
-    Served,
-    stream_server,
-)
+from reconciler.app.runtime import STREAM_CLAIMS, UNKNOWN_SERVICES, BackgroundTasks, Runtime, Served, stream_server
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.access import Listed
 from reconciler.core.spec import Spec

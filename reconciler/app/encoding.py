@@ -12,12 +12,7 @@ import sys
 
 ERRORS = "zenvoy.ascii"
 """The handler of errors that replaces what cannot be encoded, and never fails."""
-_ASCII = {
-    "→": "->",
-    "…": "...",
-    "µ": "u",
-    "≥": ">=",
-}
+_ASCII = {"→": "->", "…": "...", "µ": "u", "≥": ">="}
 
 
 def _look_alike(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -52,8 +52,7 @@ Names = Annotated[
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="Output format.")]
 StateDirOption = Annotated[
-    Path | None,
-    state_dir("State directory of the running `zenvoy up`; default: .zenvoy.", rich_help_panel=MACHINE),
+    Path | None, state_dir("State directory of the running `zenvoy up`; default: .zenvoy.", rich_help_panel=MACHINE)
 ]
 Namespace = Annotated[
     str | None,
@@ -107,10 +106,7 @@ Wait = Annotated[bool, typer.Option(help="Wait for the result.")]
 Goal = Annotated[
     str,
     typer.Option(
-        "--for",
-        help=f"{READY}, or a state: {', '.join(State)}.",
-        metavar="ready|STATE",
-        callback=validators.goal,
+        "--for", help=f"{READY}, or a state: {', '.join(State)}.", metavar="ready|STATE", callback=validators.goal
     ),
 ]
 Timeout = Annotated[str, typer.Option(help="Longest wait.", metavar="DURATION")]

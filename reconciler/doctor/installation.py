@@ -14,13 +14,7 @@ from typing import Any
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
-from reconciler.cluster_client.controllers import (
-    CONTROLLER_LABEL,
-    LEASE_API,
-    InstalledPod,
-    controller_pods,
-    read_lease,
-)
+from reconciler.cluster_client.controllers import CONTROLLER_LABEL, LEASE_API, InstalledPod, controller_pods, read_lease
 from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.kubernetes.client.errors import FORBIDDEN, ignoring
