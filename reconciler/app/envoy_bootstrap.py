@@ -2,70 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from reconciler.core.access import Role, envoy
 from reconciler.server.credentials.material import Files, NoCertificates, check
-from xds.bootstrap.document import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files
+from xds.bootstrap.document import Join, Tls, as_json, as_yaml, files
 
 
-@dataclass(frozen=True, slots=True)
-class BootstrapOptions:
-    """The options of `zenvoy bootstrap`, not validated."""
+def make_join(
+    reconciler: str,
+    node: str,
+    admin: str,
+    *,
+    mode: Literal["delta", "sotw"],
+    stats: str | None,
+    certificates: Sequence[str | None],
+    server_name: str | None,
+    open_files: int,
+    directory: Path | None,
+) -> Join:
+    """Return the settings of an Envoy's bootstrap, of which `reconciler` and `certificates` are not validated.
 
-    reconciler: str
-    node: str
-    admin: str
-    mode: Literal["delta", "sotw"]
-    stats: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    authority: str | None = None
-    server_name: str | None = None
-    open_files: int = USUAL_OPEN_FILES
-
-
-def text(options: BootstrapOptions, as_json_text: bool) -> str:
-    """Return the bootstrap as YAML or JSON. Raises `ValueError`."""
-    if options.certificate or options.key or options.authority:
+    `certificates` are the paths of the certificate, the key, and the authorities. Raises `ValueError`.
+    """
+    if any(certificates) and directory is None:
         raise ValueError(
             "certificates need --directory: Envoy reloads certificates only through files that point to them"
         )
-    join = _join(options, None)
+    host, port = _target(reconciler)
+    tls = _tls(certificates, node, server_name or host, directory) if directory and any(certificates) else None
+    return Join(node, host, port, admin, mode=mode, stats=stats, tls=tls, open_files=open_files)
+
+
+def text(join: Join, as_json_text: bool) -> str:
+    """Return the bootstrap as YAML or JSON. Raises `ValueError`."""
     return as_json(join) if as_json_text else as_yaml(join)
 
 
-def write(options: BootstrapOptions, directory: Path) -> list[Path]:
+def write(join: Join, directory: Path) -> list[Path]:
     """Write `envoy.yaml`, and the files that it refers to, into a directory. Raises `ValueError` and `OSError`."""
-    directory = directory.absolute()
     written = []
-    for name, content in files(_join(options, directory)).items():
-        path = directory / name
+    for name, content in files(join).items():
+        path = directory.absolute() / name
         path.write_text(content, encoding="utf-8")
         written.append(path)
     return written
 
 
-def _join(options: BootstrapOptions, directory: Path | None) -> Join:
-    host, port = _target(options.reconciler)
-    return Join(
-        options.node,
-        host,
-        port,
-        options.admin,
-        mode=options.mode,
-        stats=options.stats,
-        tls=_tls(options, host, directory),
-        open_files=options.open_files,
-    )
-
-
-def _tls(options: BootstrapOptions, host: str, directory: Path | None) -> Tls | None:
-    certificate, key, authority = options.certificate, options.key, options.authority
-    if not (certificate or key or authority):
-        return None
+def _tls(certificates: Sequence[str | None], node: str, server_name: str, directory: Path) -> Tls:
+    certificate, key, authority = certificates
     if not (certificate and key and authority):
         raise ValueError("--tls-cert, --tls-key and --tls-ca go together: both ends authenticate")
     for path in (certificate, key, authority):
@@ -74,12 +61,12 @@ def _tls(options: BootstrapOptions, host: str, directory: Path | None) -> Tls | 
     if Path(certificate).exists():  # Envoy may run on another machine, or see another path
         mounted = Files(Path(certificate), Path(key), Path(authority))
         found = check(mounted.read(), str(mounted.certificate), Role.PROXY, Role.ENVOY)
-        if found.role is Role.ENVOY and found.node != options.node:
+        if found.role is Role.ENVOY and found.node != node:
             raise NoCertificates(
-                f"{mounted.certificate}: the certificate is for node id {found.node}, not {options.node}; "
-                f"use --node {found.node}, or a certificate with the URI SAN {envoy(options.node).uri}"
+                f"{mounted.certificate}: the certificate is for node id {found.node}, not {node}; "
+                f"use --node {found.node}, or a certificate with the URI SAN {envoy(node).uri}"
             )
-    return Tls(certificate, key, authority, options.server_name or host, str(directory))
+    return Tls(certificate, key, authority, server_name, str(directory.absolute()))
 
 
 def _target(text: str) -> tuple[str, int]:

@@ -106,23 +106,22 @@ def bootstrap_command(
     from reconciler.app import envoy_bootstrap
     from reconciler.local.open_files import limit
 
-    asked = envoy_bootstrap.BootstrapOptions(
-        reconciler,
-        node,
-        admin,
-        mode,
-        stats_address,
-        tls_cert,
-        tls_key,
-        tls_ca,
-        tls_server_name,
-        open_files=limit(open_files),
-    )
     try:
+        join = envoy_bootstrap.make_join(
+            reconciler,
+            node,
+            admin,
+            mode=mode,
+            stats=stats_address,
+            certificates=(tls_cert, tls_key, tls_ca),
+            server_name=tls_server_name,
+            open_files=limit(open_files),
+            directory=directory,
+        )
         if directory is None:
-            output.document(envoy_bootstrap.text(asked, as_json_text=output_format == "json"))
+            output.document(envoy_bootstrap.text(join, as_json_text=output_format == "json"))
         else:
-            for path in envoy_bootstrap.write(asked, directory):
+            for path in envoy_bootstrap.write(join, directory):
                 output.echo(f"wrote {path}")
     except (ValueError, OSError) as error:
         output.fail(str(error), ExitCode.USAGE)

@@ -10,7 +10,7 @@ import structlog
 
 from reconciler.app import certificates
 from reconciler.app.certificates import MountedCertificates
-from reconciler.app.envoy_bootstrap import BootstrapOptions, write
+from reconciler.app.envoy_bootstrap import make_join, write
 from reconciler.core.access import PROXY, RECONCILER, envoy
 from reconciler.server.credentials.material import Files, NoCertificates
 from tests.certificates import Authority
@@ -70,9 +70,23 @@ def test_bootstrap_refuses_certificate_of_other_role(
     signed, directory = authority.sign(tmp_path / "tls", "edge-1", uri), tmp_path / "envoy"
     directory.mkdir()
     paths = [str(signed / name) for name in ("tls.crt", "tls.key", "ca.crt")]
-    asked = BootstrapOptions(f"{NAME}:18000", "edge-1", "127.0.0.1:9901", "delta", None, *paths)
+
+    def written() -> list[Path]:
+        join = make_join(
+            f"{NAME}:18000",
+            "edge-1",
+            "127.0.0.1:9901",
+            mode="delta",
+            stats=None,
+            certificates=paths,
+            server_name=None,
+            open_files=1024,
+            directory=directory,
+        )
+        return write(join, directory)
+
     if error:
         with pytest.raises(NoCertificates, match=error):
-            write(asked, directory)
+            written()
     else:
-        assert directory / "envoy.yaml" in write(asked, directory)
+        assert directory / "envoy.yaml" in written()
