@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,16 +17,22 @@ import typer
 _LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _NAMESPACE = re.compile(_LABEL)
+_PORTS = re.compile("([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def address(text: str | None) -> str | None:
     """Validate `ip:port`; None without a value."""
-    from reconciler.local.sockets import parsed
+    from ipaddress import ip_address
 
-    try:
-        return None if text is None else parsed(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    with suppress(ValueError):
+        ip = ip_address(host.removeprefix("[").removesuffix("]"))
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed == (ip.version == 6) and port.isdecimal() and 0 < int(port) < 65536:
+            return text
+    raise typer.BadParameter(f"{text!r} is not ip:port; use for example 127.0.0.1:18080 or [::1]:18080")
 
 
 def pod_address(text: str | None) -> str | None:
@@ -135,26 +142,11 @@ def comma_separated(text: str) -> str:
     return text
 
 
-def port_range(text: str) -> range:
-    """Return the ports of `9902` or `9902-9910`. Raises `ValueError`."""
-    first, hyphen, last = text.partition("-")
-    numbers = (first, last) if hyphen else (first, first)
-    if not all(number.isascii() and number.isdecimal() and len(number) <= 5 for number in numbers):
-        raise ValueError
-    found = range(int(numbers[0]), int(numbers[1]) + 1)
-    if not found or found[0] < 1 or found[-1] > 65535:
-        raise ValueError
-    return found
-
-
 def ports(text: str) -> str:
-    """Validate a port or a range of ports."""
-    try:
-        port_range(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a port or a range of ports; use for example 9902 or 9902-9910"
-        ) from None
+    """Validate a port, or a range of ports: `9902` or `9902-9910`."""
+    found = _PORTS.fullmatch(text)
+    if found is None or not 0 < int(found[1]) <= int(found[2] or found[1]) < 65536:
+        raise typer.BadParameter(f"{text!r} is not a port or a range of ports; use for example 9902 or 9902-9910")
     return text
 
 

@@ -39,17 +39,6 @@ class ListeningSocket:
     inode: str
 
 
-def parsed(text: str) -> str:
-    """Return `ip:port` from user input. Raises `ValueError` with the remedy."""
-    host, _, port = text.rpartition(":")
-    with suppress(ValueError):
-        ip = ip_address(host.removeprefix("[").removesuffix("]"))
-        bracketed = host.startswith("[") and host.endswith("]")
-        if bracketed == (ip.version == 6) and port.isdecimal() and 0 < int(port) < 65536:
-            return text
-    raise ValueError(f"{text!r} is not ip:port; use for example 127.0.0.1:18080 or [::1]:18080")
-
-
 def is_loopback(address: str) -> bool:
     """Return whether only this machine can reach an `ip:port`."""
     return ip_address(split_address(address)[0]).is_loopback
@@ -111,14 +100,10 @@ def state_dirs_listening(address: str) -> list[Path]:
 
 def listening_socket(preferred: int = 0) -> socket.socket:
     """Return a socket that listens on all IPv4 addresses, at the port `preferred` if it is free. Raises `OSError`."""
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(("0.0.0.0", preferred))
+        return socket.create_server(("0.0.0.0", preferred), backlog=BACKLOG)
     except OSError:
-        listening.bind(("0.0.0.0", 0))
-    listening.listen(BACKLOG)
-    return listening
+        return socket.create_server(("0.0.0.0", 0), backlog=BACKLOG)
 
 
 def listening_sockets() -> list[ListeningSocket]:

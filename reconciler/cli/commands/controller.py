@@ -145,6 +145,7 @@ def controller(
     asked = options.prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
+    first, _, last = stats_ports.partition("-")
     settings = ReplicaSettings(
         pod_name,
         pod_ip,
@@ -164,7 +165,7 @@ def controller(
         peers_service=peers_service,
         proxies_service=proxies_service,
         sample_interval=_seconds(sample_interval, "--sample-interval"),
-        stats_ports=validators.port_range(stats_ports),
+        stats_ports=range(int(first), int(last or first) + 1),
         prometheus=asked,
         certificates=_certificates((tls_cert, tls_key, tls_ca), tls_ca_secret, tls_proxy_secret, plaintext),
         server_name=tls_server_name,
