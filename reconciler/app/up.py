@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from io import FileIO
 from itertools import combinations
@@ -33,7 +33,7 @@ from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.processes.notes import read_notes
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.sockets import free_port, listening_socket, taken, unavailable
+from reconciler.local.sockets import free_port, listening_socket, unavailable
 from reconciler.local.state_dir import (
     ADMIN_SOCKET,
     GRPC_SOCKET,
@@ -92,6 +92,8 @@ class Options:
     file: Path
     state_dir: StateDir
     log: str
+    taken: Mapping[str, Address]
+    """The listen addresses of options, by option."""
     metrics: str | None = None
     holder_metrics: str | None = None
     grpc: str | None = None
@@ -101,10 +103,6 @@ class Options:
     with_prometheus: bool = False
     umask: int = -1
     """The umask of services; -1: that of this process."""
-
-    def taken(self) -> dict[str, Address]:
-        """Return the listen addresses of options, by option."""
-        return taken(self.metrics, self.holder_metrics, self.grpc)
 
 
 def envoy_binary(chosen: Path | None) -> str:
@@ -151,7 +149,7 @@ def wanted_twice(options: Options) -> list[str]:
     """Return the addresses that two options use; those of the file are compared with options when it is read."""
     return [
         f"{address}: used by both {option} and {other}"
-        for (option, address), (other, its) in combinations(options.taken().items(), 2)
+        for (option, address), (other, its) in combinations(options.taken.items(), 2)
         if address.overlaps(its)
     ]
 
@@ -167,7 +165,7 @@ async def up(options: Options, file: ServicesFile) -> None:
     with locked(state_dir):
         children = ProcessSupervisor(state_dir)
         await children.end_leftovers()
-        wanted = [*map(str, options.taken().values()), *configured_addresses(file).values()]
+        wanted = [*map(str, options.taken.values()), *configured_addresses(file).values()]
         if in_use := [reason for address in wanted if (reason := unavailable(address))]:
             raise CannotStart("cannot listen:", in_use)
         join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))

@@ -25,7 +25,7 @@ LOCKS = Path("/proc/locks")
 
 
 class ControlError(Exception):
-    """A request without a usable answer; commands exit with its code."""
+    """A request whose answer is not one of a reconciler, or reports its failure; commands exit with its code."""
 
     code = ExitCode.FAILED
 
@@ -40,10 +40,6 @@ class RequestRejected(ControlError):
     """The reconciler rejected the request; the message is its own."""
 
     code = ExitCode.NO_SUCH_SERVICE
-
-
-class InvalidAnswer(ControlError):
-    """The answer is not one of a reconciler, or reports its failure."""
 
 
 class _Control(HTTPConnection):
@@ -77,14 +73,14 @@ def ask(control: Path, method: str, path: str) -> dict[str, Any]:
         connection.close()
     request = f"{method} {path}: {response.status} {response.reason}"
     if body is None:
-        raise InvalidAnswer(f"the answer to {request} is too long; check that {control} belongs to zenvoy")
+        raise ControlError(f"the answer to {request} is too long; check that {control} belongs to zenvoy")
     try:
         answer: dict[str, Any] = json.loads(body)
         if response.status >= 400:
             raise RequestRejected(answer["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
         text = body[:CHUNK_BYTES].decode(errors="replace").strip().partition("\n")[0][:200]
-        raise InvalidAnswer(f"the reconciler failed ({request}: {text}); see the log of `zenvoy up`") from None
+        raise ControlError(f"the reconciler failed ({request}: {text}); see the log of `zenvoy up`") from None
     return answer
 
 

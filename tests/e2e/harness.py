@@ -508,12 +508,7 @@ class Zenvoy:
                 parts.append(f"---- {path.relative_to(self.directory)}\n{text}")
         try:
             parts.append(f"---- status\n{json.dumps(self.ask('GET', '/v1/services'), indent=1)}")
-        except (
-            control_client.NotRunning,
-            control_client.RequestRejected,
-            control_client.InvalidAnswer,
-            OSError,
-        ) as error:
+        except (control_client.ControlError, OSError) as error:
             parts.append(f"---- status\n{error}")
         return "\n".join(parts)
 

@@ -155,8 +155,8 @@ def up_command(
             param_hint="--with-prometheus",
         )
     certificates, most = _certificates(grpc, tls_cert, tls_key, tls_ca), options.seconds(timeout)
-    directory = StateDir(state_dir.absolute())
-    found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
+    directory, ours = StateDir(state_dir.absolute()), taken(metrics, holder_metrics, grpc)
+    found = _in_force(file, directory, ours)
     if wait:
         with _exiting():
             _start_in_background(directory, most)
@@ -170,6 +170,7 @@ def up_command(
         file.absolute(),
         directory,
         log_style,
+        ours,
         metrics=metrics,
         holder_metrics=holder_metrics,
         grpc=grpc,

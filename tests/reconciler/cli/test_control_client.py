@@ -64,14 +64,14 @@ def test_control_answer_too_long_is_rejected(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(control_client, "ANSWER_BYTES_MAX", 1_000_000)
     control = tmp_path / "control.sock"
     answer = head.encode() + b"1" * 2_000_000
-    with answering(control, answer), pytest.raises(control_client.InvalidAnswer, match="too long"):
+    with answering(control, answer), pytest.raises(control_client.ControlError, match="too long"):
         control_client.ask(control, "GET", "/v1/overview")
 
 
 def test_control_answer_nested_too_deeply_is_rejected(tmp_path: Path) -> None:
     body, control = b"[" * 200_000, tmp_path / "control.sock"
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with answering(control, head + body), pytest.raises(control_client.InvalidAnswer, match="failed"):
+    with answering(control, head + body), pytest.raises(control_client.ControlError, match="failed"):
         control_client.ask(control, "GET", "/v1/overview")
 
 
