@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 
@@ -69,16 +69,9 @@ class SelfIssuedCertificates:
     The replica's own certificate and key stay in memory. The authority, and the proxy's certificate, are in Secrets.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        namespace: str,
-        settings: SelfIssue,
-        names: tuple[str, ...],
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, api: Api, namespace: str, settings: SelfIssue, names: tuple[str, ...]) -> None:
         """`names` are DNS names of the reconcilers."""
-        self._namespace, self._settings, self._now = namespace, settings, now
+        self._namespace, self._settings = namespace, settings
         kept = [name for name in (settings.authority_secret, settings.proxy_secret) if name]
         self._secrets = OwnSecrets(api, namespace, kept, self._check)
         self._queue = WorkQueue(self._renew, "certificates cannot be stored; renewal is retried", PACE)
@@ -122,7 +115,7 @@ class SelfIssuedCertificates:
         if found is None:
             return
         self._authority = await self._agreed(found)
-        self._material = authority.issued(self._material, self._authority, self._own, self._now())
+        self._material = authority.issued(self._material, self._authority, self._own, time.time())
         if self._settings.proxy_secret and (for_proxy := self._find(self._settings.proxy_secret)):
             await self._issue_for_proxy(for_proxy, self._authority)
 
@@ -131,14 +124,14 @@ class SelfIssuedCertificates:
         is_replaced = REISSUE_ANNOTATION in found.metadata.annotations
         # Removed data comes back from memory: `helm upgrade --force` must not replace the authority.
         before = None if is_replaced else authority.stored(found.data) or self._authority
-        made = authority.current(before, self._now())
+        made = authority.current(before, time.time())
         if is_replaced or made.data() != found.data:
             await self._secrets.write(self._settings.authority_secret, found, made.data(), REISSUE_ANNOTATION)
             self._report(self._settings.authority_secret, made.active.certificate)
         return made
 
     async def _issue_for_proxy(self, found: Secret, by: Authority) -> None:
-        made = authority.issued(authority.material(found.data), by, self._proxy, self._now())
+        made = authority.issued(authority.material(found.data), by, self._proxy, time.time())
         if authority.contents(made) != found.data:
             await self._secrets.write(self._settings.proxy_secret, found, authority.contents(made))
             self._report(self._settings.proxy_secret, made.certificate)

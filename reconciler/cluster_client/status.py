@@ -102,11 +102,7 @@ def view(item: ScaledService) -> dict[str, Any]:
         "target": f"{ref.kind or 'Deployment'}/{ref.name or item.spec.service or meta.name}",
         "ready": ready.status if ready else UNKNOWN,
         "replicas": status.replicas,
-        "held": None,
-        "relayed": None,
-        "requests": None,
-        "deadline": None,
-        "lastWake": None,
+        **dict.fromkeys(("held", "relayed", "requests", "deadline", "lastWake")),
         "holdAddress": status.hold_address or None,
         "conditions": [
             {
