@@ -78,7 +78,7 @@ def page() -> str:
         INTRODUCTION,
         _table("## Reconciler: services", SERVICE_FAMILIES),
         _table("## Reconciler: wakes, samples, Envoys, and the process", CONTROL_FAMILIES),
-        "In addition, each process exports the standard `process_*` metrics.\n",
+        "In addition, each reconciler exports the standard `process_*` metrics.\n",
         _table("## Holder", holder_families()),
         _cardinality(),
     ]

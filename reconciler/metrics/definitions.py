@@ -106,11 +106,11 @@ TRANSITIONS = _service_counter(
     "transitions",
     "Transitions; from Waking to Waking means stalled. A series begins with its first transition.",
     "from to event",
-    series="up to 29 a service",
+    series="up to 35 a service",
 )
 REFUSALS = _service_counter(
     "refusals",
-    "Connections that holders refused, by reason: max_held, descriptors, timeout, refused, draining, unknown.",
+    "Connections that holders refused, by reason: max_held, descriptors, timeout, removed, draining, unassigned.",
     "reason",
     series="1 a reason and service, from its first on",
 )

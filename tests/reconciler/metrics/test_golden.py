@@ -18,10 +18,19 @@ from reconciler.core.busy import BusyUntil
 from reconciler.core.machine import TABLE
 from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.record import State
-from reconciler.metrics.definitions import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
+from reconciler.metrics.definitions import (
+    CLUSTER_PARTS,
+    CONTROL_FAMILIES,
+    HISTOGRAMS,
+    PARTS,
+    REFUSALS,
+    SERVICE_FAMILIES,
+    TRANSITIONS,
+)
 from reconciler.plan import Deadline
 from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus
+from scripts.metrics_docs import transitions
 from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, envoy, service
 from tproxy.hold_queue import RefusalCause
 
@@ -44,6 +53,11 @@ def test_definitions_names_are_unique_and_show_the_kind() -> None:
 
     assert len({family.name for family in families}) == len(families)
     assert all(family.name.startswith("zenvoy_") and family.help.endswith(".") for family in families)
+
+
+def test_definitions_have_every_transition_and_refusal() -> None:
+    assert TRANSITIONS.series == f"up to {transitions()} a service"
+    assert REFUSALS.help.endswith(f"by reason: {', '.join(get_args(RefusalCause))}.")
 
 
 async def test_scrape_has_exactly_the_defined_metrics() -> None:
