@@ -5,7 +5,7 @@ One that is being deleted stays in effect, as departing, until our finalizer is 
 to recreate stays a moment longer; otherwise clients would be refused. Changes that arrive together are published
 together. Publishing takes longer the more services there are, so pauses follow, in which clients are served.
 Counterparts: `resolve.py` and `conflicts.py`, which decide; `service_controller.py`, which creates ScaledServices from
-labeled Services; `finalizer.py`, which removes finalizers.
+labeled Services; `status/finalizer.py`, which removes finalizers.
 """
 
 from __future__ import annotations
