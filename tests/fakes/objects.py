@@ -1,6 +1,6 @@
 """A fake API server in memory: versions, conflicts, merge patches, and JSON patches of a scale.
 
-It has the methods of `reconciler.kubernetes.client.api.Api`. The errors in `faults` are raised by the next calls.
+It is an `Api` whose calls are answered from memory. The errors in `faults` are raised by the next calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.kubernetes.client.api import JSON, JSON_PATCH, MERGE_PATCH
+from reconciler.kubernetes.client.api import JSON, JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import decoder
 from reconciler.kubernetes.types.scaled_service import ScaledService
@@ -22,7 +22,7 @@ _NAMED = re.compile(r"/namespaces/([^/]+)/[^/]+/([^/]+)(?:/scale)?$")
 SERVICES = "/apis/zenvoy.dev/v1alpha1/namespaces/shop/scaledservices"
 
 
-class Objects:
+class Objects(Api):
     """Objects by path. `calls` has every call as (method, path, body)."""
 
     def __init__(self) -> None:
@@ -71,20 +71,6 @@ class Objects:
 
     def writes(self) -> list[tuple[str, str, Any]]:
         return [call for call in self.calls if call[0] != "GET"]
-
-    async def get(self, path: str, query: Mapping[str, str] | None = None, timeout: float = 10.0) -> bytes:
-        return await self.call("GET", path, query=query)
-
-    async def find(self, path: str, timeout: float = 10.0) -> bytes | None:
-        try:
-            return await self.get(path, timeout=timeout)
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return None
-
-    async def patch(self, path: str, body: Any, content_type: str, timeout: float = 10.0) -> bytes:
-        return await self.call("PATCH", path, body, content_type, timeout=timeout)
 
     async def call(
         self,

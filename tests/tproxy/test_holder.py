@@ -19,15 +19,9 @@ from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
 from tproxy.io.tcp import KEEPALIVE_SECONDS
-from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, HolderReport, Verdict
+from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, Verdict
 
 RUN_SECONDS = 0.003
-
-
-class Silent:
-    """A link that discards its messages."""
-
-    def send(self, message: HolderReport) -> None: ...
 
 
 def name_of(sock: socket.socket) -> str:
@@ -63,7 +57,7 @@ class Holding(RuleBasedStateMachine):
 
     def say(self, verdict: Verdict, hold_timeout: float = 60.0) -> None:
         said = Assignment(name_of(self.entry), self.service, self.protocol, verdict, self.max_held, hold_timeout)
-        link: Link = Silent()
+        link = Link(lambda: None)
         self.holder.received(link, AssignmentUpdate(1, (said,), full=True))
         self.run()
 

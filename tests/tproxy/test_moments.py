@@ -16,7 +16,7 @@ import pytest
 
 from tests.tproxy.harness import PATIENCE_SECONDS, fail, go, is_reset, read_all, read_exactly
 from tests.tproxy.test_refusal import GET, HTTP2, asks, frames
-from tests.tproxy.test_scarcity import Silent, run_until
+from tests.tproxy.test_scarcity import run_until
 from tproxy import address
 from tproxy.control.stream import Link
 from tproxy.hold_queue import HoldQueue
@@ -90,7 +90,7 @@ class Inside:
         """Put an assignment in force, as the reconciler's first or next."""
         at = address.join(host, self.port)
         one = Assignment(at, f"at-{host}", protocol, verdict or Hold(), max_held, hold_timeout)
-        link: Link = Silent()
+        link = Link(lambda: None)
         self.holder.received(link, AssignmentUpdate(1, (one,), full=not self.holder.is_informed))
 
 

@@ -16,7 +16,7 @@ from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
 from tproxy.io.tcp import KEEPALIVE_SECONDS
-from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, HolderReport, Verdict
+from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, Verdict
 
 
 class ScarceLoop(Loop):
@@ -64,17 +64,11 @@ def name_of(server: socket.socket) -> str:
     return "{}:{}".format(*server.getsockname())
 
 
-class Silent:
-    """A link that discards its messages."""
-
-    def send(self, message: HolderReport) -> None: ...
-
-
 def holder(loop: Loop, server: socket.socket, protocol: str, verdict: Verdict) -> Holder:
     """Return a holder for connections to the server's own address."""
     holder = Holder(loop, Budget(1_000), HolderHello("h", "anyip"), None, KEEPALIVE_SECONDS)
     assignment = Assignment(name_of(server), "web", protocol, verdict, 10, 600.0)
-    link: Link = Silent()
+    link = Link(lambda: None)
     holder.received(link, AssignmentUpdate(1, (assignment,), full=True))
     return holder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.core import events
-from reconciler.core.reasons import Diagnosis
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.ports.backend import WorkloadStatus
@@ -294,7 +294,7 @@ def test_follower_history_has_transitions_of_leader() -> None:
     world = pair()
     world.replicas["L"].engine.command(NAME, events.WakeCommanded("requested by a user"))
     talk(world)
-    world.replicas["L"].engine.ran(WorkloadStatus(NAME, 0, (), "ImagePullBackOff: no such image"))
+    world.replicas["L"].engine.ran(WorkloadStatus(NAME, 0, (), Diagnosis(Reason.IMAGE_PULL_BACK_OFF, "no such image")))
     talk(world)
     world.replicas["L"].engine.ran(WorkloadStatus(NAME, 2, ("10.0.0.1:80",)))
     talk(world)

@@ -10,6 +10,7 @@ from reconciler.core.judge import Observed
 from reconciler.core.lifecycle import CLOSING_SECONDS, Block, Stage
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.engine.engine import Engine
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
 from reconciler.ports.clock import Clock
@@ -20,7 +21,7 @@ RUNS = Observed(replicas=1, endpoints=("127.0.0.1:9",))
 SPEC = Spec(name="web", drain_timeout=30)
 
 
-class Engine:
+class IdleEngine(Engine):
     """An engine with one service, which does nothing."""
 
     def __init__(self, service: ManagedService) -> None:
@@ -36,7 +37,7 @@ class Scene:
     def __init__(self, spec: Spec = SPEC, seen: Observed = RUNS) -> None:
         self.now, self.set_by = 0.0, 0.0
         self.envoys = frozenset({"envoy"})
-        self.engine = Engine(ManagedService(spec, seen=seen))
+        self.engine = IdleEngine(ManagedService(spec, seen=seen))
         self.lifecycles = Lifecycles(
             Clock(lambda: self.now + self.set_by, lambda: self.now), self.engine, lambda: self.envoys
         )

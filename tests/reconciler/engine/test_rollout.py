@@ -11,6 +11,7 @@ from reconciler.core.lifecycle import Block, Stage
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.engine.engine import Engine
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
 from reconciler.ports.clock import Clock
@@ -20,7 +21,7 @@ SPEC = Spec(name="web", idle_after=10, drain_timeout=5)
 ACTIVE = Record(State.Active, 0.0, "", 1, "127.64.0.1:1")
 
 
-class Parts:
+class Parts(Engine):
     """The engine and the programs of one service: they note their calls."""
 
     def __init__(self, service: ManagedService) -> None:
@@ -90,7 +91,8 @@ def test_rollout_replaces_program_when_every_client_is_held() -> None:
     assert scene.sample(11, connections=3) == ["withdraw"], "one is still connected to the earlier program"
     scene.sees(held=3)
     assert scene.sample(12, connections=3) == ["withdraw", "restart"]
-    assert scene.stage is Stage.Replacing
+    stage = scene.stage
+    assert stage is Stage.Replacing
     assert scene.sample(99, connections=3) == ["withdraw", "restart"], "the earlier program is still ending"
     scene.parts.is_outdated = False
     assert scene.sample(100, connections=3) == ["withdraw", "restart", "restore"]

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -73,6 +73,16 @@ class Everything:
     indexes: int = 0
     ended: set[str] = field(default_factory=set)
     """Envoys and holders whose pods are gone."""
+
+
+class Reconciler(Protocol):
+    """A reconciler that Envoys join."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def router(self) -> XdsRouter: ...
 
 
 class Replica:
@@ -219,10 +229,10 @@ class Envoy:
         self.quick.set()
         self._task: asyncio.Task[None] | None = None
 
-    async def joins(self, replica: Replica) -> None:
+    async def joins(self, reconciler: Reconciler) -> None:
         await self.leaves()
-        self._task = asyncio.create_task(self._run(replica.address))
-        await until(lambda: self._node in replica.router.server.nodes(), "the Envoy")
+        self._task = asyncio.create_task(self._run(reconciler.address))
+        await until(lambda: self._node in reconciler.router.server.nodes(), "the Envoy")
 
     async def leaves(self) -> None:
         if self._task:
@@ -298,7 +308,7 @@ class Scene:
     async def known(self) -> None:
         """Wait until the leader knows every Envoy and holder, since it misses only known ones."""
         ledger = self.one.peers.members.ledger
-        nodes, names = {f"envoy-{name}" for name in self.envoys}, set(self.holders)
+        nodes, names = frozenset(f"envoy-{name}" for name in self.envoys), frozenset(self.holders)
         await until(
             lambda: (ledger.envoys.connected, ledger.holders.connected) == (nodes, names), "the leader to know all"
         )
@@ -726,6 +736,11 @@ async def test_rejections_that_change_while_sent_reach_the_leader() -> None:
     async with scene() as s:
         leader, follower = s.one.peers.replication.faults, s.two.peers.replication.faults
         remaining = [f"fault {number}" for number in range(100)]
-        leader.on_change.append(lambda: remaining and follower.found({WEB.name: remaining.pop()}))
+
+        def change() -> None:
+            if remaining:
+                follower.found({WEB.name: remaining.pop()})
+
+        leader.on_change.append(change)
         follower.found({WEB.name: "first"})
         await until(lambda: leader.all() == {WEB.name: "fault 0"}, "the last change")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from reconciler.core.record import Record
 from reconciler.core.spec import Spec
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.messages import Fleet
-from reconciler.replication.replication import Replication
+from reconciler.replication.replication import ReplicaEngine, Replication
 from tests.fakes.member_list import MemberList
 
 ME, NOW = "10.0.0.1", 1_000_000.0
@@ -16,8 +17,8 @@ HOLD = "127.64.0.1:1"
 ORDER = HoldOrder(Spec(name="web"), HOLD, (), None)
 
 
-class Engine:
-    """The reports that an engine receives."""
+class Engine(ReplicaEngine):
+    """An engine that notes the reports that it receives, and does nothing else."""
 
     def __init__(self) -> None:
         self.reports: list[RouteState | HoldStatus] = []
@@ -30,6 +31,18 @@ class Engine:
 
     def record_progress(self, name: str) -> tuple[bool, str] | None:
         return None
+
+    def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None:
+        pass
+
+    def detach(self) -> None:
+        pass
+
+    def lead(self, since: float, /) -> None:
+        pass
+
+    def follow(self) -> None:
+        pass
 
 
 class Own:

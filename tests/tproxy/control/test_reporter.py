@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from tproxy.control.reporter import HoldReporter
+from tproxy.control.stream import Link
 from tproxy.hold_queue import HeldConnection, HoldQueue
 from tproxy.io.loop import Loop
 from tproxy.wire import Assignment, Hold, HolderHello, HolderReport
@@ -14,10 +15,11 @@ def new_queue(at: int) -> HoldQueue:
     return HoldQueue(address, ignored, Assignment(address, f"web-{at}", "tcp", Hold(), 9, 60.0, None))
 
 
-class Sent:
+class Sent(Link):
     """A link that records its messages, and stops the loop with each."""
 
     def __init__(self, loop: Loop) -> None:
+        super().__init__(lambda: None)
         self.all: list[HolderReport] = []
         self._loop = loop
 
