@@ -7,11 +7,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.plan import AtLeast, Zero
+from reconciler.ports.backend import WorkloadStatus
 from tests.cluster.stage import GENEROUS_SECONDS, RUNS, Stage, condition, container, endpoint, entry, own_address
 
 UP, DOWN = AtLeast(3), Zero()
@@ -120,9 +122,13 @@ async def test_sleep_replicas_changed_meanwhile_still_sleeps(stage: Stage) -> No
     await stage.until("web", lambda running: running.replicas == 3)
     stage.leads = False
     stage.converge("web", DOWN)
+
+    def has_replicas(wanted: int, running: WorkloadStatus) -> bool:
+        return running.replicas == wanted
+
     for replicas in (4, 5, 6):
         await stage.scale("web", replicas)
-        await stage.until("web", lambda running, wanted=replicas: running.replicas == wanted)  # type: ignore[misc]
+        await stage.until("web", partial(has_replicas, replicas))
     assert await stage.replicas("web") == 6, "who does not lead puts nothing to sleep"
     stage.leads = True
     await stage.until("web", lambda running: running.replicas == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from reconciler.core.busy import BusyUntil
@@ -50,9 +51,13 @@ async def test_annotation_of_either_object_is_observed(api: Api, namespace: str)
 
     await until(lambda: bool(reports and key in reports[-1]))
     published = len(reports)
+
+    def is_message(expected: str) -> bool:
+        return message() == f"{BUSY_UNTIL_ANNOTATION}: {expected}"
+
     for where, text, expected in ((item, TIMES[0], TIMES[0]), (service, TIMES[1], TIMES[1]), (service, None, TIMES[0])):
         await annotate(api, where, text)
-        await until(lambda expected=expected: message() == f"{BUSY_UNTIL_ANNOTATION}: {expected}")  # type: ignore[misc]
+        await until(partial(is_message, expected))
     await annotate(api, item, None)
     await until(lambda: key in seen and seen[key] is None)
     assert len(reports) == published, "an annotation configures nothing again"

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -167,11 +168,15 @@ async def test_annotations_each_problem_is_reported(shop: Shop) -> None:
     await shop.until(bool)
     await until(lambda: shop.entry and not shop.problems)
     before = (await shop.get() or {})["spec"]
+
+    def is_reported(problem: str) -> bool:
+        return problem in shop.problems
+
     for key, value, problem in BAD:
         of_old = "1m" if key == "idle-after" else None
         await shop.annotate(**{key: value})
         said = f"zenvoy.dev/{key}: {problem}".replace("shop/web", shop.key)
-        await until(lambda said=said: said in shop.problems)
+        await until(partial(is_reported, said))
         await shop.annotate(**{key: of_old})
     await until(lambda: not shop.problems)
     assert (await shop.get() or {})["spec"] == before
@@ -181,7 +186,8 @@ async def test_annotations_invalid_from_the_start_are_reported(shop: Shop) -> No
     await shop.serve(protocol="tcp", paused="perhaps")
     await shop.until(bool)
     await until(lambda: shop.problems)
-    assert shop.entry is None
+    entry = shop.entry
+    assert entry is None
     assert shop.problems == [
         "zenvoy.dev/paused: 'perhaps' is neither true nor false; use true or false",
         "zenvoy.dev/listen: required for tcp services, which are identified by port; set for example "

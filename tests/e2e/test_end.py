@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,13 @@ def test_up_end_lets_a_request_in_flight_finish(zenvoy: Start, tmp_path: Path, p
 def test_up_end_signals_leave_no_process(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
     assert z.process
+
+    def is_logged(name: str, entry: dict[str, Any]) -> bool:
+        return entry.get("signal") == name
+
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
         z.process.send_signal(number)
-        z.wait_line("it continues", lambda entry, name=number.name: entry.get("signal") == name)
+        z.wait_line("it continues", partial(is_logged, number.name))
     assert request(z.http_port, "web").status == 200
     assert z.stop(signal.SIGQUIT) == 0
     assert not z.leftovers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,10 +112,14 @@ def test_full_disk_loses_no_request(zenvoy: Start, pool: ThreadPoolExecutor, tmp
         waiting = pool.submit(request, z.http_port, "web", f"/until{gate}")
         z.wait_line("web is awake", lambda entry: entry.get("service") == "web" and entry.get("target") == "Active")
         [program] = z.service_pids("web")
+
+        def is_new(name: str, killed: int) -> bool:
+            return _child(z, name) not in (None, killed)
+
         for name in ("reconciler", "keeper"):
             disk.fill()
             killed = z.kill(name)
-            until("it is started again", lambda name=name, killed=killed: _child(z, name) not in (None, killed))
+            until("it is started again", partial(is_new, name, killed))
         assert request(z.http_port, "other", "/a").body == b"other /a\n"
         gate.touch()
         assert waiting.result().status == 200

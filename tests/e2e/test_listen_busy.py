@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from tests.e2e.conftest import Start
@@ -148,7 +149,7 @@ def test_option_ports_taken_in_restart_stop_nothing(zenvoy: Start) -> None:
             for port in ports.values():
                 taken = stack.enter_context(socket.socket())
                 taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                until("the port is taken", lambda taken=taken, port=port: bound(taken, port))
+                until("the port is taken", partial(bound, taken, port))
                 taken.listen()
         for option in ("--metrics", "--grpc"):
             assert f"it is used by process {os.getpid()}" in busy(z, option, before)

@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from tests.e2e.conftest import Start
@@ -70,11 +71,15 @@ async def command(z: Zenvoy, name: str, word: str) -> str:
 
 async def fall_asleep(z: Zenvoy, name: str) -> None:
     """Put it to sleep; the last request may count as in flight for a moment."""
+
+    def is_settled(before: int) -> bool:
+        return _settled(z.states(name)[before:])
+
     while True:
         before = len(z.states(name))
         if await command(z, name, "sleep") == "ScaledToZero":
             return
-        await true(f"{name} sleeps or is awake again", lambda before=before: _settled(z.states(name)[before:]))
+        await true(f"{name} sleeps or is awake again", partial(is_settled, before))
         if z.states(name)[-1] == "ScaledToZero":
             return
 

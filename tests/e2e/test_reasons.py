@@ -6,12 +6,13 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, View, Zenvoy, quick, request, until
 from tests.ports import free_port
 
 ON_IPV6 = "import http.server, socket, sys; http.server.HTTPServer.address_family = socket.AF_INET6; "
@@ -64,8 +65,12 @@ def test_service_that_cannot_wake_has_its_reason(z: Zenvoy) -> None:
     for name in REASONS:
         z.ask("POST", f"/v1/services/{name}/wake")
     assert request(z.http_port, "fine").status == 200
+
+    def has_reason(part: str, view: View) -> bool:
+        return part in f"{view['stalled']} {view['reason']}"
+
     for name, (_, part) in REASONS.items():
-        z.wake_until("has its reason", name, lambda view, part=part: part in f"{view['stalled']} {view['reason']}")
+        z.wake_until("has its reason", name, partial(has_reason, part))
     found = {one["place"]: one for one in findings(z)}
     for name, (code, part) in REASONS.items():
         finding = found[f"service {name}"]

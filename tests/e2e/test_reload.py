@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -402,7 +403,7 @@ def test_reload_listen_addresses_move(zenvoy: Start) -> None:
     with socket.create_connection((LOCAL, new_db)) as client:
         assert ask_line(client, "x") == "db x\n"
     for port in (old_http, old_db):
-        until("the old one is closed", lambda port=port: refused(port))
+        until("the old one is closed", partial(refused, port))
     assert {name: z.service_pids(name) for name in ("web", "db")} == pids
     z.sleep("web")
     assert request(new_http, "web").body == b"web /\n"

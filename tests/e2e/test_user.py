@@ -10,6 +10,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -119,11 +120,15 @@ def test_user_without_access_affects_its_service_only(zenvoy: Start, tmp_path: P
     check = z.cli("check", str(z.file))
     assert check.returncode == 2
     assert "services[1].user: user 'no-such-user' does not exist" in check.stderr + check.stdout
+
+    def explains(name: str, reason: str) -> bool:
+        return reason in z.cli("explain", name).stdout
+
     for name, reason in (
         ("nobody-there", "user 'no-such-user' does not exist"),
         *((("outside", f"{user} cannot enter {closed}"), ("no-access", "Permission denied")) if IS_ROOT else ()),
     ):
         assert request(z.http_port, name).status == 503
-        until(f"{name} has its reason", lambda name=name, reason=reason: reason in z.cli("explain", name).stdout)
+        until(f"{name} has its reason", partial(explains, name, reason))
     assert z.stop() == 0
     assert not z.leftovers()

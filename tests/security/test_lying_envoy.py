@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -96,9 +97,13 @@ async def test_rejection_by_one_envoy_takes_nothing_from_another() -> None:
         await until(lambda: b"victim.localhost" in honest.routes, "the first routes")
         async with joined(running, "liar", blames_the_victim) as liar:
             await until(lambda: running.server.nodes().get("liar"), "the liar")
+
+            def are_routes_of(turn: int) -> bool:
+                return (b"later.localhost" in honest.routes) is (turn % 2 == 0)
+
             for turn in range(5):
                 serve(running, VICTIM, LATER) if turn % 2 == 0 else serve(running, VICTIM)
-                await until(lambda turn=turn: (b"later.localhost" in honest.routes) is (turn % 2 == 0), "the change")
+                await until(partial(are_routes_of, turn), "the change")
             await until(lambda: running.server.nodes()["liar"].nacks, "the rejection")
             assert b"victim.localhost" in honest.routes
             assert "victim" not in running.server.faults()

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest_asyncio
 
 from tests.ports import free_port
 from tests.xds.conftest import Stage
-from tests.xds.parts import echoes, envoy, http_get, pages, plane, until, until_async, upstream
+from tests.xds.parts import Plane, echoes, envoy, http_get, pages, plane, until, until_async, upstream
 from tests.xds.test_envoy_protocols import http
 from xds import ir
 from xds.names import LDS, RDS
@@ -257,6 +258,10 @@ async def test_envoy_server_restart_removes_nothing(tmp_path: Path) -> None:
     port, http_port = free_port(), free_port()
     listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", http_port))
     names = ("a", "b", "bad", "c")
+
+    def is_found(running: Plane) -> bool:
+        return running.server.faults().keys() == {"bad"}
+
     async with upstream(pages("page")) as page, envoy(tmp_path, port) as joined:
         for first in (True, False):
             async with plane(port, served([])) as running:
@@ -267,7 +272,7 @@ async def test_envoy_server_restart_removes_nothing(tmp_path: Path) -> None:
                 if first:
                     await joined.listens(http_port)
                 asking = asyncio.ensure_future(_all_answer(http_port, 0 if first else 200))
-                await until(lambda running=running: running.server.faults().keys() == {"bad"}, "the culprit")  # type: ignore[misc]
+                await until(partial(is_found, running), "the culprit")
                 await until_async(lambda: _answers(http_port, "c"), "the others")
                 await asking
 

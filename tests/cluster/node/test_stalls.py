@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from tests.cluster.release import PATIENCE_SECONDS, Answer, Release, Shop, web
@@ -48,11 +49,14 @@ def test_stalled_pods_clients_get_classes_and_status_reasons(zenvoy: Release, sh
         waiting["quota"] = clients.submit(refusal, "quota")
         answers = {name: client.result() for name, client in waiting.items()}
 
+    def has_event(name: str) -> bool:
+        return "WakeStalled" in shop.events(name)
+
     for name, (word, said) in WHY.items():
         assert said not in answers[name].body
-        stalled = until(f"the status of {name}", lambda name=name, word=word: _stalled(shop, name, word))
+        stalled = until(f"the status of {name}", partial(_stalled, shop, name, word))
         assert said in stalled["message"]
-        until(f"the Event of {name}", lambda name=name: "WakeStalled" in shop.events(name))
+        until(f"the Event of {name}", partial(has_event, name))
 
 
 def _stalled(shop: Shop, name: str, reason: str) -> Mapping[str, Any] | None:

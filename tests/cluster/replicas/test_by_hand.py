@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_status_invalid_at_start_is_replaced(
     if address != "of another":
         assert answers(other.name), "a service that kept its address is held at it, regardless of connected holders"
     for name in (other.name, act.name):
-        until(f"{name} answers", lambda name=name: answers(name))  # type: ignore[misc]
+        until(f"{name} answers", partial(answers, name))
     act.lives_on()
     other.lives_on()
 

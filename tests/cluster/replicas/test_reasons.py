@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,15 @@ def places(scene: Scene, name: str, reason: str) -> dict[str, Callable[[], str]]
         except OSError:
             return ""
 
+    def stalled(replica: str) -> str:
+        return str(scene.view(name, replica).get("stalled"))
+
     return {
         "condition": condition,
         "kubectl get": lambda: scene.kubectl("get", "ssvc", name, "-o", "wide"),
         "Event": events,
         "metrics": metrics,
-        **{
-            replica: lambda replica=replica: str(scene.view(name, replica).get("stalled")) for replica in scene.replicas
-        },
+        **{replica: partial(stalled, replica) for replica in scene.replicas},
     }
 
 

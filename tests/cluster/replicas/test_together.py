@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tests.cluster.replicas.scene import Scene
 from tests.e2e.harness import until
 
@@ -18,6 +20,10 @@ def test_proxy_at_a_follower_sleeps_and_wakes_a_service(scene: Scene) -> None:
     assert scene.wanted("web") == 1
     [address] = [scene.replicas[name] for name in (leader, follower) if scene.proxy_is_at(name)]
     until("the leader knows the only proxy", lambda: scene.connected(leader) == ({"proxy": address}, ["proxy"]))
+
+    def is_awake(replica: str) -> bool:
+        return scene.view("web", replica).get("state") in ("Active", "Idle")
+
     for name in (leader, follower):
-        until("both know it awake", lambda name=name: scene.view("web", name).get("state") in ("Active", "Idle"))
+        until("both know it awake", partial(is_awake, name))
     assert not scene.kubelet.cut

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.replication.fleet import FollowerState
@@ -68,12 +69,12 @@ class PeerStreams:
     def send_record(self, leader: Replica) -> None:
         update = leader.replication.updates.latest.get(NAME)
         for link in self._followers(leader):
-            link.down.append(lambda link=link: self._updated(link, update))  # type: ignore[misc]
+            link.down.append(partial(self._updated, link, update))
 
     def send_fleet(self, leader: Replica) -> None:
         fleet = leader.replication.members.ledger.fleet()
         for link in self._followers(leader):
-            link.down.append(lambda link=link: self._got_fleet(link, fleet))  # type: ignore[misc]
+            link.down.append(partial(self._got_fleet, link, fleet))
 
     def _updated(self, link: Link, update: RecordUpdate | None) -> None:
         follower = self._replicas[link.follower]
@@ -120,7 +121,7 @@ class PeerStreams:
             self.links.remove(link)
             for name in (link.leader, link.follower):
                 replica = self._replicas[name]
-                replica.deliver(lambda replica=replica: self._ended(link, replica))  # type: ignore[misc]
+                replica.deliver(partial(self._ended, link, replica))
 
     def _ended(self, link: Link, replica: Replica) -> None:
         if replica.name == link.leader and link.place is not None:

@@ -7,6 +7,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_timer_cancelled_is_neither_called_nor_kept(loop: Loop) -> None:
 def test_timers_cancelled_while_running_are_not_called(loop: Loop) -> None:
     seen: list[int] = []
     begin = time.monotonic()
-    timers = [loop.call_at(begin + 0.3 + i / 1e5, lambda i=i: seen.append(i)) for i in range(500)]
+    timers = [loop.call_at(begin + 0.3 + i / 1e5, partial(seen.append, i)) for i in range(500)]
     loop.call_at(begin, lambda: [timer.cancel() for i, timer in enumerate(timers) if i % 5])
     loop.call_at(begin + 0.4, loop.stop)
     loop.run()
@@ -85,7 +86,7 @@ def test_call_soon_threadsafe_wakes_loop_and_keeps_order(loop: Loop) -> None:
 
     def other() -> None:
         for i in range(1000):
-            loop.call_soon_threadsafe(lambda i=i: seen.append(i))
+            loop.call_soon_threadsafe(partial(seen.append, i))
         loop.call_soon_threadsafe(loop.stop)
 
     thread = threading.Thread(target=other)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.fakes.api_server import ApiServer, serving
 
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
 LABEL = {"zenvoy.dev/enabled": "true"}
-DELETED = {"deletionTimestamp": "2026-11-23T11:00:00Z"}
+DELETED: dict[str, Any] = {"deletionTimestamp": "2026-11-23T11:00:00Z"}
 
 
 @dataclass
@@ -98,10 +99,14 @@ async def test_provider_empty_cluster_is_reported(shop: Shop) -> None:
 
 async def test_provider_many_changes_leave_time_for_others(shop: Shop) -> None:
     shop.takes_seconds = 0.01
+
+    def are_seen(count: int) -> bool:
+        return len(shop.seen) == count
+
     for number in range(30):
         shop.serve(f"web-{number}")
         shop.scale(f"web-{number}")
-        await until(lambda count=number + 1: len(shop.seen) == count)  # type: ignore[misc]
+        await until(partial(are_seen, number + 1))
     await until(lambda: len(shop.entries) == 30)
     for (began, ended), (next_began, _) in zip(shop.busy[1:], shop.busy[2:], strict=False):
         assert next_began - ended >= PAUSES * (ended - began)

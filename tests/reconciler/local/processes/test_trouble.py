@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -239,9 +240,13 @@ async def test_readiness_command_that_fails_is_reported(script: str, message: st
 async def test_log_file_long_is_rotated(stage: Stage) -> None:
     scene = stage(shell("echo out; echo err >&2; exec sleep 1000"))
     log = StateDir(scene.state_dir).log("s")
+
+    def is_log(expected: str) -> bool:
+        return scene.log() == expected
+
     for expected in ("out\nerr\n", "out\nerr\nout\nerr\n"):
         scene.converge(UP)
-        await eventually(lambda expected=expected: scene.log() == expected)
+        await eventually(partial(is_log, expected))
         await scene.down()
     os.truncate(log, 11 * 1024 * 1024)
     scene.converge(UP)
