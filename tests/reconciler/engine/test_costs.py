@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
@@ -98,14 +99,15 @@ def test_engine_without_news_does_not_converge() -> None:
 def test_engine_with_changed_plan_converges() -> None:
     place = Place()
     service = place.engine.services["web"]
-    for news in (
+    news: list[Callable[[], object]] = [
         lambda: place.engine.ran(WorkloadStatus("web", 2, (*PODS, "127.0.0.1:81"))),
         lambda: place.engine.configure([replace(place.spec, idle_after=1.0)]),
         lambda: place.engine.pause("web", True),
         lambda: place.engine.command("web", SleepCommanded("now")),
-    ):
+    ]
+    for report in news:
         before = place.asked
-        news()
+        report()
         assert place.asked > before
     assert service.record is not None and service.record.state is State.Draining
 

@@ -91,7 +91,8 @@ def test_deleted_service_draining_becomes_active() -> None:
 def test_deleted_service_never_sleeps() -> None:
     world = deleted(asleep())
     world.all_goes_well(60, finishing=True)
-    assert world.state is State.Idle
+    before = world.state
+    assert before is State.Idle
     world.engine.command(NAME, SleepCommanded("requested by a user"))
     assert world.state is State.Active
 
@@ -157,7 +158,8 @@ def test_deletion_under_new_leader_waits_for_all_replicas() -> None:
     world.passes(1)
     world.finalize()
     assert world.held()
-    assert world.spec, "the object is still there"
+    spec = world.spec
+    assert spec, "the object is still there"
     world.all_goes_well(30)
     assert world.spec is None
     assert world.clients[-1].end == "served"

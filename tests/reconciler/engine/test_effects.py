@@ -18,7 +18,7 @@ from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.replicas import SingleReplica
 from reconciler.ports.router import RouteState
 
-PODS = ("127.0.0.1:80",)
+PODS: tuple[str, ...] = ("127.0.0.1:80",)
 
 
 class Ports(SingleReplica):

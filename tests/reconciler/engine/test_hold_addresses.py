@@ -79,7 +79,8 @@ def test_hold_addresses_exhausted_delay_new_service() -> None:
     place.configure("a", "b", "c")
     for name in "abc":
         place.engine.ran(WorkloadStatus(name, 1))
-    assert place.engine.services["c"].record is None
+    record = place.engine.services["c"].record
+    assert record is None
     place.configure("b", "c")
     assert place.engine.services["c"].record is not None
     assert len(set(place.addresses())) == 2

@@ -44,7 +44,8 @@ def test_unseen_service_after_observation_is_kept_awake() -> None:
     world.visible = True
     world.workload.scale_to(1, "another controller")
     world.all_goes_well(3, finishing=True)
-    assert world.state is State.Idle
+    before = world.state
+    assert before is State.Idle
     world.visible = False
     world.all_goes_well(30, finishing=True)
     assert world.state is State.Active

@@ -27,7 +27,8 @@ def test_recovery_of_awake_service_is_not_a_wake() -> None:
     before, pods = summary(world.service)["lastWake"], world.service.running
     world.now += 1
     world.engine.ran(WorkloadStatus(NAME, 1, (), milestones={"started": world.now}))
-    assert world.state is State.Waking
+    recovering = world.state
+    assert recovering is State.Waking
     world.engine.held(HoldStatus(NAME, 1, 0, held_since=world.now, peer="127.0.0.1:5"))
     world.now += 1
     world.engine.ran(WorkloadStatus(NAME, 1, pods))
@@ -39,7 +40,8 @@ def test_recovery_of_awake_service_is_not_a_wake() -> None:
 
 def test_wake_saved_time_is_kept() -> None:
     world = World(SPEC)
-    assert world.service.woke_early is None
+    early = world.service.woke_early
+    assert early is None
     world.engine.command(NAME, WakeCommanded("asked for"))
     pods = ("127.0.0.1:8080",)
     world.engine.ran(WorkloadStatus(NAME, 1, pods, early=True))
@@ -49,7 +51,8 @@ def test_wake_saved_time_is_kept() -> None:
     assert summary(world.service)["lastWake"]["early"] is True
     world.engine.ran(WorkloadStatus(NAME, 1, pods, saved_seconds=7.25))
     world.engine.ran(WorkloadStatus(NAME, 1, pods))
-    assert world.service.saved_seconds == 7.25
+    saved = world.service.saved_seconds
+    assert saved == 7.25
     assert summary(world.service)["lastWake"]["savedSeconds"] == 7.25
     world.engine.ran(WorkloadStatus(NAME, 0, ()))
     world.engine.command(NAME, WakeCommanded("asked for again"))
@@ -75,7 +78,8 @@ def test_wake_after_sleep_is_counted() -> None:
     world.engine.ran(WorkloadStatus(NAME, 1, ()))
     world.engine.ran(WorkloadStatus(NAME, 1, pods))
     world.engine.ran(WorkloadStatus(NAME, 0, ()))
-    assert world.state is State.ScaledToZero
+    asleep = world.state
+    assert asleep is State.ScaledToZero
     world.engine.command(NAME, WakeCommanded("asked for again"))
     world.engine.ran(WorkloadStatus(NAME, 1, pods))
     assert world.state is State.Active
