@@ -164,6 +164,6 @@ def _engine() -> Engine:
         awake = number < IN_USE
         engine.ran(WorkloadStatus(name, int(awake), ("127.0.0.1:1",) if awake else ()))
         engine.held(HoldStatus(name, held=0, relayed=0))
-    awake = sum(1 for service in engine.services.values() if service.record and service.record.state is State.Active)
-    assert awake == IN_USE
+    active = sum(1 for service in engine.services.values() if service.record and service.record.state is State.Active)
+    assert active == IN_USE
     return engine

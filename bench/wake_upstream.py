@@ -20,7 +20,7 @@ def main(protocol: str, port: int) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
     reply = head + body if protocol == "http" else body
     while True:
-        fd, _ = listener._accept()
+        fd, _ = listener._accept()  # type: ignore[attr-defined]
         try:
             if read(fd, 65536):  # a readiness probe sends nothing
                 write(fd, reply)

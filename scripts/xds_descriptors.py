@@ -139,7 +139,7 @@ def descriptor_set() -> bytes:
 
     for key in MESSAGES:
         add(key)
-    return ordered.SerializeToString(deterministic=True)
+    return bytes(ordered.SerializeToString(deterministic=True))
 
 
 class _Schema:
@@ -231,7 +231,7 @@ class _Schema:
         full = f"{self._messages[parent] if parent else package}.{short}"
         scope = self._message(self._messages[parent]).enum_type if parent else self.files[package].enum_type
         if not any(enum.name == short for enum in scope):
-            renamed = getattr(python, "betterproto_value_to_renamed_proto_names", dict)()
+            renamed: dict[int, str] = getattr(python, "betterproto_value_to_renamed_proto_names", dict)()
             enum = scope.add(name=short)
             for value in python:
                 enum.value.add(name=renamed.get(value.value, value.name), number=value.value)

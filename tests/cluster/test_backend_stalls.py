@@ -151,7 +151,7 @@ async def test_missing_permission_is_named(stage: Stage, control_plane: Cluster,
     config["users"] = [{**user, "user": {"token": token}} for user in config["users"]]
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     await stage.deploy("web", 0)
-    clients = [await connect(tmp_path / "kubeconfig") for _ in range(2)]
+    clients = await connect(tmp_path / "kubeconfig"), await connect(tmp_path / "kubeconfig")
     limited = Stage(*clients, stage.namespace)
     try:
         limited.configure(entry("web", stage.namespace))

@@ -224,7 +224,7 @@ async def test_selector_that_is_overwritten_is_put_back(captured: Scene) -> None
 
 
 async def test_changed_selector_changes_the_companion_first(captured: Scene) -> None:
-    change = {"spec": {"selector": {"tier": "front"}}}
+    change: dict[str, Any] = {"spec": {"selector": {"tier": "front"}}}
     await captured.api.patch(path("v1", "services", captured.namespace, "web"), change, MERGE_PATCH)
 
     async def companion() -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.chart import Chart, documents
+from tests.cluster.chart import Chart
 from tests.cluster.foreign import created, defined
 from tests.cluster.harness import Cluster, ToolFailed
+from tests.deploy.containers import documents
 
 MANAGER = "github.com/cert-manager/cert-manager"
 FILES = [f"deploy/crds/cert-manager.io_{kind}.yaml" for kind in ("certificates", "issuers")]

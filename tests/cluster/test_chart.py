@@ -478,7 +478,7 @@ def test_chart_monitors_select_the_pods_of_one_service(chart: Chart) -> None:
 
 
 @pytest.fixture
-def installed(chart: Chart):
+def installed(chart: Chart) -> Iterator[Callable[..., str]]:
     """Install the release; it is removed after the test."""
 
     def install(values: dict[str, Any] | None = None) -> str:

@@ -24,7 +24,7 @@ from tests.cluster.harness import Cluster
 from tests.cluster.rights import kubeconfig_of
 from tests.cluster.written import GENEROUS_SECONDS, Written, release_nothing, until
 
-ASLEEP = {"state": "ScaledToZero", "replicas": 3}
+ASLEEP: dict[str, Any] = {"state": "ScaledToZero", "replicas": 3}
 REMOVED = "; finalizer removed"
 
 

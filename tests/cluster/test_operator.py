@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.chart import Chart, documents
+from tests.cluster.chart import Chart
 from tests.cluster.foreign import created, defined
 from tests.cluster.harness import Cluster, ToolFailed
+from tests.deploy.containers import documents
 
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 CRDS = "example/prometheus-operator-crd/monitoring.coreos.com"

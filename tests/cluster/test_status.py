@@ -73,10 +73,10 @@ async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cl
     titles, row = (line.split() for line in control_plane.kubectl("get", "ssvc", "-n", scene.namespace).splitlines())
     assert titles == ["NAME", "STATE", "TARGET", "READY", "AWAKE", "SINCE", "AGE"]
     assert row[:5] == ["web", "Waking", "Deployment/web", "False", "False"]
-    wide, row = control_plane.kubectl("get", "ssvc", "-n", scene.namespace, "-o", "wide").splitlines()
+    wide, line = control_plane.kubectl("get", "ssvc", "-n", scene.namespace, "-o", "wide").splitlines()
     assert wide.split() == [*titles, "SERVICE", "REPLICAS", "REASON", "STALLED"]
     for title, said in (("REASON", STALLED.reason), ("STALLED", STALLED.stalled)):
-        assert said and row[wide.index(title) :].startswith(said)
+        assert said and line[wide.index(title) :].startswith(said)
     control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled", "--timeout=240s")
     store.save(scene.named(), ACTIVE)
     store.set_problems(scene.named(), [BAD], 1)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.harness import LOCAL, until
 from tests.ports import free_port
@@ -64,10 +65,10 @@ def run(*command: str, timeout: float = 120, given: str | None = None) -> subpro
 
 
 @contextmanager
-def listening(command: Sequence[str], **options: object) -> Iterator[int]:
+def listening(command: Sequence[str], **options: Any) -> Iterator[int]:
     """Run a server without zenvoy, with `{port}` replaced, and yield its port once it accepts connections."""
     port = free_port()
-    process = subprocess.Popen([word.replace("{port}", str(port)) for word in command], **options)  # type: ignore[call-overload]
+    process = subprocess.Popen([word.replace("{port}", str(port)) for word in command], **options)
 
     def accepts() -> bool:
         assert process.poll() is None, f"{command[0]} ended with {process.returncode}"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -92,9 +92,11 @@ def _answers(z: Zenvoy) -> bool:
 
 
 @pytest.mark.parametrize("kind", [terminal, pipe_without_reader, pipe_that_blocks, full_disk])
-def test_up_serves_and_ends_while_its_output_fails(zenvoy: Start, kind: Callable[..., object]) -> None:
+def test_up_serves_and_ends_while_its_output_fails(
+    zenvoy: Start, kind: Callable[[], AbstractContextManager[tuple[int, Fail]]]
+) -> None:
     z = zenvoy(WEB, defaults=SLOW_TO_SLEEP, start=False)
-    with kind() as (output, fail):  # type: ignore[attr-defined]
+    with kind() as (output, fail):
         start(z, output)
         pids = z.pids()
         fail()

@@ -100,7 +100,7 @@ def test_h2c_curl_wakes(z: Zenvoy) -> None:
 
 def test_websocket_wakes_and_stays_open(z: Zenvoy) -> None:
     z.asleep("chat")
-    messages = ["hello", "ü" * 1000, b"\0\1\2" * 100_000]
+    messages: list[str | bytes] = ["hello", "ü" * 1000, b"\0\1\2" * 100_000]
     plain = socket.create_connection((LOCAL, z.http_port))
     with connect("ws://chat.localhost/", sock=plain, max_size=None, ping_interval=None) as chat:
         for message in messages:

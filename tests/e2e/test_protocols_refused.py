@@ -105,7 +105,8 @@ def test_refusal_h2c_names_class_and_reference(z: Zenvoy) -> None:
 
 
 def test_refusal_h2c_of_head_has_no_body(z: Zenvoy) -> None:
-    client, ended = H2Connection(), set()
+    client = H2Connection()
+    ended: set[int] = set()
     client.initiate_connection()
     for stream, method in ((1, "HEAD"), (3, "GET"), (5, "HEAD")):
         head = [(":method", method), (":scheme", "http"), (":path", "/"), (":authority", "two")]

@@ -31,7 +31,7 @@ from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import service
 from reconciler.http_get import parse_status
-from reconciler.kubernetes.config import annotations
+from reconciler.kubernetes.config.annotations import item_of, parse_annotations
 from reconciler.kubernetes.config.busy import busy_until
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import ServiceConfig
@@ -143,9 +143,9 @@ def service_annotations(data: bytes) -> None:
     labelled = msgspec.structs.replace(_WEB, metadata=msgspec.structs.replace(_WEB.metadata, annotations=pairs))
     until = busy_until(None, labelled)
     assert until is None or until.at > 0 or until.blocker.code is Reason.BUSY_UNTIL
-    said, problems = annotations.parse_annotations(labelled, ClusterConfig())
+    said, problems = parse_annotations(labelled, ClusterConfig())
     if not problems:
-        _wanted(annotations.item_of(_WEB, said))
+        _wanted(item_of(_WEB, said))
 
 
 def scaled_service(data: bytes) -> None:

@@ -13,7 +13,8 @@ import pytest
 from reconciler.core.access import PREFIX, PROXY, RECONCILER
 from tests.certificates import Authority
 from tests.e2e.conftest import Start
-from tests.e2e.harness import Zenvoy, free_port, quick, until
+from tests.e2e.harness import Zenvoy, quick, until
+from tests.ports import free_port
 from tests.security.grpc_port import ADS, HOLDER, introduces
 from tproxy import wire
 

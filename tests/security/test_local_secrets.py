@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, free_port, quick
+from tests.e2e.harness import LOCAL, quick
+from tests.ports import free_port
 
 SECRET = "c2VjcmV0LXRva2Vu"
 
@@ -17,7 +18,7 @@ def test_secrets_are_on_no_command_line_and_in_no_log(zenvoy: Start, tmp_path: P
     headers, token = tmp_path / "headers", tmp_path / "token"
     headers.write_text(f"X-Scope-OrgID: shop\nX-Api-Key: {SECRET}\n")
     token.write_text(SECRET)
-    options = ("--prometheus", f"http://{LOCAL}:9", "--metrics", f"{LOCAL}:{free_port()}")
+    options: tuple[str, ...] = ("--prometheus", f"http://{LOCAL}:9", "--metrics", f"{LOCAL}:{free_port()}")
     options += ("--prometheus-headers-file", str(headers), "--prometheus-bearer-token-file", str(token))
     z = zenvoy({"name": "web", "command": quick("http")}, options=options)
     assert z.process

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from reconciler.core.address import Address
 from reconciler.local.file_watch import last_good, load
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.services_file.model import MAX_PROBLEMS, MAX_WORDS
@@ -30,21 +32,25 @@ def test_services_file_hostile_gives_bounded_problems(tmp_path: Path, case: str)
 
 def test_services_file_device_is_read_within_the_bound() -> None:
     tracemalloc.start()
-    [problem] = read(Path("/dev/zero"))
+    found = read(Path("/dev/zero"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(problem, object) and "MiB" in str(problem)
+    assert isinstance(found, list)
+    [problem] = found
+    assert "MiB" in str(problem)
     assert peak < 64 * 2**20
 
 
 def test_services_file_unforeseen_failure_is_a_problem(tmp_path: Path) -> None:
-    class Broken(dict[str, object]):
-        def items(self) -> object:  # type: ignore[override]
+    class Broken(dict[str, Address]):
+        def items(self) -> NoReturn:
             raise RecursionError("maximum recursion depth exceeded")
 
     path = tmp_path / "services.yaml"
     path.write_text('listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sh, "{port}"]}]')
-    [problem] = read(path, taken=Broken())  # type: ignore[misc]
+    found = read(path, taken=Broken())
+    assert isinstance(found, list)
+    [problem] = found
     assert "RecursionError" in str(problem) and "undo the latest change" in str(problem)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.ports import free_port
 from tests.xds.conftest import Stage
-from tests.xds.parts import Plane, echoes, envoy, plane, until, upstream
+from tests.xds.parts import Mode, Plane, echoes, envoy, plane, until, upstream
 from tests.xds.test_envoy_rejections import greets, tls
 from xds import ir
 from xds.resources.validation import faults
@@ -32,13 +32,13 @@ def ignoring(name: str, *sources: str) -> ir.Upstream:
 
 
 @pytest.mark.parametrize("mode", ["delta", "sotw"])
-async def test_tls_overlapping_sources_stop_no_other_service(tmp_path: Path, mode: str) -> None:
+async def test_tls_overlapping_sources_stop_no_other_service(tmp_path: Path, mode: Mode) -> None:
     async with (
         plane() as running,
-        envoy(tmp_path, running.port, mode=mode) as joined,  # type: ignore[arg-type]
+        envoy(tmp_path, running.port, mode=mode) as joined,
         upstream(echoes("hello")) as pod,
     ):
-        stage = Stage(running, joined, mode)  # type: ignore[arg-type]
+        stage = Stage(running, joined, mode)
         attackers = [ignoring(f"attacker-{number}", *sources) for number, sources in enumerate(ATTACKS)]
         await stage.serve(*((service, (pod,)) for service in [*attackers, tls("victim")]))
         await joined.listens(stage.tls)

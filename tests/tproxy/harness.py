@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import grpc
 
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 60.0
 HOST = "127.64.0.7"
 
 
-def eventually(look: Callable[[], T], what: str = "") -> T:
+def eventually(look: Callable[[], T | Literal[False] | None], what: str = "") -> T:
     """Return the result of `look` once it is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:

@@ -25,7 +25,7 @@ def test_release_bytes_sent_while_held_are_delivered(world: World) -> None:
     server.sendall(sent[::-1])
     assert read_exactly(client, len(sent)) == sent[::-1]
     world.sees(held=0, relayed=1, released=1)
-    count = eventually(lambda: (c := world.sees(released=1)).first_byte_at and c, "the first byte is reported")
+    count = eventually(lambda: c if (c := world.sees(released=1)).first_byte_at else None, "the first byte is reported")
     assert count.held_since is not None
     assert count.first_byte_at is not None
     assert count.held_since <= count.first_byte_at <= time.time()

@@ -29,7 +29,8 @@ def asked(
 
     def verdict(question: tuple[str, ...]) -> str | None:
         questions.append(question)
-        rejected = sorted(wrong & {*question}) or [two for two in pairs if {*two} <= {*question}]
+        together = [two for two in pairs if {*two} <= {*question}]
+        rejected = sorted(wrong & {*question}) or together
         return f"rejected: {rejected}" if rejected else None
 
     found = search(known, suspects)

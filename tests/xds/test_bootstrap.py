@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from reconciler.envoy.admin_stats import QUERY
+from tests.xds.parts import Mode
 from xds.bootstrap.document import Join, Tls, as_json, as_yaml, bootstrap, files
 from xds.bootstrap.stats_listener import STATS_QUERY
 
@@ -46,8 +47,8 @@ def test_bootstrap_host_name_is_resolved_address_is_not(host: str, kind: str) ->
 
 
 @pytest.mark.parametrize(("mode", "api_type"), [("delta", "DELTA_GRPC"), ("sotw", "GRPC")])
-def test_bootstrap_mode_sets_the_api_type(mode: str, api_type: str) -> None:
-    made = bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, mode=mode))  # type: ignore[arg-type]
+def test_bootstrap_mode_sets_the_api_type(mode: Mode, api_type: str) -> None:
+    made = bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, mode=mode))
     assert made["dynamic_resources"]["ads_config"]["api_type"] == api_type
 
 

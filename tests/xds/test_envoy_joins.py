@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import aiohttp
 import grpc
 import pytest
@@ -9,7 +12,7 @@ import yaml
 
 from reconciler.envoy.admin_stats import QUERY
 from tests.ports import free_port
-from tests.xds.certificates import Mounted, authority
+from tests.xds.certificates import Authority, Mounted, authority
 from tests.xds.parts import Plane, envoy, plane, until, until_async
 from xds import ir
 from xds.bootstrap.document import Tls, secrets
@@ -26,15 +29,15 @@ def open_with_a_listener(running: Plane) -> int:
     return port
 
 
-async def asked(stats: str, path: str, method: str = "GET", **options: object) -> tuple[int, str]:
+async def asked(stats: str, path: str, method: str = "GET", **options: Any) -> tuple[int, str]:
     async with (
         aiohttp.ClientSession() as session,
         session.request(method, f"http://{stats}{path}", **options) as answer,
-    ):  # type: ignore[arg-type]
+    ):
         return answer.status, await answer.text()
 
 
-async def test_stats_listener_other_admin_paths_are_refused(tmp_path) -> None:
+async def test_stats_listener_other_admin_paths_are_refused(tmp_path: Path) -> None:
     stats = f"127.0.0.1:{free_port()}"
     async with plane() as running, envoy(tmp_path, running.port, reconciler="localhost", stats=stats) as joined:
         with pytest.raises(aiohttp.ClientConnectionError):
@@ -62,7 +65,7 @@ async def test_stats_listener_other_admin_paths_are_refused(tmp_path) -> None:
             assert (await asked(stats, path))[0] == 404, path
 
 
-async def test_stats_listener_tells_accepting_from_ready(tmp_path) -> None:
+async def test_stats_listener_tells_accepting_from_ready(tmp_path: Path) -> None:
     stats = f"127.0.0.1:{free_port()}"
     async with plane() as running, envoy(tmp_path, running.port, stats=stats) as joined:
         with pytest.raises(aiohttp.ClientConnectionError):
@@ -87,7 +90,7 @@ async def test_stats_listener_tells_accepting_from_ready(tmp_path) -> None:
         await until_async(is_refused, "its listeners are closed")
 
 
-async def test_stats_listener_scrape_is_not_a_client(tmp_path) -> None:
+async def test_stats_listener_scrape_is_not_a_client(tmp_path: Path) -> None:
     stats = f"127.0.0.1:{free_port()}"
     async with plane() as running, envoy(tmp_path, running.port, stats=stats) as joined:
         await joined.listens(open_with_a_listener(running))
@@ -96,11 +99,11 @@ async def test_stats_listener_scrape_is_not_a_client(tmp_path) -> None:
         assert not [name for name in await joined.stats("listener") if "zenvoy_stats" in name]
 
 
-def credentials(ca, *names: str) -> grpc.ServerCredentials:
+def credentials(ca: Authority, *names: str) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([ca.issue(name) for name in names], ca.certificate, require_client_auth=True)
 
 
-def tls(mounted: Mounted, directory, server_name: str = NAME) -> Tls:
+def tls(mounted: Mounted, directory: Path, server_name: str = NAME) -> Tls:
     directory.mkdir(exist_ok=True)
     at = str(mounted.path)
     made = Tls(f"{at}/tls.crt", f"{at}/tls.key", f"{at}/ca.crt", server_name, str(directory))
@@ -109,7 +112,7 @@ def tls(mounted: Mounted, directory, server_name: str = NAME) -> Tls:
     return made
 
 
-async def test_tls_certificates_replaced_need_no_restart(tmp_path) -> None:
+async def test_tls_certificates_replaced_need_no_restart(tmp_path: Path) -> None:
     old, new = authority(tmp_path / "old", "old"), authority(tmp_path / "new", "new")
     mounted = Mounted(tmp_path / "mounted")
     key, certificate = old.issue("zenvoy-proxy")
@@ -140,7 +143,7 @@ async def test_tls_certificates_replaced_need_no_restart(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["another name", "another authority", "no certificate"])
-async def test_tls_client_without_certificate_does_not_join(tmp_path, fault: str) -> None:
+async def test_tls_client_without_certificate_does_not_join(tmp_path: Path, fault: str) -> None:
     ca, other = authority(tmp_path / "ca", "ca"), authority(tmp_path / "other", "other")
     mounted = Mounted(tmp_path / "mounted")
     key, certificate = (other if fault == "another authority" else ca).issue("zenvoy-proxy")

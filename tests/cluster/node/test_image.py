@@ -68,7 +68,7 @@ def test_image_arm64_needs_no_compiler(tmp_path: Path) -> None:
     """Every pinned package has a wheel for it: asked of the index, nothing is installed."""
     options = ["--dry-run", "--ignore-installed", "--no-deps", "--require-hashes", "--only-binary=:all:", "--quiet"]
     lock = ROOT / "requirements-runtime.lock"
-    where = ["--python-version", "3.11", "--target", tmp_path]
+    where: list[str | Path] = ["--python-version", "3.11", "--target", tmp_path]
     run(Path(sys.executable).with_name("pip"), "install", *options, *ARM64, *where, "--requirement", lock, timeout=600)
 
 

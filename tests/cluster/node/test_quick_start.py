@@ -65,8 +65,8 @@ def test_quick_start_commands_work(zenvoy: Release, started: Cluster) -> None:
     until("both Events are written", lambda: {"WakeRequested", "Woken"} <= shop.events("web"))
 
     assert forward.endswith(" &")
-    command, settings = forward.removesuffix(" &").split(), {**os.environ, **started.settings}
-    with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True) as forwarding:
+    words, settings = forward.removesuffix(" &").split(), {**os.environ, **started.settings}
+    with subprocess.Popen(words, env=settings, stdout=subprocess.PIPE, text=True) as forwarding:
         try:
             assert forwarding.stdout
             assert "Forwarding from 127.0.0.1:10000" in forwarding.stdout.readline()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
@@ -112,7 +113,7 @@ class Kubelet:
         if cut not in self._forgiven:
             self.cut.append(cut)
 
-    def _serving(self, name: str):  # type: ignore[no-untyped-def]
+    def _serving(self, name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writers = self._writers[name]
             writers.add(writer)

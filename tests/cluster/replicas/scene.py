@@ -103,7 +103,8 @@ class Scene:
     def _open_peer_doors(self) -> None:
         """Have each replica dialled at its address, from the address of the other."""
         for name, ip in self.replicas.items():
-            [other] = [its for another, its in self.replicas.items() if another != name] or [None]
+            others: list[str | None] = [its for another, its in self.replicas.items() if another != name]
+            [other] = others or [None]
             self._stack.callback(Door([self.grpc[name]], (ip, GRPC), other).close)
 
     # ---- parts
@@ -146,7 +147,7 @@ class Scene:
         """Make, or replace, the certificate of a node; the options that name it."""
         directory = self.tls(node)
         directory.mkdir(parents=True, exist_ok=True)
-        where = ["--system-namespace", self.namespace, "--kubeconfig", self.cluster.kubeconfig]
+        where: list[str | Path] = ["--system-namespace", self.namespace, "--kubeconfig", self.cluster.kubeconfig]
         self.cluster.run(BIN / "zenvoy", "certificate", node, "--directory", directory, *where)
         files = {"cert": "tls.crt", "key": "tls.key", "ca": "ca.crt"}
         paths = [word for name, file in files.items() for word in (f"--tls-{name}", str(directory / file))]

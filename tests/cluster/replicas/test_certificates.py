@@ -36,8 +36,9 @@ def found(scene: Scene) -> Authority:
 
 
 def store(scene: Scene, authority: Authority) -> None:
+    data: dict[str, str | None]
     data = {key: base64.b64encode(value).decode() for key, value in authority.data().items()}
-    data |= {} if authority.successor else {"next.crt": None, "next.key": None}  # type: ignore[dict-item]
+    data |= {} if authority.successor else {"next.crt": None, "next.key": None}
     scene.kubectl("patch", "secret", CA_SECRET, "--type=merge", "-p", json.dumps({"data": data}))
 
 

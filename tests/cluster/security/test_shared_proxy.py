@@ -29,7 +29,8 @@ from tests.cluster.namespaces import new_namespace
 from tests.cluster.rights import kubeconfig_of
 from tests.cluster.security.tenant import Tenant, tenant
 from tests.ports import free_port, free_ports
-from tests.xds.parts import Serve, echoes, envoy, http_get, pages, until_async, upstream
+from tests.servers import Serve
+from tests.xds.parts import echoes, envoy, http_get, pages, until_async, upstream
 from tests.xds.test_envoy_protocols import line
 from tests.xds.test_envoy_rejections import greeting
 
@@ -125,7 +126,14 @@ async def stage(
         ports = {"namespaces": [victim.namespace], "ports": [f"{tcp}-{tcp + 1}"]}
         policy = [{"namespaces": ["*"], "hosts": ["*"]}, ports]
         identity = kubeconfig_of(control_plane, system.namespace, ACCOUNT, tmp_path)
-        command = [PROGRAM, "controller", "--pod-name=me", "--pod-ip=127.0.0.1", "--plaintext", "--log=json"]
+        command: list[str | Path] = [
+            PROGRAM,
+            "controller",
+            "--pod-name=me",
+            "--pod-ip=127.0.0.1",
+            "--plaintext",
+            "--log=json",
+        ]
         command += [f"--grpc=127.0.0.1:{grpc}", f"--metrics=127.0.0.1:{free_port()}", f"--kubeconfig={identity}"]
         command += [f"--http-port={http}", f"--tls-port={tls}", f"--lease-namespace={system.namespace}"]
         command += [f"--host-policy={json.dumps(policy)}", "--lease-duration=4s"]

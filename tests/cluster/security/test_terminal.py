@@ -51,8 +51,8 @@ async def test_command_never_writes_what_a_terminal_obeys(
         done = await cli(*command, *where)
         assert "title" in done.out
         assert_harmless(done.out + done.err)
-    for command in (("doctor",), ("wake", "web", "--timeout", "1s"), ("explain", "no-such"), ("status", ATTACK)):
-        done = await cli(*command, *where, code=None)
+    for failing in (("doctor",), ("wake", "web", "--timeout", "1s"), ("explain", "no-such"), ("status", ATTACK)):
+        done = await cli(*failing, *where, code=None)
         assert done.code != 0
         assert_harmless(done.out + done.err)
     found = (await cli("status", "web", "-o", "json", *where)).json

@@ -17,7 +17,9 @@ def stream() -> Iterator[bytes]:
     yield BODY[30_000:]
 
 
-def send(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> None:
+def send(
+    method: str, path: str, body: bytes | Iterator[bytes] | None = None, headers: dict[str, str] | None = None
+) -> None:
     connection.request(method, path, body, headers or {})
     answer = connection.getresponse()
     print(answer.version, answer.status, answer.reason, answer.getheaders(), answer.read().decode("latin-1"))

@@ -24,7 +24,7 @@ def send(http: H2Connection, stream: int, answer: bytearray) -> bool:
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    http = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+    http = H2Connection(H2Configuration(client_side=False))
     http.initiate_connection()
     bodies: dict[int, bytearray] = {}
     answers: dict[int, bytearray] = {}
@@ -39,7 +39,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         for event in http.receive_data(data):
             if isinstance(event, RequestReceived):
                 headers = dict(event.headers)
-                bodies[event.stream_id] = bytearray(f"{headers[':method']} {headers[':path']}\n".encode())
+                bodies[event.stream_id] = bytearray(b"%b %b\n" % (headers[b":method"], headers[b":path"]))
             elif isinstance(event, DataReceived):
                 bodies[event.stream_id] += event.data
                 http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

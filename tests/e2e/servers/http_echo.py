@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TICK = threading.Semaphore(0)
@@ -56,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._reply(b"".join(self._body()))
 
-    def _body(self):
+    def _body(self) -> Iterator[bytes]:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             while length := int(self.rfile.readline(), 16):
                 yield self.rfile.read(length)

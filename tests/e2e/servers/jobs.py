@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 
-RUNNING = set()
+RUNNING: set[str] = set()
 
 
-def work(name):
+def work(name: str) -> None:
     while not os.path.exists(f"{name}.go"):
         time.sleep(0.02)
     with open(f"{name}.done", "w") as done:
@@ -24,7 +24,7 @@ def work(name):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         name = self.path.rpartition("/")[2]
         RUNNING.add(name)
         threading.Thread(target=work, args=(name,)).start()
@@ -32,13 +32,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.send_response(200 if RUNNING else 204)
         if RUNNING:
             self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 

@@ -26,11 +26,11 @@ NAME = OPTIONS.get("as") or os.environ["ZENVOY_SERVICE"]
 class File:
     """A socket of `_socket` that does not close by itself what `_accept` gave."""
 
-    def __init__(self, descriptor):
+    def __init__(self, descriptor: int) -> None:
         self.sock = socket(fileno=descriptor)
         self.read = b""
 
-    def until(self, mark):
+    def until(self, mark: bytes) -> bytes | None:
         while mark not in self.read:
             data = self.sock.recv(65_536)
             if not data:
@@ -40,12 +40,12 @@ class File:
         return found
 
 
-def until_exists(path):
+def until_exists(path: str) -> None:
     while not os.path.exists(path):
         time.sleep(0.005)
 
 
-def answer(path):
+def answer(path: str) -> str:
     what, _, rest = path.lstrip("/").partition("/")
     if what == "until":
         print("asked", path, flush=True)
@@ -60,21 +60,21 @@ def answer(path):
     return f"{NAME} {path}\n"
 
 
-def speak_http(client):
+def speak_http(client: File) -> None:
     while (head := client.until(b"\r\n\r\n")) is not None:
         body = answer(head.split(b" ", 2)[1].decode()).encode()
         client.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
-def speak_tcp(client):
+def speak_tcp(client: File) -> None:
     while (line := client.until(b"\n")) is not None:
         client.sock.sendall(f"{os.getpid() if line == b'pid' else f'{NAME} {line.decode()}'}\n".encode())
 
 
-def serve(speak, descriptor):
+def serve(descriptor: int) -> None:
     client = File(descriptor)
     try:
-        speak(client)
+        (speak_http if sys.argv[2] == "http" else speak_tcp)(client)
     except OSError:
         pass
     client.sock.close()
@@ -91,7 +91,7 @@ listening.bind(("127.0.0.1", int(sys.argv[1])))
 listening.listen(4096)
 while True:
     try:
-        accepted, _ = listening._accept()
+        accepted, _ = listening._accept()  # type: ignore[attr-defined]
     except OSError:
         time.sleep(60)  # it ends
-    start_new_thread(serve, (speak_http if sys.argv[2] == "http" else speak_tcp, accepted))
+    start_new_thread(serve, (accepted,))

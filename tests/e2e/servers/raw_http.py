@@ -11,11 +11,11 @@ from _thread import start_new_thread
 
 
 class Connection:
-    def __init__(self, descriptor):
+    def __init__(self, descriptor: int) -> None:
         self.sock = socket(fileno=descriptor)
         self.read = b""
 
-    def take(self, length):
+    def take(self, length: int) -> bytes:
         while len(self.read) < length:
             data = self.sock.recv(65_536)
             if not data:
@@ -24,7 +24,7 @@ class Connection:
         taken, self.read = self.read[:length], self.read[length:]
         return taken
 
-    def until(self, mark):
+    def until(self, mark: bytes) -> bytes:
         while mark not in self.read:
             data = self.sock.recv(65_536)
             if not data:
@@ -33,7 +33,7 @@ class Connection:
         return self.take(self.read.index(mark) + len(mark))
 
 
-def request(connection):
+def request(connection: Connection) -> bytes:
     head = connection.until(b"\r\n\r\n")
     lowered = head.lower()
     if b"expect: 100-continue" in lowered:
@@ -51,7 +51,7 @@ def request(connection):
     return head + body + b"\n" + trailers
 
 
-def answer(connection):
+def answer(connection: Connection) -> None:
     got = request(connection)
     path = got.split(b" ", 2)[1]
     if path.startswith(b"/answer/"):
@@ -70,7 +70,7 @@ def answer(connection):
         connection.sock.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(got), body))
 
 
-def serve(descriptor):
+def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     try:
         while True:
@@ -85,5 +85,5 @@ listening.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
 listening.bind(("127.0.0.1", int(sys.argv[1])))
 listening.listen(128)
 while True:
-    accepted, _ = listening._accept()
+    accepted, _ = listening._accept()  # type: ignore[attr-defined]
     start_new_thread(serve, (accepted,))

@@ -344,7 +344,8 @@ class World:
 
     def restart(self) -> None:
         """Restart the reconciler of one machine after a crash."""
-        for member in (*self.envoys.values(), *self.holders.values()):
+        members: list[Envoy | Holder] = [*self.envoys.values(), *self.holders.values()]
+        for member in members:
             member.at = None
         self._start_replica(LEADER, self.replica.skew)
         self._connect_all()

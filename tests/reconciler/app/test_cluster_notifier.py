@@ -17,6 +17,7 @@ from reconciler.kubernetes.status.event_messages import EventMessage
 
 PATIENCE_SECONDS = 60.0
 WOKE = Transition("shop/web", State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting", 1000.0)
+WAKE = Wake(1000.0, 999.9, "127.0.0.1:5", "proxy-1")
 READY = Transition("shop/web", State.Waking, "Ready", State.Active, "reachable", 1000.05)
 
 
@@ -28,7 +29,7 @@ class Recorder:
     """The Events that a notifier writes."""
 
     def __init__(self) -> None:
-        self.service = ManagedService(Spec(name="shop/web"), wake=Wake(1000.0, 999.9, "127.0.0.1:5", "proxy-1"))
+        self.service = ManagedService(Spec(name="shop/web"), wake=WAKE)
         self.events: list[tuple[str, str]] = []
         events: Any = self
         self.notifier = EventNotifier({"shop/web": self.service}, events)
@@ -78,7 +79,7 @@ async def test_wake_event_repeated_while_delayed_is_written_once() -> None:
 
 async def test_repeat_wake_over_before_election_writes_woken() -> None:
     recorder = Recorder()
-    recorder.service.wake = replace(recorder.service.wake, ready_at=READY.at, first_byte_at=1000.1)
+    recorder.service.wake = replace(WAKE, ready_at=READY.at, first_byte_at=1000.1)
     recorder.notifier.repeat([WOKE, READY])
     assert recorder.events == [
         waking("127.0.0.1:5"),
@@ -88,8 +89,8 @@ async def test_repeat_wake_over_before_election_writes_woken() -> None:
 
 
 @pytest.mark.parametrize("wake", [{"ready_at": READY.at}, {"ready_at": 900.0, "first_byte_at": 901.0}])
-async def test_repeat_wake_unfinished_or_older_writes_no_woken(wake: dict[str, float]) -> None:
+async def test_repeat_wake_unfinished_or_older_writes_no_woken(wake: dict[str, Any]) -> None:
     recorder = Recorder()
-    recorder.service.wake = replace(recorder.service.wake, **wake)
+    recorder.service.wake = replace(WAKE, **wake)
     recorder.notifier.repeat([READY])
     assert [state for state, _ in recorder.events] == ["Active"]

@@ -114,7 +114,12 @@ def test_explanation_of_replica_shows_its_role() -> None:
 
 
 def test_explanation_unknown_usage_is_shown() -> None:
-    sample = {"source": "Prometheus at http://p", "ageSeconds": None, "unknown": "no Envoy is connected", "envoys": []}
+    sample: dict[str, object] = {
+        "source": "Prometheus at http://p",
+        "ageSeconds": None,
+        "unknown": "no Envoy is connected",
+        "envoys": [],
+    }
     text = explained(
         sample=sample, judged=None, holders=[], service={"held": None, "stalled": "no image", "paused": True}
     )

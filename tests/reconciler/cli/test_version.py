@@ -14,5 +14,5 @@ DECLARED = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_tex
 
 @pytest.mark.parametrize("script", ["zenvoy", "kubectl-zenvoy", "zenvoy-tproxy"])
 def test_console_script_version_option_prints_version(script: str) -> None:
-    command = [Path(sys.executable).parent / script, "--version"]
+    command: list[str | Path] = [Path(sys.executable).parent / script, "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"zenvoy {DECLARED}\n"

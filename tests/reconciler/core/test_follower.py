@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ RUNS = Observed(replicas=1, endpoints=POD, held=0, relayed=0, route_acked_at=90.
 SPEC = Spec(name="web")
 
 
-def record(state: State, **more: object) -> Record:
-    return replace(Record(state, 50.0, "", 2, "127.64.0.1:1"), **more)  # type: ignore[arg-type]
+def record(state: State, **more: Any) -> Record:
+    return replace(Record(state, 50.0, "", 2, "127.64.0.1:1"), **more)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ SINCE, NOW, STALE_AFTER = 1000.0, 1010.0, 15.0
 SPEC = Spec(name="web")
 
 
-def a_record(state: State, **known: object) -> Record:
-    return replace(Record(state, SINCE, "idle for 5m", 3, "127.64.0.7:18001"), **known)  # type: ignore[arg-type]
+def a_record(state: State, **known: Any) -> Record:
+    return replace(Record(state, SINCE, "idle for 5m", 3, "127.64.0.7:18001"), **known)
 
 
 def a_judgement(usage: Usage, at: float = 1009.0, start: float = 1004.0, in_flight: int = 0) -> ServiceUsage:
@@ -431,16 +431,18 @@ def test_due_wake_has_diagnosis_as_reason() -> None:
         a_record(State.Waking),
         replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit code 1"), held=1),
     )
-    assert due(record, SPEC, stuck, events.WakeTimedOut, NOW).reason == "exit code 1"
+    explained = due(record, SPEC, stuck, events.WakeTimedOut, NOW)
+    assert explained and explained.reason == "exit code 1"
     unexplained = due(record, SPEC, replace(stuck, diagnosis=None), events.WakeTimedOut, NOW)
-    assert unexplained.reason == "TimedOut: not ready, and no reason is reported"
+    assert unexplained and unexplained.reason == "TimedOut: not ready, and no reason is reported"
 
 
 def test_due_drain_has_blocker_as_reason() -> None:
     seen = replace(DRAINED, traffic=a_judgement(Usage.TRAFFIC, start=999, in_flight=2))
     event = due(a_record(State.Draining), SPEC, seen, events.DrainTimedOut, NOW)
     assert event == events.DrainTimedOut("2 requests in flight")
-    assert due(a_record(State.Draining), SPEC, DRAINED, events.DrainTimedOut, NOW).reason == "the drain took too long"
+    late = due(a_record(State.Draining), SPEC, DRAINED, events.DrainTimedOut, NOW)
+    assert late and late.reason == "the drain took too long"
 
 
 def test_due_idle_of_paused_service_is_paused() -> None:
@@ -486,7 +488,8 @@ def test_judge_and_step_converge_in_few_rounds(
 
 @given(RECORDS, SEEN, st.sampled_from([events.WakeTimedOut, events.DrainTimedOut, events.IdleElapsed]))
 def test_due_event_always_has_a_reason(record: Record, seen: Observed, event: type[Event]) -> None:
-    assert due(record, SPEC, seen, event, NOW).reason
+    found = due(record, SPEC, seen, event, NOW)
+    assert found and found.reason
 
 
 def test_commanded_drain_allows_for_first_samples() -> None:

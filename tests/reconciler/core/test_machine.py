@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -79,8 +80,8 @@ class Case:
         return f"{self.record.state}-{self.event!r}"
 
 
-def a_record(state: State, **known: object) -> Record:
-    return replace(Record(state, 100.0, "before", 3, "127.64.0.7:18001"), **known)  # type: ignore[arg-type]
+def a_record(state: State, **known: Any) -> Record:
+    return replace(Record(state, 100.0, "before", 3, "127.64.0.7:18001"), **known)
 
 
 def cases() -> list[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,8 +19,8 @@ from reconciler.plan import AtLeast, Deadline, Plan, Route, Zero, plan
 SPEC = Spec(name="web", idle_after=300, wake_timeout=60, drain_timeout=30)
 
 
-def a_record(state: State, **known: object) -> Record:
-    return replace(Record(state, 1000.0, "", 3, "127.64.0.7:18001"), **known)  # type: ignore[arg-type]
+def a_record(state: State, **known: Any) -> Record:
+    return replace(Record(state, 1000.0, "", 3, "127.64.0.7:18001"), **known)
 
 
 def test_plan_asleep_scales_to_zero_and_holds() -> None:

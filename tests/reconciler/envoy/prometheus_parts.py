@@ -39,8 +39,9 @@ def rows(node: str, at: float, uptime: float, services: int = 1) -> list[dict[st
     of: dict[str, object] = {NODE_TAG: node}
     clusters = (ADS_CLUSTER, *(f"web-{number}" for number in range(services)))
     figures = [{**of, "__name__": name, CLUSTER_TAG: cluster} for name in FIELDS for cluster in clusters]
+    counted: list[dict[str, object]] = [{"metric": labels, "value": [at, "1"]} for labels in figures]
     return [
-        *({"metric": labels, "value": [at, "1"]} for labels in figures),
+        *counted,
         {"metric": {**of, "__name__": "envoy_server_uptime"}, "value": [at, str(uptime)]},
         {"metric": {**of, SCRAPED: "at"}, "value": [at, str(at)]},
     ]

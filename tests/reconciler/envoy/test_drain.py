@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path):
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     async with (
         plane() as running,
         envoy(tmp_path, running.port) as joined,

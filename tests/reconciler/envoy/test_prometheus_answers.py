@@ -88,7 +88,7 @@ async def test_prometheus_malformed_time_is_unknown(result: object) -> None:
         {"metric": UPTIME, "value": []},
         {"metric": UPTIME},
         {"metric": None, "value": [0, "1"]},
-        {"metric": {**UPTIME, "__name__": "other", "envoy_cluster_name": "web"}, "value": [0, "1"]},
+        {"metric": UPTIME | {"__name__": "other", "envoy_cluster_name": "web"}, "value": [0, "1"]},
     ],
     ids=["no value", "no values", "no labels", "unknown name"],
 )

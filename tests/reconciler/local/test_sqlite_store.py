@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -248,7 +248,7 @@ async def test_store_hanging_disk_delays_no_start(path: Path, hanging: Callable[
 
 
 @pytest.fixture
-def hanging(patient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+def hanging(patient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
     """A file whose lock never comes free within the limit: a stand-in for a disk that does not answer."""
     monkeypatch.setattr(sqlite_store, "OPEN_SECONDS", 2.0)
     monkeypatch.setattr(sqlite_store, "CLOSE_SECONDS", 1.0)
@@ -286,7 +286,8 @@ asyncio.run(main())
 
 
 async def test_store_sigkill_leaves_consistent_file(path: Path) -> None:
-    highest, records = 0, {}
+    highest = 0
+    records: dict[str, Record] = {}
     for lines in (1, 3, 10, 30, 100, 300):  # the first may be killed before it writes a record
         if records and lines > 10:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
@@ -120,7 +121,7 @@ class Scene:
         return {family.name: family for family in read(text)}
 
 
-def service(name: str = "web", state: State = State.ScaledToZero, *, replicas: int = 1, **spec: object) -> FakeService:
+def service(name: str = "web", state: State = State.ScaledToZero, *, replicas: int = 1, **spec: Any) -> FakeService:
     """Return a service that has been in its state for a while."""
     record = Record(state, START - 100.0, "", replicas, "127.64.0.1:18000")
-    return FakeService(Spec(name=name, **spec), record)  # type: ignore[arg-type]
+    return FakeService(Spec(name=name, **spec), record)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import msgspec
@@ -102,7 +103,7 @@ class Holder:
         await self._channel.close()
 
 
-def count(address: str = WEB, **figures: int) -> wire.Count:
+def count(address: str = WEB, **figures: Any) -> wire.Count:
     return wire.Count(address, **{"held": 0, "relayed": 0, "released": 0, "refused": 0, "gone": 0} | figures)
 
 

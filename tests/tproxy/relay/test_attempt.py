@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,8 @@ from tproxy.relay.relay import REPLAY_BYTES, SENT_SECONDS, Attempt, may_repeat
         ({"is_reset": True, "has_sent": False, "seconds": 10 * SENT_SECONDS}, True),
     ],
 )
-def test_may_repeat_repeats_what_no_program_has_read(case: dict[str, bool], expected: bool) -> None:
-    defaults = {"client_ended": False, "seconds": 0.05}
+def test_may_repeat_repeats_what_no_program_has_read(case: dict[str, Any], expected: bool) -> None:
+    defaults: dict[str, Any] = {"client_ended": False, "seconds": 0.05}
     assert may_repeat(**{**defaults, **case}) is expected
 
 

@@ -45,7 +45,8 @@ class Shop:
     def __init__(self) -> None:
         self.services, self.slices, self.scaled, self.proxies = ApiServer(), ApiServer(), ApiServer(), ApiServer()
         self.port, self.proxy_port = free_port(), AsyncExitStack()
-        self.status, self.blocker = CaptureStatus(), None
+        self.status = CaptureStatus()
+        self.blocker: Blocker | None = None
         self.pods: list[str] = [POD]
         self.services.put(
             "web", metadata={"uid": "uid-web"}, spec={"selector": {"app": "web"}, "ports": [{"port": 80}]}

@@ -156,7 +156,7 @@ async def test_kubeconfig_comes_before_the_service_account(
 async def test_paths_are_relative_to_the_file_that_has_them(
     secured: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = {"certificate-authority": "ca.crt", "tls-server-name": "api.internal"}
+    server: dict[str, Any] = {"certificate-authority": "ca.crt", "tls-server-name": "api.internal"}
     cluster = written(tmp_path / "second", f"{secured.url}/k8s/clusters/c-1/", **server)
     content = json.loads(cluster.read_text())
     content["contexts"][0]["context"]["user"] = "me"
@@ -172,7 +172,8 @@ async def test_paths_are_relative_to_the_file_that_has_them(
 
 
 async def test_unverified_server_is_accepted_if_configured(secured: Recorder, tmp_path: Path) -> None:
-    async with connected(written(tmp_path, secured.url, **{"insecure-skip-tls-verify": True})) as api:
+    unverified: dict[str, Any] = {"insecure-skip-tls-verify": True}
+    async with connected(written(tmp_path, secured.url, **unverified)) as api:
         await api.get("/version")
     assert len(secured.requests) == 1
 
@@ -258,8 +259,9 @@ async def test_plugin_shows_its_login_on_a_terminal(server: Recorder, tmp_path: 
 async def test_unusable_context_is_explained(
     tmp_path: Path, user: dict[str, Any], cluster: dict[str, str], words: str
 ) -> None:
+    settings: dict[str, Any] = {"server": "https://a", "user": user, **cluster}
     with pytest.raises(NoCluster) as refused:
-        await connect(written(tmp_path, **{"server": "https://a", "user": user, **cluster}))
+        await connect(written(tmp_path, **settings))
     assert words in str(refused.value)
 
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.kubernetes.config import annotations
+from reconciler.kubernetes.config.annotations import (
+    FIELDS,
+    MAX_UNKNOWN,
+    is_enabled,
+    item_of,
+    label_problem,
+    parse_annotations,
+)
 from reconciler.kubernetes.config.resolve import ClusterConfig
 from tests.reconciler.kubernetes.objects import WEB, service
 
@@ -140,7 +147,7 @@ def read(
     said: dict[str, str], ports: str = WEB, cluster: ClusterConfig = NOT_CAPTURING
 ) -> tuple[dict[str, Any], list[str]]:
     of = service(ports, annotations={f"zenvoy.dev/{key}": value for key, value in said.items()})
-    found, problems = annotations.parse_annotations(of, cluster)
+    found, problems = parse_annotations(of, cluster)
     assert all(problem.on == "Service" for problem in problems)
     return found, [str(problem) for problem in problems]
 
@@ -150,7 +157,7 @@ def test_annotations_none_gives_empty_spec() -> None:
 
 
 def test_annotations_of_others_are_skipped() -> None:
-    assert annotations.parse_annotations(service(annotations={"example.com/idle-after": "?"}), ClusterConfig()) == (
+    assert parse_annotations(service(annotations={"example.com/idle-after": "?"}), ClusterConfig()) == (
         {},
         (),
     )
@@ -159,7 +166,7 @@ def test_annotations_of_others_are_skipped() -> None:
 def test_annotations_unknown_in_great_number_are_one_problem() -> None:
     found, problems = read({"idle-after": "5m", **{f"x{number:05}": "" for number in range(10_000)}})
     assert found == {"idleAfter": "5m"}
-    assert len(problems) == annotations.MAX_UNKNOWN + 1
+    assert len(problems) == MAX_UNKNOWN + 1
     assert problems[0] == "zenvoy.dev/*: 9984 more annotations are unknown; remove them"
 
 
@@ -215,7 +222,7 @@ def test_annotation_valid_sets_its_field() -> None:
         },
         [],
     )
-    assert set(said) | {"listen", "http-trusted-hops"} == set(annotations.FIELDS)
+    assert set(said) | {"listen", "http-trusted-hops"} == set(FIELDS)
     assert read({"protocol": "http", "listen": "8100", "http-trusted-hops": "1"}) == (
         {"protocol": "http", "listen": 8100, "http": {"trustedHops": 1}},
         [],
@@ -344,35 +351,35 @@ def test_annotations_report_all_problems_and_keep_the_rest() -> None:
 
 def test_label_other_than_true_or_false_is_reported() -> None:
     yes, no, odd = (service(labels={"zenvoy.dev/enabled": value}) for value in ("true", "false", "yes"))
-    assert [annotations.is_enabled(one) for one in (yes, no, odd, service())] == [True, False, False, False]
-    assert [annotations.label_problem(one) for one in (yes, no, service())] == [None, None, None]
-    problem = annotations.label_problem(odd)
+    assert [is_enabled(one) for one in (yes, no, odd, service())] == [True, False, False, False]
+    assert [label_problem(one) for one in (yes, no, service())] == [None, None, None]
+    problem = label_problem(odd)
     assert str(problem) == "zenvoy.dev/enabled: 'yes' is neither true nor false; use true"
     assert problem and problem.harmless
 
 
-_ALONE = annotations.FIELDS.keys() - {"listen", "http-trusted-hops", "ignore-answer", "wake-by", "busy-port"}
+_ALONE = FIELDS.keys() - {"listen", "http-trusted-hops", "ignore-answer", "wake-by", "busy-port"}
 
 
 @pytest.mark.parametrize("name", sorted(_ALONE))
 def test_annotations_documented_examples_are_valid(name: str) -> None:
-    assert read({name: annotations.FIELDS[name].example})[1] == []
+    assert read({name: FIELDS[name].example})[1] == []
 
 
 def test_annotations_documented_hops_are_valid_with_listen() -> None:
-    said = {"protocol": "http", **{name: annotations.FIELDS[name].example for name in ("listen", "http-trusted-hops")}}
+    said = {"protocol": "http", **{name: FIELDS[name].example for name in ("listen", "http-trusted-hops")}}
     assert read(said)[1] == []
 
 
 def test_annotations_documented_wake_by_is_valid_for_tcp() -> None:
-    said = {"protocol": "tcp", **{name: annotations.FIELDS[name].example for name in ("listen", "wake-by")}}
+    said = {"protocol": "tcp", **{name: FIELDS[name].example for name in ("listen", "wake-by")}}
     assert read(said)[1] == []
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(annotations.FIELDS)) | st.text(max_size=9), st.text(max_size=40)))
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(max_size=9), st.text(max_size=40)))
 def test_annotations_any_text_is_parsed_or_reported(said: dict[str, str]) -> None:
     found, problems = read(said)
-    assert len(problems) >= len(said.keys() - annotations.FIELDS.keys())
+    assert len(problems) >= len(said.keys() - FIELDS.keys())
     assert all(len(problem.splitlines()) == 1 for problem in problems)
-    annotations.item_of(service(), found)
+    item_of(service(), found)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -50,7 +51,7 @@ class Scene:
             if before.get(name) != now.get(name):
                 self.store.saw(name, now.get(name))
 
-    def status(self, name: str = "web") -> dict[str, object]:
+    def status(self, name: str = "web") -> dict[str, Any]:
         found = next(kept for path, kept in self.server.kept.items() if path.endswith(f"/{name}"))
         return found.get("status", {})
 
@@ -59,7 +60,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
+def scene() -> Scene:
     made = Scene()
     made.server.scaled_service("web")
     made.listen()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiohttp import web
@@ -61,12 +61,13 @@ def test_path_invalid_name_raises(text: str) -> None:
     ):
         with pytest.raises(InvalidName):
             path(*parts)
-    for refused in (
+    calls: list[Callable[[], object]] = [
         lambda: api_path(f"{text}/v1"),
         lambda: path("v1", "pods", text, "pod", "portforward"),
         lambda: path("v1", "pods", "shop", text, "portforward"),
         lambda: name_selector("metadata.name", text),
-    ):
+    ]
+    for refused in calls:
         with pytest.raises(InvalidName):
             refused()
 

@@ -231,7 +231,7 @@ def test_diagnose_failing_probe_after_a_while() -> None:
 )
 def test_diagnose_probe_of_kubernetes_is_named(container: Status, spec: Status, why: str) -> None:
     spec = {"containers": [{"name": "app", **container}], **spec}
-    running = {"phase": "Running", "containerStatuses": [app(RUNS, started=False)]}
+    running: Status = {"phase": "Running", "containerStatuses": [app(RUNS, started=False)]}
     starting = pod(spec=spec, **running)
     assert said(starting, waited=9) is None
     because = f"only Kubernetes decides, because {why}"
@@ -239,7 +239,7 @@ def test_diagnose_probe_of_kubernetes_is_named(container: Status, spec: Status, 
     event = warning("Unhealthy", "Readiness probe failed: no")
     failed = "Unhealthy: pod web-1 is running, but not ready: Readiness probe failed: no"
     assert said(starting, events=(event,), waited=11) == f"{failed}; {because}"
-    usual = {"containers": [{"name": "app", "readinessProbe": {"tcpSocket": {"port": 1}}}]}
+    usual: Status = {"containers": [{"name": "app", "readinessProbe": {"tcpSocket": {"port": 1}}}]}
     assert said(pod(spec=usual, **running), waited=11) is None
 
 
@@ -288,7 +288,7 @@ def test_diagnose_readiness_gate_is_named(conditions: list[dict[str, str]], expe
 
 
 def test_diagnose_init_container() -> None:
-    rest = {"containerStatuses": [app(waits("PodInitializing"))]}
+    rest: Status = {"containerStatuses": [app(waits("PodInitializing"))]}
     failing = pod(initContainerStatuses=[app(waits("CrashLoopBackOff"), restartCount=4, lastState=ended(1))], **rest)
     assert said(failing) == (
         "CrashLoopBackOff: init container app of pod web-1 ended with exit code 1, restarted 4 times"
@@ -301,7 +301,7 @@ def test_diagnose_init_container() -> None:
 
 def test_diagnose_sidecar_that_has_started_is_not_initializing() -> None:
     spec = {"initContainers": [{"name": "app", "restartPolicy": "Always"}]}
-    main = {"containerStatuses": [app(RUNS, name="main")]}
+    main: Status = {"containerStatuses": [app(RUNS, name="main")]}
     starting = pod(spec=spec, initContainerStatuses=[app(RUNS, started=False)], **main)
     assert said(starting, waited=11) == "Initializing: init container app of pod web-1 is still running"
     event = warning("Unhealthy", "Readiness probe failed: no")
@@ -351,7 +351,7 @@ def test_diagnose_reports_the_first_cause_of_all_pods() -> None:
 
 
 def test_diagnose_terminating_and_succeeded_pods_are_skipped() -> None:
-    crashed = {"containerStatuses": [app(waits("CrashLoopBackOff"), restartCount=2, lastState=ended(1))]}
+    crashed: Status = {"containerStatuses": [app(waits("CrashLoopBackOff"), restartCount=2, lastState=ended(1))]}
     assert said(pod(deleted=True, **crashed), pod("web-2", phase="Succeeded")) is None
 
 

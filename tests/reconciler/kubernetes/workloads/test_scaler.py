@@ -17,7 +17,7 @@ from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads import scaler
 from reconciler.kubernetes.workloads.scale import ObservedScale
 from reconciler.kubernetes.workloads.scaler import TargetScaler
-from reconciler.plan import AtLeast, Zero
+from reconciler.plan import AtLeast, Scale, Zero
 from tests.fakes.objects import Objects
 from tests.fakes.skipping_loop import SkippingLoop
 
@@ -404,7 +404,7 @@ def test_scaler_any_sequence_ends_as_desired(doings: list[str]) -> None:
 async def _ends_as_desired(doings: list[str]) -> None:
     owner, wanted = Owner(), "free"
     owner.put({"replicas": 3})
-    wants = {"up": AtLeast(2), "down": Zero(), "free": None}
+    wants: dict[str, Scale] = {"up": AtLeast(2), "down": Zero(), "free": None}
     for doing in doings:
         before = owner.replicas
         match doing:

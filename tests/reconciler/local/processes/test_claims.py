@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.succession import ANYTHING, Succession, claims
 
 
-def program(folder: str, *command: str, **more: object) -> Program:
+def program(folder: str, *command: str, **more: Any) -> Program:
     return replace(Program(command=command or ("serve",), working_directory=Path(folder)), **more)
 
 

@@ -207,14 +207,18 @@ def test_parser_script_without_its_interpreter_is_reported(tmp_path: Path, conte
         assert f"{script} {problem}" in str(found)
 
 
+def problems(file: Path) -> list[str]:
+    """Return the problems of a file that has some."""
+    found = read(file)
+    assert isinstance(found, list)
+    return [str(problem) for problem in found]
+
+
 def test_parser_unreadable_file_is_reported(tmp_path: Path) -> None:
-    missing = read(tmp_path / "none.yaml")
-    assert list(map(str, missing)) == [f"{tmp_path}/none.yaml: cannot be read: No such file or directory"]
-    folder = read(tmp_path)
-    assert list(map(str, folder)) == [f"{tmp_path}: cannot be read: Is a directory"]
+    assert problems(tmp_path / "none.yaml") == [f"{tmp_path}/none.yaml: cannot be read: No such file or directory"]
+    assert problems(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
     os.mkfifo(tmp_path / "pipe")
-    pipe = read(tmp_path / "pipe")
-    assert list(map(str, pipe)) == [f"{tmp_path}/pipe: cannot be read: a named pipe; use a regular file"]
+    assert problems(tmp_path / "pipe") == [f"{tmp_path}/pipe: cannot be read: a named pipe; use a regular file"]
 
 
 def test_parser_pipe_of_the_shell_is_read_to_its_end(file: Path) -> None:
@@ -229,9 +233,9 @@ def test_parser_pipe_of_the_shell_is_read_to_its_end(file: Path) -> None:
 def test_parser_invalid_text_is_reported_with_place(tmp_path: Path) -> None:
     file = tmp_path / "services.yaml"
     file.write_bytes(b"services:\n  - name: \xff\n")
-    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: not UTF-8; save the file as UTF-8"]
+    assert problems(file) == [f"{file}:2:11: not UTF-8; save the file as UTF-8"]
     file.write_bytes(b"services:\n  - name: \x01\n")
-    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: character 0x1 is not allowed in YAML; remove it"]
+    assert problems(file) == [f"{file}:2:11: character 0x1 is not allowed in YAML; remove it"]
 
 
 def test_parser_ten_thousand_services_are_read(tmp_path: Path) -> None:

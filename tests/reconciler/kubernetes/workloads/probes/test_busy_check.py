@@ -91,7 +91,8 @@ async def test_pod_with_two_families_is_asked_once(shop: Shop) -> None:
 @pytest.mark.parametrize("state", ["starting", "terminating"])
 async def test_pod_that_is_not_ready_is_not_asked(shop: Shop, state: str) -> None:
     shop.pod("a")
-    assert await shop.ask(endpoint("a", free_port(), **{state: True})) == (NO_POD.code, NO_POD.message)
+    more: dict[str, Any] = {state: True}
+    assert await shop.ask(endpoint("a", free_port(), **more)) == (NO_POD.code, NO_POD.message)
 
 
 @pytest.mark.parametrize(

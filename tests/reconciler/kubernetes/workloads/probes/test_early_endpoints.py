@@ -17,7 +17,7 @@ from tests.reconciler.kubernetes.workloads.scene import DOWN, PODS, UP, Scene, e
 from tests.servers import serving
 
 HERE = "127.0.0.1"
-RUNS = {"running": {}}
+RUNS: dict[str, Any] = {"running": {}}
 
 
 class App:
