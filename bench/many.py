@@ -34,6 +34,7 @@ from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.scale import wake_patches
+from reconciler.kubernetes.workloads.wake_client import WARM_BATCH, WARM_CONNECTIONS
 from reconciler.ports.clock import Clock
 from reconciler.server.holders import HolderStreams
 from tests.fakes.api_server import ApiServer
@@ -115,6 +116,9 @@ class _Replica:
     """A replica that is the leader, with one holder."""
 
     def __init__(self, api: Api, urgent: Api) -> None:
+        self.urgent_calls = 0
+        """Number of calls of `urgent` that ended; the first ones open its connections."""
+        urgent.called = self._on_urgent_call
         self.engine = Engine(Clock(), Pace(3600.0), AnyIp(18001), NoListener())
         self.backend = KubernetesBackend(api, urgent, {}, self.engine.ran, lambda: True)
         self.router = XdsRouter(self.engine.routed, lambda *_: None, lambda _: None)
@@ -140,7 +144,8 @@ class _Replica:
         self.holder = self._channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()
         await self.holder.write(wire.HolderReport(hello=wire.HolderHello("one", "anyip")))
         await self._until(lambda: all(one.seen.replicas == 0 for one in self.engine.services.values()))
-        await self._until(lambda: self.backend.warm_connections.are_open)
+        opened = sum(range(WARM_BATCH, WARM_CONNECTIONS + 1, WARM_BATCH))
+        await self._until(lambda: self.urgent_calls >= opened)
 
     def waits(self, name: str) -> wire.Count:
         record = self.engine.services[name].record
@@ -154,6 +159,9 @@ class _Replica:
         self.alarm.close()
         await self.router.server.close()
         await self.grpc.stop(None)
+
+    def _on_urgent_call(self, *_: str) -> None:
+        self.urgent_calls += 1
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -78,9 +78,15 @@ class Stage:
         self.reports: list[tuple[float, WorkloadStatus]] = []
         self.leads = True
         self._news = asyncio.Event()
+        self.urgent_calls = 0
+        """Number of calls of `urgent` that ended; the first ones open its connections."""
+        urgent.called = self._on_urgent_call
         services = Informer(api, path("v1", "services", namespace), decoder(Service), lambda _, __: None)
         self.backend = KubernetesBackend(api, urgent, services.items, self._on_report, lambda: self.leads, [namespace])
         self.backend.spawn(services.run(), "services")
+
+    def _on_urgent_call(self, *_: str) -> None:
+        self.urgent_calls += 1
 
     def _on_report(self, running: WorkloadStatus) -> None:
         self.reports.append((time.monotonic(), running))

@@ -30,7 +30,7 @@ from reconciler.kubernetes.workloads.scaler import TargetScaler
 from reconciler.kubernetes.workloads.target_informers import ResourceWatch, TargetObject
 from reconciler.kubernetes.workloads.target_observer import TargetObserver
 from reconciler.kubernetes.workloads.target_search import TargetSearch
-from reconciler.kubernetes.workloads.wake_client import WarmConnections
+from reconciler.kubernetes.workloads.wake_client import keep_warm
 from reconciler.kubernetes.workloads.wake_monitor import WakeMonitor
 from reconciler.kubernetes.workloads.workload import Workload, ordered_milestones
 from reconciler.plan import AtLeast, Scale, Zero
@@ -94,8 +94,7 @@ class KubernetesBackend:
         )
         for work in self.endpoint_slices.run():
             self.spawn(work, "endpoint slices")
-        self.warm_connections = WarmConnections(urgent)
-        self.spawn(self.warm_connections.run(), "warm connections")
+        self.spawn(keep_warm(urgent), "warm connections")
         self.spawn(self._wake_monitor.run(), "wake monitor")
 
     def is_missing(self, service: str) -> bool:

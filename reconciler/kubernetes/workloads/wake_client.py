@@ -30,41 +30,37 @@ timeout grows, because the API server or an admission webhook may be slow, and a
 BACKOFF = Backoff(0.02, 2.0)
 
 
-class WarmConnections:
-    """The connections for wakes. Their `api` is used for nothing else, and allows `WARM_CONNECTIONS` connections."""
+async def keep_warm(api: Api) -> None:
+    """Use every connection for wakes regularly until cancelled; one half stays free for wakes.
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
-        self.are_open = False
-        """True once all have been opened."""
+    The `api` is used for nothing else, and allows `WARM_CONNECTIONS` connections.
+    """
+    for connections in range(WARM_BATCH, WARM_CONNECTIONS + 1, WARM_BATCH):
+        await _use(api, connections)  # open connections are used again
+    while True:
+        await asyncio.sleep(WARM_EVERY_SECONDS)
+        await _use(api, WARM_CONNECTIONS // 2)
+        # The pool hands out the least recently used connection first, so this uses the other half.
+        await _use(api, WARM_CONNECTIONS // 2)
 
-    async def run(self) -> None:
-        """Use every connection regularly until cancelled; one half stays free for wakes."""
-        for connections in range(WARM_BATCH, WARM_CONNECTIONS + 1, WARM_BATCH):
-            await self._use(connections)  # open connections are used again
-        self.are_open = True
-        while True:
-            await asyncio.sleep(WARM_EVERY_SECONDS)
-            await self._use(WARM_CONNECTIONS // 2)
-            # The pool hands out the least recently used connection first, so this uses the other half.
-            await self._use(WARM_CONNECTIONS // 2)
 
-    async def _use(self, connections: int) -> None:
-        touches = [asyncio.create_task(self._touch()) for _ in range(connections)]
-        try:
-            await asyncio.wait(touches)
-        finally:
-            # Also when cancelled: a handshake that is cut off at once leaves its socket open.
-            await asyncio.wait(touches)
-        if faults := [fault for touch in touches if (fault := touch.result())]:
-            log.debug("failed to keep connections warm", connections=len(faults), error=faults[0])
+async def _use(api: Api, connections: int) -> None:
+    touches = [asyncio.create_task(_touch(api)) for _ in range(connections)]
+    try:
+        await asyncio.wait(touches)
+    finally:
+        # Also when cancelled: a handshake that is cut off at once leaves its socket open.
+        await asyncio.wait(touches)
+    if faults := [fault for touch in touches if (fault := touch.result())]:
+        log.debug("failed to keep connections warm", connections=len(faults), error=faults[0])
 
-    async def _touch(self) -> str | None:
-        """Use one connection and return an error, if any. Informers report an API server that is unreachable."""
-        try:
-            await self._api.get(WARM_PATH, timeout=WARM_TIMEOUT_SECONDS)
-        except ApiError:
-            return None  # an error response also used the connection
-        except Unreachable as error:
-            return str(error)
-        return None
+
+async def _touch(api: Api) -> str | None:
+    """Use one connection and return an error, if any. Informers report an API server that is unreachable."""
+    try:
+        await api.get(WARM_PATH, timeout=WARM_TIMEOUT_SECONDS)
+    except ApiError:
+        return None  # an error response also used the connection
+    except Unreachable as error:
+        return str(error)
+    return None
