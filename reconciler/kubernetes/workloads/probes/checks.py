@@ -6,7 +6,6 @@ gates, and where a pod uses the network of its node: its address is then not its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.validation import MAX_PORT
@@ -47,14 +46,34 @@ class GrpcCheck:
 Check = HttpCheck | TcpCheck | GrpcCheck
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ContainerChecks:
-    """The checks of one container; None passes."""
+    """The checks of one container, and their progress in rounds of one check each."""
 
     startup: Check | None
+    """None if there is none, or once it has passed."""
     readiness: Check | None
     successes: int
-    """Number of successes of `readiness` in a row."""
+    """Number of successes of `readiness` in a row that are needed."""
+    passed: int = 0
+    """Number of the latest successes of `readiness` in a row."""
+
+    @property
+    def due(self) -> Check | None:
+        """The check of the next round, if there is one."""
+        return self.startup or self.readiness
+
+    @property
+    def is_ready(self) -> bool:
+        """True if the container is ready after the latest round."""
+        return self.startup is None and (self.readiness is None or self.passed >= self.successes)
+
+    def record(self, passed: bool) -> None:
+        """Record the result of the check that was due."""
+        if self.startup is None:
+            self.passed = self.passed + 1 if passed else 0
+        elif passed:
+            self.startup = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,38 +173,3 @@ def _port(said: int | str, container: PodContainer) -> int | None:
     if isinstance(said, str):
         said = next((port.container_port for port in container.ports if port.name == said), 0)
     return said if 0 < said <= MAX_PORT else None
-
-
-class PodReadiness:
-    """The results of a pod's checks, in rounds in which each container has one check."""
-
-    __slots__ = ("_checks", "_started", "_successes")
-
-    def __init__(self, checks: PodChecks) -> None:
-        self._checks = checks.containers
-        self._started = [one.startup is None for one in self._checks]
-        self._successes = [0] * len(self._checks)
-
-    @property
-    def is_ready(self) -> bool:
-        """True if all containers are ready after the latest round."""
-        return all(self._started) and all(
-            one.readiness is None or passed >= one.successes
-            for one, passed in zip(self._checks, self._successes, strict=True)
-        )
-
-    def due(self) -> Iterator[tuple[int, Check]]:
-        """Yield the checks of the next round, with the positions of their containers."""
-        for at, one in enumerate(self._checks):
-            check = one.readiness if self._started[at] else one.startup
-            if check:
-                yield at, check
-
-    def record(self, results: Sequence[tuple[int, bool]]) -> bool:
-        """Record the results of a round, and return whether all checks of it passed."""
-        for at, passed in results:
-            if self._started[at]:
-                self._successes[at] = self._successes[at] + 1 if passed else 0
-            else:
-                self._started[at] = passed
-        return all(passed for _, passed in results)

@@ -17,14 +17,7 @@ from reconciler.core.address import split_address
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.probes import client
-from reconciler.kubernetes.workloads.probes.checks import (
-    Check,
-    GrpcCheck,
-    HttpCheck,
-    PodChecks,
-    PodReadiness,
-    pod_checks,
-)
+from reconciler.kubernetes.workloads.probes.checks import Check, GrpcCheck, HttpCheck, PodChecks, pod_checks
 from reconciler.kubernetes.workloads.probing import COSTLY_SLOT_SECONDS, SLOT_SECONDS, CheckSlots, accepts
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import EarlyEndpoint, Workload
@@ -82,34 +75,37 @@ class EarlyEndpoints:
                 workload.early[endpoint.address] = early
 
     async def _follow(self, workload: Workload, endpoint: PodEndpoint, checks: PodChecks) -> None:
-        readiness = PodReadiness(checks)
-        await self._until_ready(workload, endpoint.address, checks.ip, readiness)
+        await self._until_ready(workload, endpoint.address, checks)
         workload.early[endpoint.address].passed_at = time.time()
         self._changed(workload.name)
         try:
             passes = True
             while passes:
                 await asyncio.sleep(VERIFY_EVERY_SECONDS)
-                passes = await self._round(workload, checks.ip, readiness) and await accepts(endpoint.address) is True
+                passes = await self._round(workload, checks) and await accepts(endpoint.address) is True
         finally:
             early = workload.early.get(endpoint.address)
             if early and early.task is asyncio.current_task():
                 del workload.early[endpoint.address]
                 self._changed(workload.name)
 
-    async def _until_ready(self, workload: Workload, address: str, ip: str, readiness: PodReadiness) -> None:
+    async def _until_ready(self, workload: Workload, address: str, checks: PodChecks) -> None:
         for pause in BACKOFF.delays():
-            passed = await self._round(workload, ip, readiness)
-            if readiness.is_ready and await accepts(address):
+            passed = await self._round(workload, checks)
+            is_ready = all(one.is_ready for one in checks.containers)
+            if is_ready and await accepts(address):
                 return
             # After a success, the next check of the pod is due: another success, or the readiness probe.
-            await asyncio.sleep(BACKOFF.first if passed and not readiness.is_ready else pause)
+            await asyncio.sleep(BACKOFF.first if passed and not is_ready else pause)
 
-    async def _round(self, workload: Workload, ip: str, readiness: PodReadiness) -> bool:
-        due = list(readiness.due())
+    async def _round(self, workload: Workload, checks: PodChecks) -> bool:
+        """Run the checks that are due, and return whether all of them passed."""
         namespace = workload.config.target.namespace
-        passed = await asyncio.gather(*(self._run(namespace, ip, check) for _, check in due))
-        return readiness.record([(at, one) for (at, _), one in zip(due, passed, strict=True)])
+        due = [(one, check) for one in checks.containers if (check := one.due)]
+        results = await asyncio.gather(*(self._run(namespace, checks.ip, check) for _, check in due))
+        for (one, _), passed in zip(due, results, strict=True):
+            one.record(passed)
+        return all(results)
 
     async def _run(self, namespace: str, ip: str, check: Check) -> bool:
         is_costly = isinstance(check, GrpcCheck) or (isinstance(check, HttpCheck) and check.tls)

@@ -15,8 +15,6 @@ from reconciler.kubernetes.workloads.probes.checks import (
     ContainerChecks,
     GrpcCheck,
     HttpCheck,
-    PodChecks,
-    PodReadiness,
     TcpCheck,
     pod_checks,
 )
@@ -116,44 +114,37 @@ def test_checks_that_kubernetes_passed_are_skipped() -> None:
     assert checks(runs, statuses={"c0": {"ready": True}}) == (ContainerChecks(None, None, 1),)
 
 
-FIRST, THEN, OTHER = TcpCheck(1, 1.0), TcpCheck(2, 1.0), TcpCheck(3, 1.0)
+FIRST, THEN = TcpCheck(1, 1.0), TcpCheck(2, 1.0)
 
 
-def readiness(*containers: ContainerChecks) -> PodReadiness:
-    return PodReadiness(PodChecks(IP, containers, (), False))
-
-
-def test_readiness_without_probe_is_ready() -> None:
-    made = readiness(ContainerChecks(None, None, 1))
+def test_container_without_probe_is_ready() -> None:
+    made = ContainerChecks(None, None, 1)
     assert made.is_ready
-    assert list(made.due()) == []
-    assert made.record([])
+    assert made.due is None
 
 
-def test_readiness_follows_startup() -> None:
-    made = readiness(ContainerChecks(FIRST, THEN, 1))
-    assert list(made.due()) == [(0, FIRST)]
-    assert not made.record([(0, False)])
-    assert list(made.due()) == [(0, FIRST)]
-    assert made.record([(0, True)])
+def test_container_readiness_follows_startup() -> None:
+    made = ContainerChecks(FIRST, THEN, 1)
+    assert made.due == FIRST
+    made.record(False)
+    assert made.due == FIRST
+    made.record(True)
     assert not made.is_ready
-    assert list(made.due()) == [(0, THEN)]
-    made.record([(0, True)])
+    assert made.due == THEN
+    made.record(True)
     assert made.is_ready
 
 
-def test_readiness_successes_are_in_a_row() -> None:
-    made = readiness(ContainerChecks(None, THEN, 2))
+def test_container_with_startup_probe_only_is_ready_after_it() -> None:
+    made = ContainerChecks(FIRST, None, 1)
+    assert not made.is_ready
+    made.record(True)
+    assert made.is_ready
+    assert made.due is None
+
+
+def test_container_successes_are_in_a_row() -> None:
+    made = ContainerChecks(None, THEN, 2)
     for passed, ready in ((True, False), (False, False), (True, False), (True, True), (True, True), (False, False)):
-        assert made.record([(0, passed)]) is passed
+        made.record(passed)
         assert made.is_ready is ready
-
-
-def test_readiness_needs_all_containers() -> None:
-    made = readiness(ContainerChecks(None, THEN, 1), ContainerChecks(FIRST, None, 1), ContainerChecks(None, OTHER, 1))
-    assert list(made.due()) == [(0, THEN), (1, FIRST), (2, OTHER)]
-    assert not made.record([(0, True), (1, True), (2, False)])
-    assert not made.is_ready
-    assert list(made.due()) == [(0, THEN), (2, OTHER)]
-    made.record([(0, True), (2, True)])
-    assert made.is_ready

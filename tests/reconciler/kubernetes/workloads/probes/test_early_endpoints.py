@@ -66,16 +66,17 @@ def put_pod(
     probe: dict[str, Any] | None = None,
     name: str = "one",
     beside: dict[str, Any] | None = None,
+    beside_probe: dict[str, Any] | None = None,
     restarts: int = 0,
     ready: bool = False,
     **spec: Any,
 ) -> str:
     """Set a running pod that is not ready, and return its uid.
 
-    `beside` is the state of another container, which has no probe, and `restarts` how often it was restarted.
+    `beside` is the state of another container, and `restarts` how often it was restarted.
     """
     containers = [{"name": "app", **({"readinessProbe": probe} if probe else {})}]
-    containers += [{"name": "beside"}] if beside else []
+    containers += [{"name": "beside", **({"readinessProbe": beside_probe} if beside_probe else {})}] if beside else []
     status = {
         "phase": "Running",
         "podIP": HERE,
@@ -156,6 +157,22 @@ async def test_early_endpoint_needs_containers_that_still_run(scene: Scene, app:
     assert not scene.now.endpoints
     put_pod(scene, http(port), beside=RUNS, restarts=1)
     await scene.until(lambda running: running.endpoints)
+
+
+async def test_early_endpoint_needs_the_probes_of_all_containers(scene: Scene, app: tuple[App, int]) -> None:
+    server, port = app
+    server.status = 200
+    beside = App()
+    async with serving(beside.serve, HERE) as other:
+        await woken(scene)
+        scene.slice(port, put_pod(scene, http(port), beside=RUNS, beside_probe=http(other)), ready=False)
+        await beside.until_asked()
+        await server.until_asked()
+        assert not scene.now.endpoints
+        beside.status = 200
+        await scene.until(lambda running: running.endpoints)
+        beside.status = 503
+        await scene.until(lambda running: not running.endpoints)
 
 
 async def test_early_endpoint_with_restarted_container_starts_again(scene: Scene, app: tuple[App, int]) -> None:
