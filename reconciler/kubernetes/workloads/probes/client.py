@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from contextlib import suppress
 from functools import cache
 from urllib.parse import quote
 
@@ -43,21 +44,17 @@ _GRPC_OPTIONS = (
 async def run(ip: str, check: Check) -> bool:
     """Run a check of the pod at `ip`, and return whether it passed."""
     seconds = min(check.timeout_seconds, MAX_TIMEOUT_SECONDS)
-    try:
+    address = join_address(ip, check.port)
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            return await _result(ip, check, seconds)
-    except TimeoutError:
-        return False
-
-
-async def _result(ip: str, check: Check, seconds: float) -> bool:
-    match check:
-        case HttpCheck():
-            return await _http(ip, check)
-        case GrpcCheck():
-            return await _grpc(join_address(ip, check.port), check.service, seconds)
-        case TcpCheck():
-            return await accepts(join_address(ip, check.port), seconds) is True
+            match check:
+                case HttpCheck():
+                    return await _http(ip, check)
+                case GrpcCheck():
+                    return await _grpc(address, check.service, seconds)
+                case TcpCheck():
+                    return await accepts(address, seconds) is True
+    return False
 
 
 async def _http(ip: str, check: HttpCheck) -> bool:
