@@ -99,7 +99,7 @@ class KubernetesBackend:
 
     def is_missing(self, service: str) -> bool:
         """Return whether there is certainly nothing to scale for a service."""
-        return service not in self._workloads or self._workloads[service].scaler.observer.is_missing
+        return service not in self._workloads or bool(self._workloads[service].scaler.observer.missing)
 
     async def ask_busy(self, service: str) -> Blocker | None:
         """Run the busy check of a service; return the reason to keep it awake, or None if it is idle."""
@@ -156,7 +156,7 @@ class KubernetesBackend:
         for workload in self._workloads.values():
             if workload.is_waking:
                 workload.scaler.observer.find_selector()
-            if workload.is_waking or workload.scaler.observer.is_missing:
+            if workload.is_waking or workload.scaler.observer.missing:
                 self._refresh_soon(workload.name)
 
     async def close(self) -> None:
@@ -292,7 +292,7 @@ class KubernetesBackend:
     def _refresh(self, workload: Workload) -> None:
         """Report a service, if it is known and its status changed."""
         scaler = workload.scaler
-        is_known = scaler.observer.current is not None or scaler.observer.is_missing
+        is_known = scaler.observer.current or scaler.observer.missing
         if self._closing or not self.endpoint_slices.synced or not (is_known or workload.reported):
             return
         endpoints = self._endpoints(workload)

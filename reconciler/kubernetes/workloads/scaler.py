@@ -47,8 +47,8 @@ class TargetScaler:
     """One target. Its calls run in tasks of their own; no method raises."""
 
     __slots__ = (
-        "_backoff", "_closed", "_desired", "_news", "_owner", "_waking", "_woken_ticks", "observer", "sleeping",
-        "target", "woken_at", "zero_pending",
+        "_backoff", "_desired", "_news", "_owner", "_waking", "_woken_ticks", "observer", "sleeping", "target",
+        "woken_at", "zero_pending",
     )  # fmt: skip
 
     def __init__(self, target: Target, owner: TargetOwner) -> None:
@@ -62,7 +62,6 @@ class TargetScaler:
         self._waking: Task | None = None
         self.sleeping: Task | None = None
         """The task that scales the target to zero, while there is one."""
-        self._closed = False
         self._news = asyncio.Event()
         self._backoff = wake_client.BACKOFF.delays()
         self._woken_ticks = 0.0
@@ -109,7 +108,6 @@ class TargetScaler:
 
     def close(self) -> None:
         """Stop all calls and leave the target as it is."""
-        self._closed = True
         self.observer.close()
         for task in (self._waking, self.sleeping):
             if task is not None:
@@ -125,7 +123,7 @@ class TargetScaler:
             self._sleep()
 
     def _wake(self) -> None:
-        if self._waking is None and self.observer.scale_path is not None and not self._closed:
+        if self._waking is None and self.observer.scale_path is not None:
             self._waking = self._owner.spawn(self._wake_until_awake(), f"wake of {self.target}")
             self._waking.add_done_callback(self._ended)
 
@@ -191,7 +189,7 @@ class TargetScaler:
         return succeeded and self.observer.has_replicas
 
     def _sleep(self) -> None:
-        if self.sleeping is None and self.observer.scale_path is not None and not self._closed:
+        if self.sleeping is None and self.observer.scale_path is not None:
             self.sleeping = self._owner.spawn(self._sleep_until_asleep(), f"sleep of {self.target}")
             self.sleeping.add_done_callback(self._ended)
 
@@ -203,7 +201,7 @@ class TargetScaler:
             while self._waking is not None:  # its patch could arrive after the one to zero
                 await asyncio.wait({self._waking})
             path, current = observer.scale_path, observer.current
-            if not self.is_zero_desired or path is None or observer.is_missing:
+            if not self.is_zero_desired or path is None or observer.missing:
                 return
             if current is None:
                 await observer.read()

@@ -63,8 +63,8 @@ class TargetObserver:
     """
 
     __slots__ = (
-        "_answered", "_answered_at", "_closed", "_is_absent", "_is_watched", "_missing", "_on_change", "_on_scale",
-        "_outdated", "_owner", "_reading", "current", "diagnosis", "last_replicas", "resource", "selector", "target",
+        "_answered", "_answered_at", "_closed", "_is_watched", "_on_change", "_on_scale", "_outdated", "_owner",
+        "_reading", "current", "diagnosis", "is_absent", "last_replicas", "missing", "resource", "selector", "target",
     )  # fmt: skip
 
     def __init__(
@@ -80,21 +80,14 @@ class TargetObserver:
         """Selector of its pods; None if not known, empty if the target has none."""
         self.diagnosis: Diagnosis | None = None
         """The reason why it cannot be observed or scaled."""
-        self._missing: Diagnosis | None = None
+        self.missing: Diagnosis | None = None
+        """The reason why nothing can be observed and scaled at present."""
+        self.is_absent = False
+        """True if it certainly does not exist; a target that zenvoy may not read might exist."""
         self._reading: Task | None = None
-        self._outdated = self._closed = self._is_absent = self._is_watched = False
+        self._outdated = self._closed = self._is_watched = False
         self._answered: ObservedScale | None = None
         self._answered_at = 0.0
-
-    @property
-    def is_missing(self) -> bool:
-        """True if nothing can be observed and scaled at present."""
-        return self._missing is not None
-
-    @property
-    def is_absent(self) -> bool:
-        """True if it certainly does not exist; a target that zenvoy may not read might exist."""
-        return self._missing is not None and self._is_absent
 
     @property
     def has_replicas(self) -> bool:
@@ -108,8 +101,8 @@ class TargetObserver:
 
     @property
     def scale_path(self) -> str | None:
-        """Path of its scale; None unless the watch has the object, because nothing else may be scaled."""
-        if self.resource is None or not self._is_watched:
+        """Path of its scale; None after `close`, or if the watch lacks the object: nothing else may be scaled."""
+        if self.resource is None or not self._is_watched or self._closed:
             return None
         return self.resource.scale_path(self.target.namespace, self.target.name)
 
@@ -120,8 +113,9 @@ class TargetObserver:
     def found(self, resource: ScalableResource, scale: ObservedScale | None) -> None:
         """Record that it exists; `scale` is None if only its scale subresource has the replicas."""
         self.resource, self._is_watched = resource, True
-        if self._missing is not None:
-            self._missing = self.diagnosis = None
+        if self.missing:
+            self.missing = self.diagnosis = None
+            self.is_absent = False
         if scale is None:
             self._outdated = True
             self._read_soon()
@@ -131,10 +125,10 @@ class TargetObserver:
     def lost(self, resource: ScalableResource | None, diagnosis: Diagnosis, absent: bool = True) -> None:
         """Record that it does not exist (`absent`), or cannot be observed at present."""
         self.resource, self._is_watched = resource, self._is_watched and not absent
-        if (self._missing, self._is_absent) != (diagnosis, absent):
-            self._is_absent = absent
+        if (self.missing, self.is_absent) != (diagnosis, absent):
             self.current = self.selector = None
-            self.diagnosis = self._missing = diagnosis
+            self.diagnosis = self.missing = diagnosis
+            self.is_absent = absent
             self._on_change()
 
     def find_selector(self) -> None:
@@ -163,7 +157,8 @@ class TargetObserver:
 
     def answered(self, scale: ObservedScale) -> None:
         """Record the answer to a call; concurrent answers may arrive out of order."""
-        self.diagnosis = self._missing = None
+        self.diagnosis = self.missing = None
+        self.is_absent = False
         if not self._is_outdated(scale):
             self._answered, self._answered_at = scale, time.monotonic()
             self._observe(scale)
@@ -178,10 +173,10 @@ class TargetObserver:
 
     def clear_failure(self) -> None:
         """Forget a failure to scale, because scaling is no longer requested."""
-        self.diagnosis = self._missing
+        self.diagnosis = self.missing
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading and scaling."""
         self._closed = True
         if self._reading is not None:
             self._reading.cancel()
@@ -196,7 +191,7 @@ class TargetObserver:
                 self._outdated = False
                 async with self._owner.reads:
                     succeeded = await self.read()
-                if self._missing or (succeeded and not self._outdated):
+                if self.missing or (succeeded and not self._outdated):
                     return
                 await asyncio.sleep(pause)
         finally:
