@@ -60,7 +60,9 @@ class EventLimits:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Series:
+    """One Event and its repetitions, queued or written."""
+
     regarding: ObjectRef
     note: EventMessage
     name: str
@@ -68,13 +70,6 @@ class _Waiting:
     at: float
     """Time of the last occurrence, in seconds since the epoch."""
     count: int = 1
-
-
-@dataclass(slots=True)
-class _Written:
-    path: str
-    count: int
-    at: float
 
 
 @dataclass(slots=True)
@@ -98,10 +93,8 @@ class EventRecorder:
     ) -> None:
         self._api, self._items, self._services = api, items, services
         self._leads, self._instance, self._now, self._pace = leads, instance, now, pace
-        self.failed = 0
-        """Total number of Events that could not be written."""
-        self._waiting: dict[Key, _Waiting] = {}
-        self._written: dict[Key, _Written] = {}
+        self._waiting: dict[Key, _Series] = {}
+        self._written: dict[Key, _Series] = {}
         self._turns: dict[str, int] = {}
         """Number of the latest turn of each namespace, the latest last."""
         self._turn = 0
@@ -161,7 +154,7 @@ class EventRecorder:
             self._drop()
         now = self._now()
         self._last_name = max(self._last_name + 1, int(now * 1e9))
-        self._waiting[key] = _Waiting(regarding, note, event_name(regarding.name, self._last_name), now)
+        self._waiting[key] = _Series(regarding, note, event_name(regarding.name, self._last_name), now)
         self._queued.set()
 
     async def run(self) -> None:
@@ -217,11 +210,10 @@ class EventRecorder:
             self._causes.add("dropped")
             log.warning("too many Events, dropping the oldest", limit=self._pace.waiting)
 
-    async def _write_retried(self, key: Key, waiting: _Waiting) -> None:
+    async def _write_retried(self, key: Key, waiting: _Series) -> None:
         try:
             await self._retries(self._write, key, waiting)
         except (ApiError, Unreachable) as error:
-            self.failed += 1
             if error_key(error) not in self._causes and not is_namespace_terminating(error):
                 self._causes.add(error_key(error))
                 log.error("failed to write an Event", reason=waiting.note.reason, error=str(error))
@@ -229,7 +221,7 @@ class EventRecorder:
             if not self._waiting:
                 self._causes.clear()
 
-    async def _write(self, key: Key, waiting: _Waiting) -> None:
+    async def _write(self, key: Key, waiting: _Series) -> None:
         if not self._leads():
             return
         written = self._written.get(key)
@@ -237,24 +229,24 @@ class EventRecorder:
             await self._write_first(key, waiting)
             return
         count = written.count + waiting.count
+        where = path(EVENTS, "events", written.regarding.namespace, written.name)
         try:
-            await self._api.patch(written.path, {"series": _series(count, waiting.at)}, MERGE_PATCH)
+            await self._api.patch(where, {"series": _series(count, waiting.at)}, MERGE_PATCH)
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
             await self._write_first(key, waiting)  # the first Event has expired
         else:
-            self._written[key] = _Written(written.path, count, waiting.at)
+            written.count, written.at = count, waiting.at
 
-    async def _write_first(self, key: Key, waiting: _Waiting) -> None:
-        namespace = waiting.regarding.namespace
+    async def _write_first(self, key: Key, waiting: _Series) -> None:
         body = event_body(waiting.regarding, waiting.note, waiting.name, waiting.at, self._instance)
         if waiting.count > 1:
             body["series"] = _series(waiting.count, waiting.at)
         with ignoring(CONFLICT):  # an earlier attempt took effect without an answer
-            await self._api.call("POST", path(EVENTS, "events", namespace), body)
+            await self._api.call("POST", path(EVENTS, "events", waiting.regarding.namespace), body)
         self._written.pop(key, None)
-        self._written[key] = _Written(path(EVENTS, "events", namespace, waiting.name), waiting.count, waiting.at)
+        self._written[key] = waiting
         if len(self._written) > MAX_SERIES:
             del self._written[next(iter(self._written))]
 
