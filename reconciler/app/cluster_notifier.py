@@ -127,8 +127,7 @@ class ProblemNotifier:
         troubled = self._problems.keys() | self._rejected.keys() | self._commands.problems.keys()
         for name in self._notified | troubled:
             found = (*self._problems.get(name, ()), *(of[name] for of in single if name in of))
-            item = self._items.get(name)
-            self._store.set_problems(name, found, item.metadata.generation if item else 0)
+            self._store.set_problems(name, found)
             self._events.problems(name, found)
         self._notified = set(troubled)
 

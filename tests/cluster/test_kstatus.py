@@ -59,8 +59,8 @@ async def _object(api: Api, namespace: str, name: str, inputs: StatusInputs | No
     stored = await api.call("POST", path(API_VERSION, PLURAL, namespace), body)
     if inputs is not None:
         item = decoder(ScaledService)(stored)
-        inputs = StatusInputs(inputs.record, inputs.problems, item.metadata.generation)
-        change = status_patch(item.status, compute_status(inputs, item.status, time.time()))
+        after = compute_status(inputs, item.status, time.time(), generation=item.metadata.generation)
+        change = status_patch(item.status, after)
         where = path(API_VERSION, PLURAL, namespace, name, "status")
         stored = await api.patch(where, {"status": change}, MERGE_PATCH)
     found: dict[str, Any] = json.loads(stored)

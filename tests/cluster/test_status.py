@@ -79,7 +79,7 @@ async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cl
         assert said and line[wide.index(title) :].startswith(said)
     control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled", "--timeout=240s")
     store.save(scene.named(), ACTIVE)
-    store.set_problems(scene.named(), [BAD], 1)
+    store.set_problems(scene.named(), [BAD])
     assert await store.queue.drain(GENEROUS_SECONDS)
     control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled=false", "--timeout=240s")
     status = await scene.status()

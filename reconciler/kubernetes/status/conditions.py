@@ -35,8 +35,6 @@ class StatusInputs:
 
     record: Record | None = None
     problems: tuple[Problem, ...] = ()
-    generation: int = 0
-    """Generation of the object that has the problems."""
     diagnosis: Diagnosis | None = None
     """Reason why the target cannot be observed or scaled, or does not become ready."""
     command: str = ""
@@ -47,14 +45,14 @@ class StatusInputs:
     """True once anything was reported by this process; before, the stored status stays."""
 
 
-NO_INPUTS = StatusInputs()
-
-
 def compute_status(
-    inputs: StatusInputs, before: ScaledServiceStatus, now: float, target: str = ""
+    inputs: StatusInputs, before: ScaledServiceStatus, now: float, target: str = "", generation: int = 0
 ) -> ScaledServiceStatus:
-    """Return the new status; unchanged parts are those of `before`. `target` is the scaled object."""
-    generation = inputs.generation or max(0, before.observed_generation)
+    """Return the new status; unchanged parts are those of `before`.
+
+    `target` is the scaled object, and `generation` that of the ScaledService that has the problems.
+    """
+    generation = generation or max(0, before.observed_generation)
     capture = inputs.capture
     found = (_ready(inputs), _awake(inputs.record), _stalled(inputs.record), *_captured(capture))
     replaced = {one.type for one in found} | ({CAPTURED} if capture else set())

@@ -19,7 +19,7 @@ from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, i
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.capture import CaptureStatus
 from reconciler.kubernetes.config.resolve import target_of
-from reconciler.kubernetes.status.conditions import NO_INPUTS, StatusInputs, compute_status, record_of, status_patch
+from reconciler.kubernetes.status.conditions import StatusInputs, compute_status, record_of, status_patch
 from reconciler.kubernetes.types.objects import decoder
 from reconciler.kubernetes.types.scaled_service import ScaledService, item_path
 
@@ -42,7 +42,7 @@ class StatusWriter:
         now: Callable[[], float] = time.time,
         timing: WorkQueueTiming = DEFAULT_TIMING,
     ) -> None:
-        self._api, self._items, self._leads, self._next_index, self._now = api, items, leads, next_index, now
+        self._api, self._items, self._leads, self.next_index, self._now = api, items, leads, next_index, now
         self._inputs: dict[str, StatusInputs] = {}
         self._pauses: dict[str, bool] = {}
         self._answered: dict[str, ScaledService] = {}
@@ -76,23 +76,16 @@ class StatusWriter:
         self._pauses[service] = paused
         self.queue.add(service)
 
-    def next_index(self) -> int:
-        """Return an index for a hold address."""
-        return self._next_index()
-
     # Other inputs of the status
 
-    def set_problems(self, service: str, problems: Sequence[Problem], generation: int = 0) -> None:
-        """Set the problems of a generation of the object (default: the one that the informer has).
-
-        Problems of annotations may exist before the object that is created from them.
-        """
+    def set_problems(self, service: str, problems: Sequence[Problem]) -> None:
+        """Set the problems. Those of annotations may exist before the object that is created from them."""
         before = self._inputs_of(service)
         if not problems and service not in self._items and before.record is None:
             self.forget(service)
             return
         current = before.current or bool(problems)
-        self._set(service, replace(before, problems=tuple(problems), generation=generation, current=current))
+        self._set(service, replace(before, problems=tuple(problems), current=current))
 
     def set_diagnosis(self, service: str, diagnosis: Diagnosis | None) -> None:
         """Set the diagnosis that the backend reported."""
@@ -128,7 +121,7 @@ class StatusWriter:
         self._leading = False
 
     def _inputs_of(self, service: str) -> StatusInputs:
-        return self._inputs.get(service, NO_INPUTS)
+        return self._inputs.get(service, StatusInputs())
 
     def _set(self, service: str, inputs: StatusInputs) -> None:
         known = service in self._items or service in self._inputs or bool(inputs.problems)
@@ -160,12 +153,11 @@ class StatusWriter:
         inputs = self._inputs.get(service)
         if inputs is None or not inputs.current or not self._leading:
             return {}
-        target, listed = target_of(item), self._items.get(service, item)
+        target = target_of(item)
         # The problems are those of the informer's version by now, because writes are delayed by the batch window.
-        inputs = replace(inputs, generation=max(inputs.generation, listed.metadata.generation))
-        changed = status_patch(
-            item.status, compute_status(inputs, item.status, self._now(), f"{target.kind}/{target.name}")
-        )
+        generation = self._items.get(service, item).metadata.generation
+        after = compute_status(inputs, item.status, self._now(), f"{target.kind}/{target.name}", generation)
+        changed = status_patch(item.status, after)
         if changed and not self._leads():
             self.queue.add_after(service)  # this replica may lead again without another leader in between
             return {}

@@ -100,7 +100,7 @@ def test_record_of_incomplete_status_is_none(status: ScaledServiceStatus) -> Non
         ),
         (StatusInputs(), ("False", "NotSeenYet", "not observed yet"), ("False", "AsExpected", "")),
         (
-            StatusInputs(ACTIVE, (HARMLESS, BAD, TAKEN), 2),
+            StatusInputs(ACTIVE, (HARMLESS, BAD, TAKEN)),
             ("False", "BadSpec", f"{BAD}; {TAKEN}"),
             ("False", "AsExpected", ""),
         ),
@@ -144,10 +144,10 @@ def test_condition_awake_follows_the_state(record: Record | None, awake: tuple[s
 
 
 def test_condition_time_changes_with_status_only() -> None:
-    first = conditions.compute_status(StatusInputs(ACTIVE, generation=1), NEW, NOW)
+    first = conditions.compute_status(StatusInputs(ACTIVE), NEW, NOW, generation=1)
     idle = Record(State.Idle, SINCE + 5, "no traffic", 2, "a:1")
-    second = conditions.compute_status(StatusInputs(idle, generation=2), first, NOW + 100)
-    third = conditions.compute_status(StatusInputs(ASLEEP, generation=2), second, NOW + 200)
+    second = conditions.compute_status(StatusInputs(idle), first, NOW + 100, generation=2)
+    third = conditions.compute_status(StatusInputs(ASLEEP), second, NOW + 200, generation=2)
     times = [[one.last_transition_time for one in status.conditions] for status in (first, second, third)]
     now, later = datetime.fromtimestamp(int(NOW), UTC), datetime.fromtimestamp(int(NOW + 200), UTC)
     assert times == [[now, now, now], [now, now, now], [now, later, now]]
@@ -156,7 +156,7 @@ def test_condition_time_changes_with_status_only() -> None:
 
 
 def test_status_unknown_inputs_keep_stored_values() -> None:
-    before = conditions.compute_status(StatusInputs(ASLEEP, generation=7, command="wake@1"), NEW, NOW)
+    before = conditions.compute_status(StatusInputs(ASLEEP, command="wake@1"), NEW, NOW, generation=7)
     after = conditions.compute_status(StatusInputs(None, (BAD,)), before, NOW + 1)
     assert conditions.record_of(after) == ASLEEP
     assert (after.observed_generation, after.observed_command) == (7, "wake@1")
@@ -177,14 +177,14 @@ def test_conditions_of_others_are_kept() -> None:
 
 
 def test_status_patch_has_changes_only() -> None:
-    before = conditions.compute_status(StatusInputs(STALLED, generation=1), NEW, NOW)
-    same = conditions.compute_status(StatusInputs(STALLED, generation=1), before, NOW + 9)
+    before = conditions.compute_status(StatusInputs(STALLED), NEW, NOW, generation=1)
+    same = conditions.compute_status(StatusInputs(STALLED), before, NOW + 9, generation=1)
     assert conditions.status_patch(before, same) == {}
-    more = conditions.compute_status(StatusInputs(replace(STALLED, replicas=5), generation=1), before, NOW + 9)
+    more = conditions.compute_status(StatusInputs(replace(STALLED, replicas=5)), before, NOW + 9, generation=1)
     assert conditions.status_patch(before, more) == {"replicas": 5}
     awake = Record(State.Active, SINCE + 9, "reachable", 1, STALLED.hold_address)
     changed = conditions.status_patch(
-        before, conditions.compute_status(StatusInputs(awake, generation=1), before, NOW + 9)
+        before, conditions.compute_status(StatusInputs(awake), before, NOW + 9, generation=1)
     )
     assert changed.pop("conditions")[0]["reason"] == "Active"
     assert changed == {

@@ -90,10 +90,12 @@ def test_record_is_restored_after_restart(scene: Scene) -> None:
 
 
 async def test_status_has_record_and_conditions(scene: Scene) -> None:
+    scene.server.scaled_service("web", metadata={"uid": "uid-1", "generation": 3})
+    scene.listen()
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
         scene.store.set_diagnosis("shop/web", None)
-        scene.store.set_problems("shop/web", (), 3)
+        scene.store.set_problems("shop/web", ())
         scene.store.set_command("shop/web", "wake@2026-11-23T10:00:00.000000Z")
         await scene.written()
     about = {"observedGeneration": 3, "lastTransitionTime": "2026-11-18T11:08:20Z"}
@@ -113,7 +115,7 @@ async def test_status_has_record_and_conditions(scene: Scene) -> None:
         ],
     }
     [(_, _, body)] = scene.server.writes()
-    assert body["metadata"] == {"resourceVersion": "101", "uid": "uid-1"}
+    assert body["metadata"] == {"resourceVersion": "102", "uid": "uid-1"}
 
 
 async def test_status_rapid_changes_are_written_once(scene: Scene) -> None:
@@ -205,7 +207,7 @@ async def test_status_follower_forgets_deleted_object(scene: Scene) -> None:
 
 
 async def test_status_deleted_object_with_problems_is_forgotten(scene: Scene) -> None:
-    scene.store.set_problems("shop/web", [BAD], 1)
+    scene.store.set_problems("shop/web", [BAD])
     scene.server.kept.clear()
     scene.listen()
     scene.store.set_diagnosis("shop/web", Diagnosis(Reason.TARGET_NOT_FOUND, "it is late news"))
@@ -338,7 +340,7 @@ async def test_status_stays_until_first_report(scene: Scene) -> None:
     again.listen()
     async with writing(again):
         again.store.records()
-        again.store.set_problems("shop/web", (), 1)
+        again.store.set_problems("shop/web", ())
         again.store.lead()
         await again.written()
         assert len(scene.server.writes()) == 1
@@ -361,9 +363,20 @@ async def test_status_observed_generation_follows_informer(scene: Scene) -> None
     assert [one["observedGeneration"] for one in scene.status()["conditions"]] == [2, 2, 2]
 
 
+async def test_status_of_a_recreated_object_has_its_generation(scene: Scene) -> None:
+    scene.server.scaled_service("web", metadata={"uid": "uid-1", "generation": 7})
+    scene.listen()
+    scene.store.set_problems("shop/web", [BAD])
+    scene.server.scaled_service("web", metadata={"uid": "uid-2", "generation": 1})
+    scene.listen()
+    async with writing(scene):
+        await scene.written()
+    assert scene.status()["observedGeneration"] == 1
+
+
 async def test_status_problems_without_record_are_written(scene: Scene) -> None:
     async with writing(scene):
-        scene.store.set_problems("shop/web", [BAD], 1)
+        scene.store.set_problems("shop/web", [BAD])
         await scene.written()
     ready = scene.status()["conditions"][0]
     assert (ready["status"], ready["reason"]) == ("False", "BadSpec")
