@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -61,8 +61,6 @@ class PortAssignments:
     def __init__(self, ports: range) -> None:
         self._range = ports
         self._latest = ports.start - 1
-        self._names: dict[int, str] = {}
-        """The ScaledService of each assigned port."""
         self._ports: dict[str, int] = {}
         """The port of each ScaledService, also before its status shows it."""
 
@@ -70,13 +68,14 @@ class PortAssignments:
         """Return the port of a ScaledService; 0 if it has none."""
         return self._ports.get(name, 0)
 
-    def assign(self, name: str, in_use: Container[int] = ()) -> None:
+    def assign(self, name: str, in_use: Iterable[int] = ()) -> None:
         """Assign a port that is neither assigned nor in use to a ScaledService that has none, if there is one."""
-        after = range(self._latest + 1, self._range.stop)
-        free = (port for port in (*after, *self._range) if port not in self._names and port not in in_use)
-        if not self.assigned(name) and (port := next(free, 0)):
-            self._set(name, port)
-            self._latest = port
+        if self.assigned(name):
+            return
+        taken, after = {*self._ports.values(), *in_use}, range(self._latest + 1, self._range.stop)
+        free = (port for port in (*after, *self._range) if port not in taken)
+        if port := next(free, 0):
+            self._ports[name] = self._latest = port
 
     def saw(self, name: str, item: ScaledService | None) -> None:
         """Note the port in a status, or that its ScaledService is gone. The port of another one is not taken over."""
@@ -84,17 +83,13 @@ class PortAssignments:
         if port == before or (item and before and not port):
             return  # an assignment that is not written yet stays
         self.free(name)
-        if port in self._range and port not in self._names:
-            self._set(name, port)
+        if port in self._range and port not in self._ports.values():
+            self._ports[name] = port
             self._latest = max(self._latest, port)
 
     def free(self, name: str) -> None:
         """Take its port from a ScaledService."""
-        if port := self._ports.pop(name, 0):
-            del self._names[port]
-
-    def _set(self, name: str, port: int) -> None:
-        self._names[port], self._ports[name] = name, port
+        self._ports.pop(name, None)
 
 
 class CaptureController:
@@ -281,7 +276,7 @@ class CaptureController:
             return None
         owner = self._observer.owner(key)
         if owner and self._leads():
-            self._ports.assign(owner.metadata.key, frozenset((self._listens or {}).values()))
+            self._ports.assign(owner.metadata.key, (self._listens or {}).values())
         seen = self._observer.observe(service)
         step = self._next(service, owner, seen) if self._is_synced() else Wait("not observed yet")
         is_closed = self._note_settled(self._hidden_since, key, holds=self._is_synced() and seen.is_closed)
