@@ -5,7 +5,6 @@ The engine arms deadlines again from the plan after a restart, so nothing is per
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from reconciler.concurrency import NextTurn
 from reconciler.plan import Deadline
 
 MAX_INSTANCES = 1_000_000
@@ -28,8 +28,7 @@ class SchedulerAlarm:
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
         )
         self._armed: dict[str, Deadline] = {}
-        self._changed: set[str] = set()
-        """Services whose job does not match their deadline yet."""
+        self._schedule_soon = NextTurn(self._schedule).add
 
     def start(self) -> None:
         """Start the scheduler; needs a running event loop."""
@@ -51,21 +50,17 @@ class SchedulerAlarm:
             del self._armed[service]
         else:
             self._armed[service] = deadline
-        if not self._changed:
-            asyncio.get_running_loop().call_soon(self._schedule)
-        self._changed.add(service)
+        self._schedule_soon(service)
 
-    def _schedule(self) -> None:
-        changed, self._changed = self._changed, set()
-        for service in changed:
-            if deadline := self._armed.get(service):
-                when = datetime.fromtimestamp(deadline.at, UTC)
-                self._scheduler.add_job(
-                    self._ring, "date", run_date=when, args=(service, deadline), id=service, replace_existing=True
-                )
-            else:
-                with suppress(JobLookupError):  # armed and disarmed within one turn, or the job is due
-                    self._scheduler.remove_job(service)
+    def _schedule(self, service: str) -> None:
+        if deadline := self._armed.get(service):
+            when = datetime.fromtimestamp(deadline.at, UTC)
+            self._scheduler.add_job(
+                self._ring, "date", run_date=when, args=(service, deadline), id=service, replace_existing=True
+            )
+        else:
+            with suppress(JobLookupError):  # armed and disarmed within one turn, or the job is due
+                self._scheduler.remove_job(service)
 
     async def _ring(self, service: str, deadline: Deadline) -> None:
         """Report a deadline that is still armed; a coroutine, so that APScheduler runs it on the event loop."""

@@ -1,4 +1,4 @@
-"""Delays between the attempts of an operation that fails, and blocking calls in threads."""
+"""Delays between the attempts of an operation that fails, calls in the next turn of the loop, and calls in threads."""
 
 from __future__ import annotations
 
@@ -40,6 +40,25 @@ class Backoff:
     def delays(self) -> Iterator[float]:
         """Yield the delays of one operation, from the first, without end."""
         return map(self.delay, itertools.count())
+
+
+class NextTurn:
+    """Calls a function with each key that was added, once, in the next turn of the event loop."""
+
+    def __init__(self, call: Callable[[str], None]) -> None:
+        self._call = call
+        self._keys: dict[str, None] = {}
+
+    def add(self, key: str) -> None:
+        """Call the function with this key soon."""
+        if not self._keys:
+            asyncio.get_running_loop().call_soon(self._run)
+        self._keys[key] = None
+
+    def _run(self) -> None:
+        keys, self._keys = self._keys, {}
+        for key in keys:
+            self._call(key)
 
 
 def in_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:

@@ -1,13 +1,14 @@
-"""Exponential backoff: growth, bounds, and jitter."""
+"""Exponential backoff: growth, bounds, and jitter; calls in the next turn of the event loop."""
 
 from __future__ import annotations
 
+import asyncio
 from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.concurrency import Backoff
+from reconciler.concurrency import Backoff, NextTurn
 
 EXACT = Backoff(0.5, 3.0, jitter=(1.0, 1.0))
 
@@ -30,3 +31,29 @@ def test_backoff_delays_are_spread_within_the_jitter() -> None:
 @given(failures=st.integers(0, 100_000))
 def test_backoff_any_failures_stays_within_bounds(failures: int) -> None:
     assert 0.02 * 0.8 <= Backoff(0.02, 2.0).delay(failures) <= 2.0 * 1.2
+
+
+async def test_next_turn_calls_once_for_each_key_in_order() -> None:
+    called: list[str] = []
+    turn = NextTurn(called.append)
+    for key in ("b", "a", "b"):
+        turn.add(key)
+    assert called == []
+    await asyncio.sleep(0)
+    assert called == ["b", "a"]
+
+
+async def test_next_turn_key_added_in_a_call_waits_a_turn() -> None:
+    called: list[str] = []
+
+    def call(key: str) -> None:
+        called.append(key)
+        if len(called) < 2:
+            turn.add(key)
+
+    turn = NextTurn(call)
+    turn.add("a")
+    await asyncio.sleep(0)
+    assert called == ["a"]
+    await asyncio.sleep(0)
+    assert called == ["a", "a"]

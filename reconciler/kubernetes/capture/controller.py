@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from reconciler.concurrency import NextTurn
 from reconciler.core.reasons import Blocker, Problem, Reason
 from reconciler.kubernetes.capture import requests
 from reconciler.kubernetes.capture.observer import CaptureObserver, CaptureSources
@@ -126,8 +127,8 @@ class CaptureController:
         """The message of the API server's refusal, by Service."""
         self._silent: dict[str, str] = {}
         """A proxy that did not answer a dial, by Service."""
-        self._changed: dict[str, None] = {}
-        """Services to be observed in the next turn of the event loop."""
+        self._look_soon = NextTurn(self.look).add
+        """Observes a Service once, however many of its objects change together: many ScaledServices may name it."""
         self._queue = WorkQueue(self._reconcile, "failed to capture or release a Service, retrying", timing)
         sources.slices.listeners.append(self._look_soon)
 
@@ -177,17 +178,6 @@ class CaptureController:
         """Observe a Service, report, and queue its next step, if this replica leads."""
         if isinstance(self._report(key), Action) and self._leads():
             self._queue.add(key)
-
-    def _look_soon(self, key: str) -> None:
-        """Observe a Service once, however many of its objects change together: many ScaledServices may name it."""
-        if not self._changed:
-            asyncio.get_running_loop().call_soon(self._look_at_changed)
-        self._changed[key] = None
-
-    def _look_at_changed(self) -> None:
-        changed, self._changed = self._changed, {}
-        for key in changed:
-            self.look(key)
 
     # Deletion of a ScaledService
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from reconciler.concurrency import NextTurn
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import Discovery
@@ -74,7 +75,7 @@ class KubernetesBackend:
         """The targets of the services."""
         self._by_service: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._changed_services: dict[str, None] = {}
+        self._refresh_soon = NextTurn(self._refresh).add
         self._closing, self._diagnoses = False, True
         self._namespaces: Sequence[str | None] = namespaces or (None,)
         self._discovery = Discovery(api)
@@ -124,7 +125,7 @@ class KubernetesBackend:
         for target in {config.target for config in changed}:
             self._examine(self.targets[target])
         for config in changed:
-            self._refresh(self._workloads[config.spec.name])
+            self._refresh(config.spec.name)
 
     def converge(self, service: str, scale: Scale) -> WorkloadStatus | None:
         """Wake a service, scale it to zero, or leave its replicas to their owner.
@@ -277,20 +278,10 @@ class KubernetesBackend:
 
     # Reports
 
-    def _refresh_soon(self, service: str) -> None:
-        """Refresh a service once in the next iteration of the event loop."""
-        if not self._changed_services:
-            asyncio.get_running_loop().call_soon(self._refresh_all)
-        self._changed_services[service] = None
-
-    def _refresh_all(self) -> None:
-        dirty, self._changed_services = self._changed_services, {}
-        for service in dirty:
-            if workload := self._workloads.get(service):
-                self._refresh(workload)
-
-    def _refresh(self, workload: Workload) -> None:
+    def _refresh(self, service: str) -> None:
         """Report a service, if it is known and its status changed."""
+        if (workload := self._workloads.get(service)) is None:
+            return
         scaler = workload.scaler
         is_known = scaler.observer.current or scaler.observer.missing
         if self._closing or not self.endpoint_slices.synced or not (is_known or workload.reported):
