@@ -129,17 +129,17 @@ def test_container_readiness_follows_startup() -> None:
     made.record(False)
     assert made.due == FIRST
     made.record(True)
-    assert not made.is_ready
+    before = made.is_ready
     assert made.due == THEN
     made.record(True)
-    assert made.is_ready
+    assert (before, made.is_ready) == (False, True)
 
 
 def test_container_with_startup_probe_only_is_ready_after_it() -> None:
     made = ContainerChecks(FIRST, None, 1)
-    assert not made.is_ready
+    before = made.is_ready
     made.record(True)
-    assert made.is_ready
+    assert (before, made.is_ready) == (False, True)
     assert made.due is None
 
 
