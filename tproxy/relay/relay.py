@@ -154,8 +154,7 @@ class Attempt:
             return
         self.owner = None
         tcp.discard(self._client_fd, self.skip + self.sent)
-        events = 0 if self._client_ended else EPOLLIN | self._client_events
-        owner.on_attempt_completed(self.sent, events, endpoint_events)
+        owner.on_attempt_completed(self.sent, self._client_ended, self._client_events, endpoint_events)
 
 
 class RelayedConnection:
@@ -223,18 +222,18 @@ class RelayedConnection:
                 os.close(fd)
         self._owner.on_relay_ended(self)
 
-    def on_attempt_completed(self, sent: int, client_events: int, endpoint_events: int) -> None:
-        """Move bytes without the possibility to repeat; no events of the client mean that its end was passed on."""
+    def on_attempt_completed(self, sent: int, client_ended: bool, client_events: int, endpoint_events: int) -> None:
+        """Move bytes without the possibility to repeat; `client_ended` if the client's end was passed on."""
         up, down, self._attempt = self._up, self._down, None
         up.moved = sent
-        if not client_events:
+        if client_ended:
             up.waits = NOTHING
         self.loop.rebind(up.source, up.on_events)
         self.loop.rebind(down.source, down.on_events)
         if endpoint_events:
             down.on_events(endpoint_events)
-        if client_events and not self.closed:
-            up.on_events(client_events)
+        if not self.closed:
+            up.on_events(EPOLLIN | client_events)
 
     def leave(self) -> tuple[int, int]:
         """Leave the relay and return both descriptors, which are the caller's."""

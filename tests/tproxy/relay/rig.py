@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from tproxy.io.loop import Loop
-from tproxy.relay.relay import Relay, RelayedConnection
+from tproxy.relay.relay import Attempt, Relay, RelayedConnection
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
@@ -34,6 +34,11 @@ def tcp_pair(receive_buffer: int | None = None) -> tuple[socket.socket, socket.s
     for end in (dialled, accepted):
         end.settimeout(PATIENCE_SECONDS)
     return dialled, accepted
+
+
+def last_attempt() -> Attempt:
+    """Return an attempt after which nothing is repeated."""
+    return Attempt(skip=0, deadline=0.0, on_lost=lambda *_: None)
 
 
 class Rig:
@@ -76,7 +81,7 @@ class Rig:
         for inner in (inner_client, inner_upstream):
             inner.setblocking(False)
         fds = inner_client.detach(), inner_upstream.detach()
-        return client, upstream, self.call(lambda: self.relay.start(*fds, self))
+        return client, upstream, self.call(lambda: self.relay.start(*fds, self, last_attempt()))
 
     def finished(self) -> RelayedConnection:
         """Return the next connection that has ended."""

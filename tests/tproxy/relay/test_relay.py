@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tproxy.relay.rig import MIB, PATIENCE_SECONDS, Rig, new_rig, read, read_all, sending, tcp_pair
+from tests.tproxy.relay.rig import MIB, PATIENCE_SECONDS, Rig, last_attempt, new_rig, read, read_all, sending, tcp_pair
 
 
 def chunks_of(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -92,7 +92,7 @@ def test_relay_on_loopback_is_not_paced(rig: Rig) -> None:
     (client, inner_client), (inner_upstream, upstream) = tcp_pair(), tcp_pair()
     rig.ends += [client, upstream]
     with inner_client.dup() as seen_client, inner_upstream.dup() as seen_upstream:
-        rig.call(lambda: rig.relay.start(inner_client.detach(), inner_upstream.detach(), rig))
+        rig.call(lambda: rig.relay.start(inner_client.detach(), inner_upstream.detach(), rig, last_attempt()))
         for seen in (seen_client, seen_upstream):
             assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
 

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from tests.tproxy.relay.rig import MIB, PATIENCE_SECONDS, Rig, read, read_all, sending, tcp_pair
+from tests.tproxy.relay.rig import MIB, PATIENCE_SECONDS, Rig, last_attempt, read, read_all, sending, tcp_pair
 from tproxy.relay import relay
 
 UP_AND_DOWN = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
@@ -214,7 +214,7 @@ def test_start_with_a_reset_upstream_resets_the_client(rig: Rig) -> None:
         inner.setblocking(False)
     fds = inner_client.detach(), inner_upstream.detach()
     client.sendall(b"early")
-    rig.call(lambda: rig.relay.start(*fds, rig))
+    rig.call(lambda: rig.relay.start(*fds, rig, last_attempt()))
     wait_for_reset(client)
     client.close()
     rig.finished()

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from tests.tproxy.harness import eventually
-from tests.tproxy.relay.rig import MIB, Rig, open_descriptors, read, read_all, sending, tcp_pair
+from tests.tproxy.relay.rig import MIB, Rig, last_attempt, open_descriptors, read, read_all, sending, tcp_pair
 from tproxy.relay import flow, pipes
 from tproxy.relay.relay import RelayedConnection
 
@@ -119,7 +119,7 @@ def test_start_that_fails_closes_both_descriptors(rig: Rig) -> None:
     fd = inner.detach()
     dead = os.open("/dev/null", os.O_RDONLY)
     with pytest.raises(OSError, match=r"Socket operation on non-socket|not permitted"):
-        rig.call(lambda: rig.relay.start(fd, dead, rig))
+        rig.call(lambda: rig.relay.start(fd, dead, rig, last_attempt()))
     for gone in (fd, dead):
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(gone)
