@@ -162,28 +162,23 @@ class RelayedConnection:
 
     __slots__ = ("_attempt", "_down", "_grace", "_owner", "_relay", "_up", "loop", "pipes")
 
-    def __init__(
-        self, relay: Relay, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None
-    ) -> None:
+    def __init__(self, relay: Relay, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt) -> None:
         self.loop = relay.loop
         self.pipes = relay.pipes
         self._relay = relay
         self._owner = owner
-        self._attempt = attempt
-        """None once the endpoint has answered, and from the start if nothing is repeated."""
+        self._attempt: Attempt | None = attempt
+        """None once the endpoint has answered."""
         self._grace: Timer | None = None
         self._up = up = Flow(self, client_fd, endpoint_fd)
         self._down = down = Flow(self, endpoint_fd, client_fd)
         up.twin, down.twin = down, up
         for fd in (client_fd, endpoint_fd):
             _set_options(fd)
-        on_client_events, on_endpoint_events = up.on_events, down.on_events
-        if attempt is not None:
-            attempt.begin(self, client_fd, endpoint_fd)
-            on_client_events, on_endpoint_events = attempt.on_client_events, attempt.on_endpoint_events
-        self.loop.register(client_fd, INTEREST, on_client_events)
+        attempt.begin(self, client_fd, endpoint_fd)
+        self.loop.register(client_fd, INTEREST, attempt.on_client_events)
         try:
-            self.loop.register(endpoint_fd, INTEREST, on_endpoint_events)
+            self.loop.register(endpoint_fd, INTEREST, attempt.on_endpoint_events)
         except OSError:
             self.loop.unregister(client_fd)
             raise
@@ -279,10 +274,8 @@ class Relay:
         self.pipes = Pipes()
         self.connections: set[RelayedConnection] = set()
 
-    def start(
-        self, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt | None = None
-    ) -> RelayedConnection:
-        """Join two connected, non-blocking TCP sockets, and repeat nothing without an `attempt`. Raises OSError.
+    def start(self, client_fd: int, endpoint_fd: int, owner: RelayOwner, attempt: Attempt) -> RelayedConnection:
+        """Join two connected, non-blocking TCP sockets. Raises OSError.
 
         The relay owns both descriptors from now on, also when it raises. It does not call the owner before it returns.
         """
