@@ -2,7 +2,7 @@
 
 Names contain units, by https://prometheus.io/docs/practices/naming/; a counter is defined without its `_total`. Labels
 are bounded: unbounded values, such as addresses of peers, belong in logs.
-Counterparts: `services.py`, and `metrics.py` with `present.py`, which render the two halves.
+Counterparts: `services.py` and `metrics.py`, which render the two halves.
 """
 
 from __future__ import annotations
