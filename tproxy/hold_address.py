@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 
 from tproxy.control.keeper_client import KeeperClient
-from tproxy.control.reporter import HoldReporter
+from tproxy.control.stream import HoldReporter
 from tproxy.dial.dialer import Dialer, DialLimiter
 from tproxy.hold_queue import (
     ASSIGNMENT_GRACE_SECONDS,

@@ -15,8 +15,7 @@ import structlog
 
 from tproxy import address
 from tproxy.control.keeper_client import KeeperClient
-from tproxy.control.reporter import HoldReporter
-from tproxy.control.stream import Link
+from tproxy.control.stream import HoldReporter, Link
 from tproxy.dial.dialer import DialLimiter
 from tproxy.hold_address import HoldAddress, HolderContext
 from tproxy.hold_queue import (

@@ -5,6 +5,9 @@ Received messages are decoded here and passed to the loop. When a stream ends, a
 backoff and jitter. Keepalive pings end a stream whose other end disappeared; a server must permit them
 (`grpc.http2.min_ping_interval_without_data_ms` at most `KEEPALIVE_SECONDS`), or it ends the stream with
 ENHANCE_YOUR_CALM.
+
+Reports are sent over the current stream: the first held connection of a service at once, other changes within
+milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +24,9 @@ import grpc
 import msgspec
 import structlog
 
-from tproxy.io.loop import Loop
-from tproxy.wire import DOWN, ENCODER, METHOD, AssignmentUpdate, HolderReport
+from tproxy.hold_queue import HoldQueue
+from tproxy.io.loop import Loop, Timer
+from tproxy.wire import DOWN, ENCODER, METHOD, AssignmentUpdate, HolderHello, HolderReport
 
 log = structlog.get_logger("tproxy")
 
@@ -32,6 +36,7 @@ BACKOFF_SECONDS_MAX = 2.0
 MAX_QUEUED = 4096
 """Messages that the other end has not taken. Beyond this number the stream is closed: the next one begins with
 totals."""
+COALESCE_SECONDS = 0.003
 
 Options = list[tuple[str, int | str]]
 
@@ -77,6 +82,64 @@ class Link:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._queue.get, None)
+
+
+class HoldReporter:
+    """Reports changed queues, as totals, over the current stream."""
+
+    def __init__(self, loop: Loop, hello: HolderHello, queues: Callable[[], Iterable[HoldQueue]]) -> None:
+        self._loop = loop
+        self._hello = hello
+        self._queues = queues
+        self._link: Link | None = None
+        self._acked = 0
+        self._changed: dict[str, HoldQueue] = {}
+        self._timer: Timer | None = None
+
+    def report(self, queue: HoldQueue, at_once: bool = False) -> None:
+        """Report a queue that changed, together with others unless `at_once`."""
+        if self._link is None:
+            return
+        self._changed[queue.address] = queue
+        if at_once:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(COALESCE_SECONDS, self._flush)
+
+    def report_rules(self, rules: bool) -> None:
+        """Mode tproxy: report whether rules redirect connections to the holder, now and on each new stream."""
+        self._hello = HolderHello(self._hello.holder, self._hello.mode, rules)
+        if self._link is not None:
+            self._link.send(HolderReport(acked=self._acked, rules=rules))
+
+    def acknowledge(self, link: Link, version: int) -> None:
+        """Report that an `AssignmentUpdate` of this stream is in force."""
+        if self._link is link:
+            self._acked = version
+            self._flush(force=True)
+
+    def connected(self, link: Link) -> None:
+        """Report everything over a new stream."""
+        self._link = link
+        self._acked = 0
+        self._changed.clear()
+        link.send(
+            HolderReport(hello=self._hello, counts=tuple(queue.count() for queue in self._queues() if queue.used))
+        )
+
+    def disconnected(self, link: Link) -> None:
+        """Stop reporting over a stream that has ended."""
+        if self._link is link:
+            self._link = None
+
+    def _flush(self, force: bool = False) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._link is not None and (self._changed or force):
+            counts = tuple(queue.count() for queue in self._changed.values())
+            self._changed.clear()
+            self._link.send(HolderReport(acked=self._acked, counts=counts))
 
 
 class Receiver(Protocol):

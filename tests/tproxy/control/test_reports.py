@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from tproxy.control.reporter import HoldReporter
-from tproxy.control.stream import Link
+from tproxy.control.stream import HoldReporter, Link
 from tproxy.hold_queue import HeldConnection, HoldQueue
 from tproxy.io.loop import Loop
 from tproxy.wire import Assignment, Hold, HolderHello, HolderReport
