@@ -19,22 +19,16 @@ from xds.server import Node
 
 
 class ServiceSource(Protocol):
-    """One service of the engine."""
+    """One service of the engine, which only the engine changes."""
 
-    @property
-    def spec(self) -> Spec: ...
-    @property
-    def record(self) -> Record | None: ...
-    @property
-    def seen(self) -> Observed: ...
-    @property
-    def deadline(self) -> Deadline | None: ...
-    @property
-    def requests(self) -> int: ...
-    @property
-    def recovers(self) -> bool: ...
-    @property
-    def asks(self) -> ResourceRequests: ...
+    spec: Spec
+    record: Record | None
+    seen: Observed
+    deadline: Deadline | None
+    requests: int
+    recovers: bool
+    asks: ResourceRequests
+
     @property
     def saved_seconds(self) -> float | None: ...
     @property
