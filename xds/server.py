@@ -24,7 +24,7 @@ from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
 from xds.ads.stream import Nack, Stream
 from xds.ads.subscription import Subscription
-from xds.names import EDS
+from xds.names import EDS, LDS
 from xds.resources.proto import DeltaDiscoveryRequest, DiscoveryRequest
 from xds.resources.snapshot import Change, Snapshot
 
@@ -229,6 +229,11 @@ class XdsServer:
     def nodes(self) -> Mapping[str, Node]:
         """Return the connected Envoys by node id."""
         return {id_: session.node() for id_, session in self._sessions.items()}
+
+    def serves(self, node: str) -> bool:
+        """Return whether an Envoy has acknowledged its listeners."""
+        session = self._sessions.get(node)
+        return session is not None and bool(session.stream.types[LDS].acked_version)
 
     def open(self) -> None:
         """Start to answer. Until then Envoys may connect and wait, so that none receives a partial configuration."""

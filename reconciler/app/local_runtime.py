@@ -222,7 +222,7 @@ class LocalRuntime:
         """Return what clients still wait for, or None once they are served at every address in force."""
         if not self._runtime.opened:
             return UNKNOWN_SERVICES
-        if not self._router.serves(NODE):
+        if not self._router.server.serves(NODE):
             return "Envoy has not applied its listeners yet"
         if not self._holders.connected:
             return "the holder is not connected yet"

@@ -16,7 +16,6 @@ from reconciler.core.spec import Spec
 from reconciler.ports.clock import FORGET_SECONDS
 from reconciler.ports.router import ProxySettings, Report, RouteState
 from xds import ir
-from xds.names import LDS
 from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Node, NodeEvent, XdsServer
 
 MAX_CONNECTIONS = 10_240
@@ -134,11 +133,6 @@ class XdsRouter:
         another host.
         """
         return {node.id: _stats_address(node) for node in self.server.nodes().values()}
-
-    def serves(self, node: str) -> bool:
-        """Return whether an Envoy has acknowledged its listeners."""
-        envoy = self.server.nodes().get(node)
-        return envoy is not None and bool(envoy.versions.get(LDS))
 
     def away(self) -> frozenset[str]:
         """Return the node ids of disconnected Envoys that still count."""
