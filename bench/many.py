@@ -34,7 +34,7 @@ from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.objects import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.scale import wake_patches
-from reconciler.kubernetes.workloads.wake_client import WARM_BATCH, WARM_CONNECTIONS
+from reconciler.kubernetes.workloads.warm_connections import WARM_BATCH, WARM_CONNECTIONS
 from reconciler.ports.clock import Clock
 from reconciler.server.holders import HolderStreams
 from tests.fakes.api_server import ApiServer

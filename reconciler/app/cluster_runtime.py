@@ -39,7 +39,7 @@ from reconciler.kubernetes.config.provider import KubernetesProvider, Problems, 
 from reconciler.kubernetes.config.resolve import ClusterConfig
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
-from reconciler.kubernetes.workloads.wake_client import WARM_CONNECTIONS
+from reconciler.kubernetes.workloads.warm_connections import WARM_CONNECTIONS
 from reconciler.local.open_files import raise_limit
 from reconciler.metrics.sources import Sources
 from reconciler.ports.backend import WorkloadStatus

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.workloads.wake_client import WARM_BATCH, WARM_CONNECTIONS
+from reconciler.kubernetes.workloads.warm_connections import WARM_BATCH, WARM_CONNECTIONS
 from reconciler.plan import AtLeast, Zero
 from reconciler.ports.backend import WorkloadStatus
 from tests.cluster.stage import GENEROUS_SECONDS, RUNS, Stage, condition, container, endpoint, entry, own_address

@@ -31,8 +31,8 @@ from reconciler.kubernetes.workloads.scaler import TargetScaler
 from reconciler.kubernetes.workloads.target_informers import ResourceWatch, TargetObject
 from reconciler.kubernetes.workloads.target_observer import TargetObserver
 from reconciler.kubernetes.workloads.target_search import TargetSearch
-from reconciler.kubernetes.workloads.wake_client import keep_warm
 from reconciler.kubernetes.workloads.wake_monitor import WakeMonitor
+from reconciler.kubernetes.workloads.warm_connections import keep_warm
 from reconciler.kubernetes.workloads.workload import Workload, ordered_milestones
 from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import UNKNOWN_REQUESTS, Report, WorkloadStatus
@@ -63,7 +63,7 @@ class KubernetesBackend:
     ) -> None:
         """Create a backend.
 
-        `urgent` is for wakes only, and allows `wake_client.WARM_CONNECTIONS` connections. `services` are the objects of
+        `urgent` is for wakes only, and allows `WARM_CONNECTIONS` connections. `services` are the objects of
         an informer. `may_sleep` is called right before a target is scaled to zero, and `leads` (by default the same)
         before one is woken: the leader may just have scaled it. Without `namespaces`, all of them are watched.
         """

@@ -17,6 +17,7 @@ from contextlib import suppress
 import msgspec
 import structlog
 
+from reconciler.concurrency import Backoff
 from reconciler.kubernetes.client.api import JSON_PATCH
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import (
@@ -28,9 +29,8 @@ from reconciler.kubernetes.client.errors import (
     is_transient_or_conflict,
 )
 from reconciler.kubernetes.types.objects import Target
-from reconciler.kubernetes.workloads import wake_client
 from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale, sleep_patch, wake_patches
-from reconciler.kubernetes.workloads.target_observer import TargetObserver, TargetOwner, Task
+from reconciler.kubernetes.workloads.target_observer import BACKOFF, TargetObserver, TargetOwner, Task
 from reconciler.plan import AtLeast, Scale, Zero
 
 log = structlog.get_logger()
@@ -41,6 +41,9 @@ LEADER_HEAD_START_SECONDS = 0.05
 """A follower waits this long for the leader's wake: two replicas that send each wake would double the calls."""
 STABLE_AFTER_SECONDS = 5.0
 """A wake that is undone sooner is repeated with increasing delays, because another controller insists on zero."""
+WAKE_TIMEOUTS = Backoff(3.0, 24.0, jitter=(1.0, 1.0))
+"""A wake without an answer is sent again after this time: its connection may be dead. A repetition is harmless. The
+timeout grows, because the API server or an admission webhook may be slow, and a cut-off call may have no effect."""
 
 
 class TargetScaler:
@@ -63,7 +66,7 @@ class TargetScaler:
         self.sleeping: Task | None = None
         """The task that scales the target to zero, while there is one."""
         self._news = asyncio.Event()
-        self._backoff = wake_client.BACKOFF.delays()
+        self._backoff = BACKOFF.delays()
         self._woken_ticks = 0.0
 
     @property
@@ -87,7 +90,7 @@ class TargetScaler:
         self._desired[service] = desired
         self._news.set()
         if isinstance(desired, AtLeast) and not isinstance(before, AtLeast):
-            self._backoff, self._woken_ticks = wake_client.BACKOFF.delays(), 0.0
+            self._backoff, self._woken_ticks = BACKOFF.delays(), 0.0
             self._wake()
         elif self.is_zero_desired:
             self._sleep()
@@ -142,12 +145,12 @@ class TargetScaler:
         if await self._was_woken_by_leader():
             return
         began, rejected, unanswered = time.monotonic(), list[ApiError](), 0
-        for pause in wake_client.BACKOFF.delays():
+        for pause in BACKOFF.delays():
             self._news.clear()
             replicas, path = self.desired_replicas, self.observer.scale_path
             if replicas is None or path is None:
                 return
-            patches, timeout = wake_patches(replicas), wake_client.WAKE_TIMEOUTS.delay(max(0, unanswered - 1))
+            patches, timeout = wake_patches(replicas), WAKE_TIMEOUTS.delay(max(0, unanswered - 1))
             try:
                 sent = self._owner.urgent.patch(path, patches[len(rejected)], JSON_PATCH, timeout)
                 answer = parse_scale(await sent, self.target.key)
@@ -159,7 +162,7 @@ class TargetScaler:
                     continue
                 if not is_transient_or_conflict(error):
                     self.observer.fail(rejected.pop(0) if rejected else error)
-                    pause = wake_client.BACKOFF.longest
+                    pause = BACKOFF.longest
                 elif time.monotonic() - began > REPORT_AFTER_SECONDS:
                     self.observer.fail(error)
             except (Unreachable, msgspec.DecodeError) as error:
@@ -196,7 +199,7 @@ class TargetScaler:
     async def _sleep_until_asleep(self) -> None:
         """Scale the target to zero until it is at zero, is gone, or zero is no longer desired."""
         observer = self.observer
-        for pause in wake_client.BACKOFF.delays():
+        for pause in BACKOFF.delays():
             self._news.clear()
             while self._waking is not None:  # its patch could arrive after the one to zero
                 await asyncio.wait({self._waking})

@@ -13,18 +13,20 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from reconciler.concurrency import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import DENIED, FORBIDDEN, NOT_FOUND, ApiError, Unreachable
 from reconciler.kubernetes.types.objects import Target
-from reconciler.kubernetes.workloads import wake_client
 from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale
 
 log = structlog.get_logger()
 
 WATCH_CAUGHT_UP_AFTER_SECONDS = 10.0
 """Time after which the watch has caught up with an answer: from then on it counts, regardless of versions."""
+BACKOFF = Backoff(0.02, 2.0)
+"""Delays between calls about one scale."""
 Task = asyncio.Task[None]
 
 
@@ -187,7 +189,7 @@ class TargetObserver:
 
     async def _read_until_current(self) -> None:
         try:
-            for pause in wake_client.BACKOFF.delays():
+            for pause in BACKOFF.delays():
                 self._outdated = False
                 async with self._owner.reads:
                     succeeded = await self.read()

@@ -1,4 +1,4 @@
-"""Connections and backoff for calls that change a scale.
+"""Warm connections for calls that change a scale.
 
 A wake waits neither for a rate limit, nor behind other calls, nor for a handshake. It has an `Api` of its own, whose
 connections are used regularly, because the API server closes connections that are idle for 90 s.
@@ -10,7 +10,6 @@ import asyncio
 
 import structlog
 
-from reconciler.concurrency import Backoff
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 
@@ -24,10 +23,6 @@ WARM_BATCH = 20
 WARM_TIMEOUT_SECONDS = 3.0
 WARM_PATH = "/version"
 """A path that every authenticated client may read."""
-WAKE_TIMEOUTS = Backoff(3.0, 24.0, jitter=(1.0, 1.0))
-"""A wake without an answer is sent again after this time: its connection may be dead. A repetition is harmless. The
-timeout grows, because the API server or an admission webhook may be slow, and a cut-off call may have no effect."""
-BACKOFF = Backoff(0.02, 2.0)
 
 
 async def keep_warm(api: Api) -> None:
