@@ -8,7 +8,7 @@ import socket
 import sys
 
 from tproxy.io.loop import Loop
-from tproxy.relay.relay import Relay, RelayedConnection
+from tproxy.relay.relay import Attempt, Relay, RelayedConnection
 
 HOST = "127.0.0.1"
 
@@ -32,7 +32,8 @@ def relay_with_zenvoy(port: int, target: int) -> None:
         upstream = socket.create_connection((HOST, target))
         client.setblocking(False)
         upstream.setblocking(False)
-        return relay.start(client.detach(), upstream.detach(), owner)
+        attempt = Attempt(skip=0, deadline=0.0, on_lost=lambda *_: None)  # nothing is repeated
+        return relay.start(client.detach(), upstream.detach(), owner, attempt)
 
     loop.register(listener.fileno(), select.EPOLLIN, accept)
     loop.run()
