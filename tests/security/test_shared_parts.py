@@ -105,7 +105,7 @@ async def test_envoy_accepts_all_settings_that_pass_validation(tmp_path: Path, s
         await until(running.server.nodes, "Envoy")
         for _ in range(25):
             services = list(generator.services())
-            wrong = {*faults(listen, services).services}
+            wrong = {*faults(listen, services)}
             running.server.configure(listen, services)
             for service in services:
                 running.server.route(service.name, (ir.SocketAddress("127.0.0.1", 1),))

@@ -48,10 +48,8 @@ class Selection:
         Raises `ValueError`, and changes nothing, if it is invalid as a whole.
         """
         is_known = self._is_known if listen == self.listen else lambda _: False
-        found = faults(listen, services, is_known)
-        if found.shared:
-            raise ValueError("\n".join(found.shared))
-        mistakes = {name: _without_name(name, lines) for name, lines in found.services.items()}
+        wrong = faults(listen, services, is_known)
+        mistakes = {name: _without_name(name, lines) for name, lines in wrong.items()}
         good = {}
         for service in services:
             if service.name not in mistakes:
@@ -104,7 +102,7 @@ class Selection:
         assert self.listen is not None
         # A kept part must not take a name or address from a service that is served as configured.
         everyone = [*good, *(found.service for found in kept.values())]
-        collides = faults(self.listen, everyone, lambda _: True).services
+        collides = faults(self.listen, everyone, lambda _: True)
         served = {}
         for name, service in self.configured.items():
             if name not in out:
@@ -133,5 +131,5 @@ class Selection:
         return None
 
 
-def _without_name(name: str, lines: tuple[str, ...]) -> str:
+def _without_name(name: str, lines: list[str]) -> str:
     return "; ".join(line.removeprefix(f"service {name}: ") for line in lines)[:LONGEST_MESSAGE]

@@ -7,8 +7,7 @@ left out, and every configuration that Envoy is known to reject must be invalid 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -21,28 +20,17 @@ LONGEST_BODY_BYTES = 4096
 """Envoy rejects a route configuration with a longer body."""
 
 
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """The errors of a configuration."""
-
-    shared: tuple[str, ...]
-    """Errors of the shared listeners or of the whole configuration. If there are any, nothing of it can be served."""
-    services: Mapping[str, tuple[str, ...]]
-    """Errors of single services, by name."""
-
-
 def faults(
-    listen: ir.Listen,
-    services: Iterable[ir.Upstream],
-    is_good: Callable[[ir.Upstream], bool] = lambda _: False,
-) -> Faults:
-    """Return all errors. If two services conflict, the error is that of the later one.
+    listen: ir.Listen, services: Iterable[ir.Upstream], is_good: Callable[[ir.Upstream], bool] = lambda _: False
+) -> dict[str, list[str]]:
+    """Return the errors of single services by name. If two services conflict, the error is that of the later one.
 
     `is_good` returns whether a service was already found valid with these listeners. Only its conflicts are then
-    checked.
+    checked. Raises `ValueError` with all errors of the shared listeners or of the whole configuration, one a line, if
+    there are any: nothing of it can be served then.
     """
     shared = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[str]] = {}
     names: set[str] = set()
     hosts = {"*": listen.options.default_service} if listen.options.default_service else {}
     owners = {protocol: hosts if protocol.is_http else {} for protocol in ir.ServiceProtocol}
@@ -60,8 +48,10 @@ def faults(
         if not wrong:
             wrong = _claims(owners, listeners, service)
         if wrong:
-            found[service.name] = tuple(wrong)
-    return Faults(tuple(shared), found)
+            found[service.name] = wrong
+    if shared:
+        raise ValueError("\n".join(shared))
+    return found
 
 
 def _claims(

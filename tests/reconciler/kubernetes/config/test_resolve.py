@@ -339,4 +339,4 @@ def test_resolve_too_long_name_is_a_problem() -> None:
     just = resolve(scaled("service: web", name="a" * 248), service(), CLUSTER)
     assert isinstance(just, ServiceConfig)
     configured = xds_router.service(just.spec)
-    assert not faults(ir.Listen(ir.SocketAddress("0.0.0.0", 10000)), [configured]).services
+    assert not faults(ir.Listen(ir.SocketAddress("0.0.0.0", 10000)), [configured])
