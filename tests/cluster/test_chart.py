@@ -539,7 +539,7 @@ REFUSED = (
 )
 
 
-async def test_chart_permissions_are_minimal(api: Api, chart: Chart, installed: Any) -> None:
+async def test_chart_permissions_are_minimal(api: Api, chart: Chart, installed: Callable[..., str]) -> None:
     installed()
     for request in (*ALLOWED, *IN_THE_CLUSTER):
         assert await may(api, ACCOUNT, chart.namespace, f"{request} in shop"), request
@@ -563,7 +563,9 @@ async def test_chart_permissions_are_minimal(api: Api, chart: Chart, installed: 
         assert not await may(api, "zenvoy-proxy", own, f"{request} in {own}"), request
 
 
-async def test_chart_permissions_for_captures_follow_the_value(api: Api, chart: Chart, installed: Any) -> None:
+async def test_chart_permissions_for_captures_follow_the_value(
+    api: Api, chart: Chart, installed: Callable[..., str]
+) -> None:
     kinds = ("services", "endpointslices.discovery.k8s.io")
     requests = [f"{verb} {kind} in shop" for verb in ("create", "patch", "delete") for kind in kinds]
     installed()
@@ -575,7 +577,7 @@ async def test_chart_permissions_for_captures_follow_the_value(api: Api, chart: 
 
 
 async def test_chart_permissions_are_in_the_named_namespaces(
-    control_plane: Cluster, api: Api, chart: Chart, installed: Any
+    control_plane: Cluster, api: Api, chart: Chart, installed: Callable[..., str]
 ) -> None:
     installed({"namespaces": [chart.namespace]})
     assert "zenvoy-reconciler" not in control_plane.kubectl("get", "clusterrolebindings", "-o", "name")
@@ -585,7 +587,7 @@ async def test_chart_permissions_are_in_the_named_namespaces(
         assert not await may(api, ACCOUNT, chart.namespace, request), request
 
 
-async def test_chart_scale_targets_follow_the_values(api: Api, chart: Chart, installed: Any) -> None:
+async def test_chart_scale_targets_follow_the_values(api: Api, chart: Chart, installed: Callable[..., str]) -> None:
     installed({"scaleTargets": [{"apiGroup": "example.com", "resources": ["widgets"]}]})
     assert await may(api, ACCOUNT, chart.namespace, "patch widgets.example.com/scale in shop")
     assert await may(api, ACCOUNT, chart.namespace, "watch widgets.example.com in shop")
@@ -593,7 +595,7 @@ async def test_chart_scale_targets_follow_the_values(api: Api, chart: Chart, ins
 
 
 async def test_chart_admission_policy_limits_what_is_scaled(
-    control_plane: Cluster, api: Api, chart: Chart, installed: Any, tmp_path: Path
+    control_plane: Cluster, api: Api, chart: Chart, installed: Callable[..., str], tmp_path: Path
 ) -> None:
     installed({"admissionPolicy": {"enabled": True, "maxReplicas": 5}})
     control_plane.kubectl("create", "deployment", "web", "--image=web", "--replicas=0", "-n", chart.namespace)
@@ -624,7 +626,7 @@ async def test_chart_admission_policy_limits_what_is_scaled(
 
 
 async def test_chart_permissions_run_the_program(
-    control_plane: Cluster, chart: Chart, installed: Any, tmp_path: Path
+    control_plane: Cluster, chart: Chart, installed: Callable[..., str], tmp_path: Path
 ) -> None:
     installed()
     program = await connect(kubeconfig_of(control_plane, chart.namespace, ACCOUNT, tmp_path))
@@ -657,7 +659,7 @@ def test_chart_uninstall_job_has_permissions(chart: Chart) -> None:
     assert {(kind, place) for kind in ("Role", "RoleBinding") for place in ("shop", "blog")} <= roles
 
 
-def test_chart_notes_name_the_next_step(chart: Chart, installed: Any) -> None:
+def test_chart_notes_name_the_next_step(chart: Chart, installed: Callable[..., str]) -> None:
     said = installed({"proxy": {"replicas": 1}, "mtls": {"enabled": False}})
     assert "kubectl label service web zenvoy.dev/enabled=true" in said
     assert f"http://zenvoy-proxy.{chart.namespace}:10000/" in said

@@ -14,6 +14,7 @@ from reconciler.core.spec import Spec
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.kubernetes.status.event_messages import EventMessage
+from reconciler.kubernetes.status.event_recorder import EventRecorder
 
 PATIENCE_SECONDS = 60.0
 WOKE = Transition("shop/web", State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting", 1000.0)
@@ -25,18 +26,17 @@ def waking(client: str) -> tuple[str, str]:
     return "WakeRequested", f"a client is waiting, first client {client} through Envoy proxy-1"
 
 
-class Recorder:
+class Recorder(EventRecorder):
     """The Events that a notifier writes."""
 
     def __init__(self) -> None:
         self.service = ManagedService(Spec(name="shop/web"), wake=WAKE)
         self.events: list[tuple[str, str]] = []
-        events: Any = self
-        self.notifier = EventNotifier({"shop/web": self.service}, events)
+        self.notifier = EventNotifier({"shop/web": self.service}, self)
 
-    def record(self, service: str, message: EventMessage) -> None:
+    def record(self, service: str, note: EventMessage) -> None:
         assert service == "shop/web"
-        self.events.append((message.reason, message.text))
+        self.events.append((note.reason, note.text))
 
     def request_arrives(self) -> None:
         self.service.wake = Wake(1000.0, 999.9, "192.0.2.7", "proxy-1")

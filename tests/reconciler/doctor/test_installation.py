@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from reconciler.cluster_client.cluster import LEASE, ClusterClient
 from reconciler.cluster_client.context_options import SYSTEM_NAMESPACE, ContextOptions
 from reconciler.cluster_client.controllers import InstalledPod
@@ -19,7 +17,7 @@ READY = [{"type": "Ready", "status": "True"}]
 
 async def test_controller_pod_that_has_ended_is_no_finding() -> None:
     """Kubernetes keeps the pods of a node that was shut down, and those that were evicted."""
-    api: Any = Watched()
+    api = Watched()
     api.exists(LEASES)
     lease = {"spec": {"holderIdentity": "zenvoy-1", "leaseDurationSeconds": 15}}
     api.put(path("coordination.k8s.io/v1", "leases", SYSTEM_NAMESPACE, LEASE), lease)

@@ -40,9 +40,8 @@ class Scene:
             self.api.refused[SLICES] = refused
         self.leads = True
         self.reports: list[WorkloadStatus] = []
-        api: Any = self.api
         self.services: dict[str, Service] = {}
-        self.backend = KubernetesBackend(api, api, self.services, self.reports.append, lambda: self.leads)
+        self.backend = KubernetesBackend(self.api, self.api, self.services, self.reports.append, lambda: self.leads)
 
     def deploy(self, replicas: int, name: str = "web", selector: str | None = None) -> None:
         """Set the object and its scale; the default selector is that of the name."""

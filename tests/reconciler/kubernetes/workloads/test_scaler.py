@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.reasons import Diagnosis, Reason
+from reconciler.kubernetes.client.api import CALL_TIMEOUT_SECONDS, JSON, Api, Query
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.types.objects import Target
@@ -26,7 +27,7 @@ SCALE = KIND.scale_path("shop", "web")
 GENEROUS_SECONDS = 60.0
 
 
-class Urgent:
+class Urgent(Api):
     """The API server, as wakes reach it."""
 
     def __init__(self, objects: Objects) -> None:
@@ -34,17 +35,18 @@ class Urgent:
         self.slow_seconds = 0.0
         """Seconds until the API server answers; a call with a shorter timeout has no effect."""
 
-    async def patch(self, path: str, patch: Any, content_type: str, timeout: float) -> bytes:
-        self._wait(timeout)
-        return await self._objects.patch(path, patch, content_type)
-
-    async def get(self, path: str, timeout: float) -> bytes:
-        self._wait(timeout)
-        return await self._objects.get(path)
-
-    def _wait(self, timeout: float) -> None:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = JSON,
+        query: Query | None = None,
+        timeout: float = CALL_TIMEOUT_SECONDS,
+    ) -> bytes:
         if self.slow_seconds > timeout:
             raise Unreachable("it is slow")
+        return await self._objects.call(method, path, body, content_type, query, timeout)
 
 
 class Owner:
@@ -52,8 +54,9 @@ class Owner:
 
     def __init__(self) -> None:
         self.objects = Objects()
-        self.api: Any = self.objects
-        self.urgent: Any = Urgent(self.objects)
+        self.api: Api = self.objects
+        self.wakes = Urgent(self.objects)
+        self.urgent: Api = self.wakes
         self.reads = asyncio.Semaphore(4)
         self.is_leader = True
         self.leads: Callable[[], bool] = lambda: self.is_leader
@@ -115,7 +118,7 @@ async def owner() -> AsyncIterator[Owner]:
 
 @pytest.mark.parametrize("written", [{}, {"replicas": 0}])
 async def test_wake_slow_api_server_succeeds(owner: Owner, written: dict[str, int]) -> None:
-    owner.urgent.slow_seconds = 11.0
+    owner.wakes.slow_seconds = 11.0
     owner.put(written)
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)

@@ -38,8 +38,7 @@ class Scene:
         self.api.exists(WATCHED, DEPLOYMENTS, STATEFUL_SETS, REPLICA_SETS, PODS, SLICES)
         self.services = {"shop/web": Service(spec=ServiceSpec(selector={"app": "web"}))}
         self.reports: list[WorkloadStatus] = []
-        api: Any = self.api
-        self.backend = KubernetesBackend(api, api, self.services, self.reports.append, lambda: True)
+        self.backend = KubernetesBackend(self.api, self.api, self.services, self.reports.append, lambda: True)
 
     def workload(self, collection: str, name: str, labels: dict[str, str]) -> None:
         self.api.say(collection, "shop", name, {"spec": {"template": {"metadata": {"labels": labels}}}})

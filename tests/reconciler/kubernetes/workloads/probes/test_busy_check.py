@@ -33,8 +33,7 @@ class Shop:
         self.api.say(PODS, "shop", name, {"spec": spec, "status": {"podIP": ip, "podIPs": [{"ip": ip}]}})
 
     async def ask(self, *endpoints: PodEndpoint, check: BusyCheck = CHECK) -> tuple[Reason | None, str]:
-        api: Any = self.api
-        blocker = await PodBusyCheck(api).ask("shop", check, endpoints)
+        blocker = await PodBusyCheck(self.api).ask("shop", check, endpoints)
         return (blocker.code, blocker.message) if blocker else (None, "")
 
 
