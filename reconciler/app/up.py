@@ -28,8 +28,7 @@ from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.local import bundled_prometheus, private_files
 from reconciler.local.listen_addresses import configured_addresses
 from reconciler.local.open_files import limit
-from reconciler.local.process_health import unready
-from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
+from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor, unready
 from reconciler.local.processes.backend import ProcessBackend
 from reconciler.local.processes.notes import read_notes
 from reconciler.local.services_file import ServicesFile

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconciler.local.process_health import BUSY_SECONDS, HUNG_SECONDS, LATE_SECONDS, START_SECONDS, Health, answers
+from reconciler.local.process_supervisor import (
+    BUSY_SECONDS,
+    HUNG_SECONDS,
+    LATE_SECONDS,
+    START_SECONDS,
+    Health,
+    answers,
+)
 
 
 def silent(health: Health, now: float, until: float, *, step: float = 3.0, cpu_share: float = 0.0) -> float | None:
