@@ -55,16 +55,6 @@ def last_good(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesF
     return found if isinstance(found, ServicesFile) else None
 
 
-def load_or_last_good(
-    file: Path, copy: Path, taken: Mapping[str, Address]
-) -> tuple[ServicesFile | None, list[FileProblem]]:
-    """Return the file, or its last valid content with its mistakes; None if there is no valid content."""
-    found = load(file, copy, taken)
-    if isinstance(found, ServicesFile):
-        return found, []
-    return last_good(file, copy, taken), found
-
-
 def log_problems(problems: Sequence[FileProblem]) -> None:
     """Log the mistakes that keep the file from being applied."""
     listed = [str(problem) for problem in problems[:MAX_LOGGED]]

@@ -261,16 +261,18 @@ def reconcile(
     from reconciler.app import logging
     from reconciler.app.local_runtime import LocalSettings, run_until_stopped
     from reconciler.envoy.prometheus.settings import PrometheusSettings
-    from reconciler.local.file_watch import load_or_last_good, log_problems
+    from reconciler.local.file_watch import last_good, load, log_problems
+    from reconciler.local.services_file import FileProblem, ServicesFile
     from reconciler.local.sockets import taken
 
     logging.configure(log_style)
     umask = os.umask(PRIVATE_UMASK)
-    ours = taken(metrics, holder_metrics, grpc)
-    good, problems = load_or_last_good(file, StateDir(state_dir).last_good_of(file), ours)
-    if good and problems:
+    ours, copy = taken(metrics, holder_metrics, grpc), StateDir(state_dir).last_good_of(file)
+    found, problems = load(file, copy, ours), list[FileProblem]()
+    if not isinstance(found, ServicesFile):
+        problems = found
+        found = last_good(file, copy, ours) or _reject(file, problems)
         log_problems(problems)
-    found = good or _reject(file, problems)
     try:
         asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     except msgspec.DecodeError as error:
