@@ -27,39 +27,6 @@ Admin = Annotated[
     str,
     typer.Option(help="Envoy's admin address: ip:port, or the path of a socket.", callback=validators.address_or_path),
 ]
-StatsAddress = Annotated[
-    str | None,
-    typer.Option(
-        help="Serve this Envoy's statistics and readiness at this address, without its other admin endpoints, and "
-        "report the address to the reconciler, which reads the statistics there.",
-        metavar="IP:PORT",
-        callback=validators.pod_address,
-    ),
-]
-Directory = Annotated[
-    Path | None,
-    typer.Option(
-        help="Write envoy.yaml and the files that it refers to into this directory instead of printing it.",
-        exists=True,
-        file_okay=False,
-    ),
-]
-Certificate = Annotated[str | None, _tls("--tls-cert", "Envoy's certificate (PEM).")]
-Key = Annotated[str | None, _tls("--tls-key", "The private key of the certificate.")]
-Authority = Annotated[str | None, _tls("--tls-ca", "Authorities of the reconciler's certificate.")]
-OpenFiles = Annotated[
-    str,
-    typer.Option(
-        help="Limit on open files of Envoy (`ulimit -n`), which bounds its connections: a number, or the soft or hard "
-        "limit of this process. Envoy aborts if its real limit is lower.",
-        metavar="NUMBER|soft|hard",
-        callback=validators.open_files,
-    ),
-]
-ServerName = Annotated[
-    str | None,
-    _tls("--tls-server-name", "DNS name in the reconciler's certificate; default: the host of --reconciler.", "NAME"),
-]
 
 
 def diagram_command() -> None:
@@ -80,18 +47,46 @@ def bootstrap_command(
         str, typer.Option(help="Envoy's node id; each Envoy needs a different one.", callback=validators.identifier)
     ] = "envoy",
     admin: Admin = "127.0.0.1:9901",
-    stats_address: StatsAddress = None,
+    stats_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve this Envoy's statistics and readiness at this address, without its other admin endpoints, and "
+            "report the address to the reconciler, which reads the statistics there.",
+            metavar="IP:PORT",
+            callback=validators.pod_address,
+        ),
+    ] = None,
     mode: Annotated[
         Literal["delta", "sotw"],
         typer.Option(help="Variant of xDS: delta (changes only), or sotw (state of the world)."),
     ] = "delta",
     output_format: Annotated[Literal["yaml", "json"], typer.Option("-o", "--output", help="Output format.")] = "yaml",
-    directory: Directory = None,
-    open_files: OpenFiles = "soft",
-    tls_cert: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Authority = None,
-    tls_server_name: ServerName = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write envoy.yaml and the files that it refers to into this directory instead of printing it.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    open_files: Annotated[
+        str,
+        typer.Option(
+            help="Limit on open files of Envoy (`ulimit -n`), which bounds its connections: a number, or the soft or "
+            "hard limit of this process. Envoy aborts if its real limit is lower.",
+            metavar="NUMBER|soft|hard",
+            callback=validators.open_files,
+        ),
+    ] = "soft",
+    tls_cert: Annotated[str | None, _tls("--tls-cert", "Envoy's certificate (PEM).")] = None,
+    tls_key: Annotated[str | None, _tls("--tls-key", "The private key of the certificate.")] = None,
+    tls_ca: Annotated[str | None, _tls("--tls-ca", "Authorities of the reconciler's certificate.")] = None,
+    tls_server_name: Annotated[
+        str | None,
+        _tls(
+            "--tls-server-name", "DNS name in the reconciler's certificate; default: the host of --reconciler.", "NAME"
+        ),
+    ] = None,
 ) -> None:
     """Generate a bootstrap for an Envoy that connects to a reconciler.
 
