@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from reconciler.app.cluster_settings import ReplicaSettings
 from reconciler.app.runtime import STREAM_CLAIMS, UNKNOWN_SERVICES, BackgroundTasks, Runtime, Served, stream_server
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.access import Listed
-from reconciler.core.spec import Spec
 from reconciler.engine.engine import Adapters
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.view import moment, unknown_fields
@@ -325,8 +324,10 @@ class ClusterRuntime:
         specs = [entry.spec for entry in entries.values()]
         if len(specs) > (room := self._settings.hold.size):
             log.error("more services than hold addresses; some stay awake: widen the hold ports", addresses=room)
+        settings, host = self._settings, self._settings.listen_host
+        http, tls = f"{host}:{settings.http_port}", f"{host}:{settings.tls_port}"
         try:
-            self._runtime.configure(specs, self._served(specs))
+            self._runtime.configure(specs, Served(http, tls, specs, proxy=settings.proxy))
         except ValueError as error:
             log.error("failed to apply services; keeping the previous ones", problems=str(error).splitlines())
             return
@@ -334,11 +335,6 @@ class ClusterRuntime:
         self._capture.configure(entries)
         self._writers.finalizers.configure(entries.keys())
         self._writers.problems.configured(problems)
-
-    def _served(self, specs: Sequence[Spec]) -> Served:
-        host = self._settings.listen_host
-        http, tls = f"{host}:{self._settings.http_port}", f"{host}:{self._settings.tls_port}"
-        return Served(http, tls, specs, proxy=self._settings.proxy)
 
     def _saw_object(self, name: str, item: ScaledService | None) -> None:
         self._capture.saw(name, item)

@@ -178,25 +178,16 @@ async def up(options: Options, file: ServicesFile) -> None:
             try:
                 for child in (_reconciler(options, port), *holding, _envoy(options, envoy), *bundled):
                     children.start(child)
-                await _until_stopped(stops, children, manager, state_dir)
+                announcing = asyncio.create_task(_announce_ready(manager, state_dir))
+                # Until the first signal. SIGHUP is none, since it is sent when the terminal is closed.
+                await is_set(stops.again, None, children.failed)
+                announcing.cancel()
                 log.info("stopping")
             finally:
                 notify(manager, "STOPPING=1")
                 await _end(children, stops, state_dir)
             if children.failed.done():
                 raise CannotStart(children.failed.result())
-
-
-async def _until_stopped(
-    stops: StopSignals, children: ProcessSupervisor, manager: str | None, state_dir: StateDir
-) -> None:
-    """Wait for the first signal, or for a child that cannot start.
-
-    SIGHUP does not count, although it is sent when the terminal is closed: services stay available.
-    """
-    announcing = asyncio.create_task(_announce_ready(manager, state_dir))
-    await is_set(stops.again, None, children.failed)
-    announcing.cancel()
 
 
 async def _announce_ready(manager: str | None, state_dir: StateDir) -> None:

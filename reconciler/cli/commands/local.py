@@ -36,7 +36,10 @@ def status(state: StateDir, name: str | None, output_format: OutputFormat, watch
             console = output.console()
             console.print(_drawn(state, name, console.width))
         else:
-            _write_data(state, name, output_format, watch)
+            output.data(_get(state, name), output_format, of_many=watch)
+            while watch:
+                time.sleep(WATCH_SECONDS)
+                output.data(_get(state, name), output_format, of_many=True)
     except KeyboardInterrupt:
         if not watch:
             raise
@@ -181,13 +184,6 @@ def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[di
     if not complaints and live.get("unready"):
         complaints.append(f"not ready: {live['unready']}")
     return answer["services"] if name is None else [answer], complaints
-
-
-def _write_data(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
-    output.data(_get(state, name), output_format, of_many=watch)
-    while watch:
-        time.sleep(WATCH_SECONDS)
-        output.data(_get(state, name), output_format, of_many=True)
 
 
 def _drawn(state: StateDir, name: str | None, width: int) -> Group:
