@@ -95,7 +95,7 @@ Controller = Annotated[
     str | None,
     typer.Option(
         envvar="ZENVOY_CONTROLLER",
-        help="URL of the controller, if not through the API server. For example http://127.0.0.1:18082 after "
+        help="URL of the reconciler, if not through the API server. For example http://127.0.0.1:18082 after "
         "`kubectl -n zenvoy-system port-forward deploy/zenvoy-reconciler 18082`.",
         metavar="URL",
         rich_help_panel=CLUSTER,

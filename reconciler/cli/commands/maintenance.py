@@ -35,7 +35,7 @@ def doctor(
 ) -> None:
     """Find problems with zenvoy, each with its remedy.
 
-    In a cluster it checks the CustomResourceDefinition, the controller's pods and leader, its permissions, connected
+    In a cluster it checks the CustomResourceDefinition, the reconciler's pods and leader, its permissions, connected
     Envoys and holders, samples, certificates, ScaledServices with mistakes, programs that set replicas (HPAs, KEDA,
     Argo CD, Flux), routes and load balancers that lead past the proxy, and NetworkPolicies.
 
@@ -100,7 +100,7 @@ def uninstall(
 ) -> None:
     """Wake all sleeping services and remove finalizers, in preparation for uninstalling zenvoy.
 
-    `helm uninstall` does this itself. The command works without a controller; a running controller puts nothing to
+    `helm uninstall` does this itself. The command works without a reconciler; a running reconciler puts nothing to
     sleep for ten minutes afterwards. You can repeat it. Without --namespace it covers all namespaces.
 
     Examples:

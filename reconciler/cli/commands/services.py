@@ -61,7 +61,7 @@ def status(
     """Show services: state, age, reason, connections, requests, the next deadline, and the last wake.
 
     A narrow terminal shows fewer columns; `zenvoy explain` shows everything. In a cluster the table contains what the
-    ScaledServices contain; JSON and YAML also contain the controller's live figures, if it answers. From 20 services
+    ScaledServices contain; JSON and YAML also contain the reconciler's live figures, if it answers. From 20 services
     on, totals come first.
 
     Examples:
