@@ -12,7 +12,6 @@ from tests.xds.conftest import Stage
 from tests.xds.parts import Mode, Plane, echoes, envoy, http_get, pages, plane, until, until_async, upstream
 from tests.xds.test_envoy_protocols import http, line, tcp
 from xds import ir
-from xds.names import LDS
 
 pytestmark = pytest.mark.envoy
 both = pytest.mark.parametrize("mode", ["delta", "sotw"])
@@ -42,7 +41,7 @@ async def test_envoy_rejects_update_keeps_the_last_good_version(stage: Stage) ->
         server.route("db", (a,))
         nack = await until(lambda: server.nodes()["envoy-1"].nack, "a NACK")
         assert nack is not None
-        assert (nack.type_url, nack.resources) == (LDS, (f"tcp/{NOBODYS}:5432",))
+        assert server.faults().keys() == {"db"}
         assert "cannot bind" in nack.message and NOBODYS in nack.message
         assert stage.plane.events[-1][0] == "nacked"
         assert await http_get(stage.http, "a") == (200, "a for a")
@@ -56,8 +55,8 @@ async def test_envoy_rejects_update_keeps_the_last_good_version(stage: Stage) ->
         stage.configure(http("a"), bad, tcp("other", other))
         server.route("other", (a,))
         await stage.envoy.listens(other)
-        stands = server.nodes()["envoy-1"].nack
-        assert stands and stands.resources == nack.resources, "what was accepted since does not mend it"
+        assert server.nodes()["envoy-1"].nack, "what was accepted since does not mend it"
+        assert server.faults().keys() == {"db"}
 
         stage.configure(http("a"), tcp("db", port))
         await stage.envoy.listens(port)

@@ -25,9 +25,6 @@ from xds.resources.snapshot import Change, Resource, Snapshot
 class Nack:
     """A rejection: Envoy keeps the resources that it had."""
 
-    type_url: str
-    resources: tuple[str, ...]
-    """The rejected resources that its message names; empty if it names none."""
     message: str
     """Envoy's message."""
     at: float
@@ -174,7 +171,7 @@ class Stream(ABC):
         verdict = Verdict(sub.type_url, sent, error, certain, is_final=not splits)
         if blamed == (TRIAL,):
             return Receipt(verdict=verdict)  # a trial is not an error
-        nack = Nack(sub.type_url, blamed, error, now)
+        nack = Nack(error, now)
         present = {name for name, version in sent.items() if sub.sent.get(name) == version} - {TRIAL}
         if stands := present.intersection(blamed or names):  # a version that was replaced meanwhile has no error
             self.nacks[sub.type_url] = nack
