@@ -15,7 +15,8 @@ from prometheus_client.core import Metric
 from reconciler.core.machine import TABLE
 from reconciler.core.reasons import STALL_REASONS, UNKNOWN_REASONS
 from reconciler.core.record import State
-from reconciler.metrics.definitions import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
+from reconciler.metrics import definitions
+from reconciler.metrics.definitions import CLUSTER_PARTS, PARTS, SERVICE_FAMILIES, Family, Kind
 from tproxy.hold_queue import RefusalCause
 from tproxy.holder import Holder
 from tproxy.metrics import NO_SERVICE, HolderCollector
@@ -73,11 +74,55 @@ SAVED = 1
 BUSY = 1
 
 
+CONTROL_FAMILIES = tuple(
+    family for family in vars(definitions).values() if isinstance(family, Family) and family not in SERVICE_FAMILIES
+)
+"""The reconciler's metrics that do not belong to one service, in the order of their definitions."""
+SERIES = {
+    "zenvoy_service_state": f"{len(State)} a service",
+    "zenvoy_service_last_wake_early": "1 a service that was woken",
+    "zenvoy_service_last_wake_saved_seconds": "1 a service whose last wake ended early",
+    "zenvoy_service_stalled_info": "1 a service that is stalled",
+    "zenvoy_service_busy_info": "1 a service that is busy",
+    "zenvoy_service_refusals": "1 a reason and service, from its first on",
+    "zenvoy_service_wakes": f"{RESULTS} a service, from its first wake on",
+    "zenvoy_service_last_wake_duration_seconds": "1 a service, from its first wake on",
+    "zenvoy_service_last_wake_part_duration_seconds": (
+        f"up to {max(len(PARTS), len(CLUSTER_PARTS))} a service, from its first wake on"
+    ),
+    "zenvoy_wake_duration_seconds": "18",
+    "zenvoy_wake_part_duration_seconds": "18 a part",
+    "zenvoy_wake_served_requests": "11",
+    "zenvoy_wake_released_connections": "11",
+    "zenvoy_event_loop_lag_seconds": "12",
+    "zenvoy_samples_unknown": str(len(UNKNOWN_REASONS)),
+    "zenvoy_sample_unknown": str(len(UNKNOWN_REASONS)),
+    "zenvoy_xds_connected_timestamp_seconds": "1 an Envoy",
+    "zenvoy_xds_acked_version_info": "3 an Envoy",
+    "zenvoy_xds_acks": "1 an Envoy",
+    "zenvoy_xds_nacks": "1 an Envoy",
+    "zenvoy_api_calls": "1 a method and code",
+    "zenvoy_streams_refused": "1 a kind and status",
+    "zenvoy_certificate_expiry_timestamp_seconds": "1 a certificate",
+}
+"""The number of series of each metric that has more or fewer than one, or than one a service."""
+
+
+def series(family: Family) -> str:
+    """Return the number of series of one of the reconciler's metrics."""
+    if family is definitions.TRANSITIONS:
+        return f"up to {transitions()} a service"
+    return SERIES.get(family.name, "1 a service" if "service" in family.labels else "1")
+
+
 def page() -> str:
     parts = [
         INTRODUCTION,
-        _table("## Reconciler: services", SERVICE_FAMILIES),
-        _table("## Reconciler: wakes, samples, Envoys, and the process", CONTROL_FAMILIES),
+        _table("## Reconciler: services", ((family, series(family)) for family in SERVICE_FAMILIES)),
+        _table(
+            "## Reconciler: wakes, samples, Envoys, and the process",
+            ((family, series(family)) for family in CONTROL_FAMILIES),
+        ),
         "In addition, each reconciler exports the standard `process_*` metrics.\n",
         _table("## Holder", holder_families()),
         _cardinality(),
@@ -91,7 +136,7 @@ def transitions() -> int:
     return len(changes) + 2
 
 
-def holder_families() -> Iterator[Family]:
+def holder_families() -> Iterator[tuple[Family, str]]:
     """Yield the metrics that a holder with one service exports."""
     assignment = SimpleNamespace(service="web")
     names = ("held", "released", "gone", "silent_ended", "redialed", "bytes_up", "bytes_down")
@@ -110,26 +155,27 @@ def holder_families() -> Iterator[Family]:
         yield _family(metric)
 
 
-def _family(metric: Metric) -> Family:
+def _family(metric: Metric) -> tuple[Family, str]:
+    """Return a metric of the holder, and the number of its series."""
     labels = tuple(metric.samples[0].labels)
-    series = {(): "1", ("service",): "1 a service that was used", ("service", "direction"): "2 a service that was used"}
+    known = {(): "1", ("service",): "1 a service that was used", ("service", "direction"): "2 a service that was used"}
     assert metric.type in ("gauge", "counter")
     kind: Kind = "counter" if metric.type == "counter" else "gauge"
     many = f"up to {len(get_args(RefusalCause))} a service that was used"
     unassigned = ", and 1" if any(sample.labels.get("service") == NO_SERVICE for sample in metric.samples) else ""
-    return Family(metric.name, kind, metric.documentation, labels, series.get(labels, many) + unassigned)
+    return Family(metric.name, kind, metric.documentation, labels), known.get(labels, many) + unassigned
 
 
-def _table(title: str, families: Iterable[Family]) -> str:
+def _table(title: str, rows: Iterable[tuple[Family, str]]) -> str:
     lines = [title, "", "| metric | type | labels | series | meaning |", "|---|---|---|---|---|"]
-    for family in families:
+    for family, count in rows:
         labels = ", ".join(f"`{label}`" for label in family.labels) or "none"
-        lines.append(f"| `{family.sample_name}` | {family.kind} | {labels} | {family.series} | {family.help} |")
+        lines.append(f"| `{family.sample_name}` | {family.kind} | {labels} | {count} | {family.help} |")
     return "\n".join(lines) + "\n"
 
 
 def _cardinality() -> str:
-    figures = len(State) + sum(family.series == "1 a service" for family in SERVICE_FAMILIES)
+    figures = len(State) + sum(series(family) == "1 a service" for family in SERVICE_FAMILIES)
     least, woken = figures - ABSENT_ASLEEP, RESULTS + LAST_WAKE + len(PARTS)
     most_parts = max(len(PARTS), len(CLUSTER_PARTS))
     return CARDINALITY.format(

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from reconciler.core.reasons import UNKNOWN_REASONS
-
 Kind = Literal["gauge", "counter", "histogram"]
 PARTS = ("signal", "started", "reachable", "firstByte")
 """The parts of a wake on one machine, in order. A wake that zenvoy did not start has `ready` in the middle."""
@@ -27,9 +25,7 @@ class Family:
     name: str
     kind: Kind
     help: str
-    labels: tuple[str, ...] = ()
-    series: str = "1"
-    """The number of series, for display."""
+    labels: tuple[str, ...]
 
     @property
     def sample_name(self) -> str:
@@ -37,20 +33,18 @@ class Family:
         return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
-def _family(kind: Kind, name: str, help: str, labels: str = "", series: str = "1") -> Family:
-    return Family(name, kind, help, tuple(labels.split()), series)
+def _family(kind: Kind, name: str, help: str, labels: str = "") -> Family:
+    return Family(name, kind, help, tuple(labels.split()))
 
 
-def _of_service(kind: Kind, name: str, help: str, labels: str = "", series: str = "1 a service") -> Family:
-    return _family(kind, f"zenvoy_service_{name}", help, f"service {labels}", series)
+def _of_service(kind: Kind, name: str, help: str, labels: str = "") -> Family:
+    return _family(kind, f"zenvoy_service_{name}", help, f"service {labels}")
 
 
 _gauge, _counter, _histogram = partial(_family, "gauge"), partial(_family, "counter"), partial(_family, "histogram")
 _service_gauge, _service_counter = partial(_of_service, "gauge"), partial(_of_service, "counter")
 
-STATE = _service_gauge(
-    "state", "1 for the state that the service is in, 0 for the others.", "state", series="5 a service"
-)
+STATE = _service_gauge("state", "1 for the state that the service is in, 0 for the others.", "state")
 FIGURES = (
     _service_gauge("state_entered_timestamp_seconds", "Time of the last change of the state; it survives a restart."),
     _service_gauge("stalled", "1 while the wake is stalled for a known reason."),
@@ -82,99 +76,75 @@ FIGURES = (
     _service_gauge(
         "last_wake_early",
         "1 if zenvoy's probes ended the last wake before Kubernetes called the pod ready, otherwise 0.",
-        series="1 a service that was woken",
     ),
     _service_gauge(
         "last_wake_saved_seconds",
         "Seconds by which zenvoy's probes preceded Kubernetes' readiness in the last wake; no series if they did not.",
-        series="1 a service whose last wake ended early",
     ),
 )
 STALLED_INFO = _service_gauge(
     "stalled_info",
     "1 for the reason why the wake is stalled; present while zenvoy_service_stalled is 1; survives a restart.",
     "reason",
-    series="1 a service that is stalled",
 )
 BUSY_INFO = _service_gauge(
     "busy_info",
     "1 for the reason to stay awake without a client: Busy, BusyUntil, BusyCheckFailed, Bypassed, or BadAnnotation.",
     "reason",
-    series="1 a service that is busy",
 )
 TRANSITIONS = _service_counter(
     "transitions",
     "Transitions; from Waking to Waking means stalled. A series begins with its first transition.",
     "from to event",
-    series="up to 35 a service",
 )
 REFUSALS = _service_counter(
     "refusals",
     "Connections that holders refused, by reason: max_held, descriptors, timeout, removed, draining, unassigned.",
     "reason",
-    series="1 a reason and service, from its first on",
 )
 WAKES = _service_counter(
     "wakes",
     "Wakes that succeeded (woken), stalled, or exceeded wakeTimeout (timed_out); one wake may count in all three. "
     "A service that was awake and lost or replaced its endpoints counts only as stalled or timed_out.",
     "result",
-    series="3 a service, from its first wake on",
 )
 LAST_WAKE = _service_gauge(
-    "last_wake_duration_seconds",
-    "Duration of the last wake, from the first held connection to its first byte.",
-    series="1 a service, from its first wake on",
+    "last_wake_duration_seconds", "Duration of the last wake, from the first held connection to its first byte."
 )
-LAST_WAKE_PART = _service_gauge(
-    "last_wake_part_duration_seconds",
-    "Duration of each part of the last wake.",
-    "part",
-    series=f"up to {max(len(PARTS), len(CLUSTER_PARTS))} a service, from its first wake on",
-)
+LAST_WAKE_PART = _service_gauge("last_wake_part_duration_seconds", "Duration of each part of the last wake.", "part")
 SERVICE_FAMILIES = (STATE, *FIGURES, STALLED_INFO, BUSY_INFO, TRANSITIONS, REFUSALS, WAKES, LAST_WAKE, LAST_WAKE_PART)
 """Rendered by `services.py`: each may have 10,000 series or more."""
 
 WAKE = _histogram(
     "zenvoy_wake_duration_seconds",
     "Duration of wakes, from the first held connection to its first byte; exemplars name the service.",
-    series="18",
 )
 WAKE_PART = _histogram(
     "zenvoy_wake_part_duration_seconds",
     f"Duration of the parts of wakes, in order: {', '.join(PARTS)}; in a cluster "
     f"{', '.join(CLUSTER_PARTS)}; exemplars name the service.",
     "part",
-    series="18 a part",
 )
 WAKE_REQUESTS = _histogram(
     "zenvoy_wake_served_requests",
     "Requests, or connections, that were served between a wake and the next sleep; exemplars name the service.",
-    series="11",
 )
 WAKE_CONNECTIONS = _histogram(
     "zenvoy_wake_released_connections",
     "Held connections that were released between a wake and the next sleep; exemplars name the service.",
-    series="11",
 )
-LOOP_LAG = _histogram(
-    "zenvoy_event_loop_lag_seconds", "Delay of a timer on the event loop that is due each second.", series="12"
-)
+LOOP_LAG = _histogram("zenvoy_event_loop_lag_seconds", "Delay of a timer on the event loop that is due each second.")
 SAMPLES = _counter("zenvoy_samples", "Samples of Envoys' counters.")
 SAMPLES_UNKNOWN = _counter(
-    "zenvoy_samples_unknown",
-    "Samples with unknown usage, by cause; each keeps services awake.",
-    "cause",
-    series=str(len(UNKNOWN_REASONS)),
+    "zenvoy_samples_unknown", "Samples with unknown usage, by cause; each keeps services awake.", "cause"
+)
+SAMPLE_COMPLETE = _gauge(
+    "zenvoy_sample_complete", "1 if usage is known from the latest sample, 0 if unknown; only where zenvoy_leader is 1."
 )
 SAMPLE_UNKNOWN = _gauge(
     "zenvoy_sample_unknown",
     "1 for the cause of the latest sample's unknown usage, 0 for all others; only where zenvoy_leader is 1.",
     "cause",
-    series=str(len(UNKNOWN_REASONS)),
-)
-SAMPLE_COMPLETE = _gauge(
-    "zenvoy_sample_complete", "1 if usage is known from the latest sample, 0 if unknown; only where zenvoy_leader is 1."
 )
 SAMPLE_TAKEN = _gauge(
     "zenvoy_sample_timestamp_seconds", "Time of the latest sample with an Envoy in it; its age is time() minus this."
@@ -182,53 +152,38 @@ SAMPLE_TAKEN = _gauge(
 SAMPLE_COMPLETE_TAKEN = _gauge("zenvoy_sample_complete_timestamp_seconds", "Time of the latest complete sample.")
 ENVOYS = _gauge("zenvoy_xds_connected_envoys", "Connected Envoys.")
 ENVOY_CONNECTED = _gauge(
-    "zenvoy_xds_connected_timestamp_seconds", "Time at which a connected Envoy connected.", "envoy", series="1 an Envoy"
+    "zenvoy_xds_connected_timestamp_seconds", "Time at which a connected Envoy connected.", "envoy"
 )
 ACKED = _gauge(
     "zenvoy_xds_acked_version_info",
     "1 for the version that a connected Envoy acknowledged last; not of endpoints: it changes with each wake.",
     "envoy type version",
-    series="3 an Envoy",
 )
-ACKS = _counter("zenvoy_xds_acks", "Acknowledgements of endpoints by a connected Envoy.", "envoy", series="1 an Envoy")
-NACKS = _counter("zenvoy_xds_nacks", "Configurations that a connected Envoy rejected.", "envoy", series="1 an Envoy")
+ACKS = _counter("zenvoy_xds_acks", "Acknowledgements of endpoints by a connected Envoy.", "envoy")
+NACKS = _counter("zenvoy_xds_nacks", "Configurations that a connected Envoy rejected.", "envoy")
 HOLDERS = _gauge("zenvoy_holders_connected", "Connected holders.")
 SERVICES = _gauge("zenvoy_services", "Configured services.")
 READY = _gauge("zenvoy_ready", "1 when all services are known and Envoys receive their configuration.")
 LEADER = _gauge("zenvoy_leader", "1 on the leader, which may put services to sleep; always 1 on one machine.")
 API_CALLS = _counter(
-    "zenvoy_api_calls",
-    "Completed calls to the API server, and started watches; in a cluster only.",
-    "method code",
-    series="1 a method and code",
+    "zenvoy_api_calls", "Completed calls to the API server, and started watches; in a cluster only.", "method code"
 )
 REFUSED_STREAMS = _counter(
     "zenvoy_streams_refused",
     "Refused streams of Envoys, holders and replicas, by kind (xDS, holder, peer) and gRPC status.",
     "stream code",
-    series="1 a kind and status",
 )
 PLAINTEXT = _gauge(
     "zenvoy_grpc_plaintext",
     "1 while the gRPC port is open without mutual TLS, which is for debugging only; 0 otherwise.",
 )
-CERTIFICATE_EXPIRY = _gauge(
-    "zenvoy_certificate_expiry_timestamp_seconds",
-    "End of a certificate's validity, in seconds since the epoch: ca, reconciler or proxy; in a cluster only.",
-    "certificate",
-    series="1 a certificate",
-)
 RECORDS_FAILING = _gauge(
     "zenvoy_records_failing",
     "1 while records cannot be written to their file; wakes and sleeps continue. On one machine only.",
 )
-BUILD = _gauge("zenvoy_build_info", "Always 1; the labels contain the versions.", "version python")
-
-HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
-CONTROL_FAMILIES = (
-    *HISTOGRAMS,
-    *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_UNKNOWN, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
-    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, REFUSED_STREAMS),
-    *(PLAINTEXT, RECORDS_FAILING, CERTIFICATE_EXPIRY, BUILD),
+CERTIFICATE_EXPIRY = _gauge(
+    "zenvoy_certificate_expiry_timestamp_seconds",
+    "End of a certificate's validity, in seconds since the epoch: ca, reconciler or proxy; in a cluster only.",
+    "certificate",
 )
-"""Rendered by prometheus-client."""
+BUILD = _gauge("zenvoy_build_info", "Always 1; the labels contain the versions.", "version python")

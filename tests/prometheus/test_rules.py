@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.metrics.definitions import CONTROL_FAMILIES, SERVICE_FAMILIES
+from reconciler.metrics.definitions import SERVICE_FAMILIES
+from scripts.metrics_docs import CONTROL_FAMILIES
 
 pytestmark = pytest.mark.prometheus
 
