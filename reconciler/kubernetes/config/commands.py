@@ -2,7 +2,8 @@
 
 An executed value is recorded in the status, so that a restart or another leader does not execute it again. A wake needs
 no leader; only the leader executes a sleep. The time makes values different; no clock is compared with it.
-Counterparts: `zenvoy wake` and `zenvoy sleep`, which write the annotation, and `status/status_writer.py`, which records it.
+Counterparts: `zenvoy wake` and `zenvoy sleep`, which write the annotation, and `status/status_writer.py`, which records
+it.
 """
 
 from __future__ import annotations
