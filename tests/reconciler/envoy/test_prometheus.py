@@ -30,7 +30,12 @@ async def test_prometheus_sample_names_missing_envoy_until_back(tmp_path: Path) 
 
         exporter.requests["two"] = 6
         second = await sampled(
-            stats, lambda s: "two" in s.envoys and s.envoys["two"].services["shop.web"].requests == 6
+            stats,
+            lambda s: (
+                s.taken_at > first.taken_at  # both were scraped again
+                and "two" in s.envoys
+                and s.envoys["two"].services["shop.web"].requests == 6
+            ),
         )
         window = Window(first, second, frozenset({"one", "two"}))
         assert window.judge("shop.web", UsageUnit.REQUESTS, window.unknown()).usage is Usage.TRAFFIC
