@@ -13,18 +13,18 @@ def relay() -> list[Row]:
     """Measure the relay against a Go relay and an asyncio relay; ratios are medians over rounds."""
     from bench import relay as bench
 
-    contenders: list[bench.Contender] = []
+    measured: list[bench.Contender] = []
     report = bench.report
 
-    def keep(measured: list[bench.Contender]) -> bool:
-        contenders.extend(measured)
-        return report(measured)
+    def keep(contenders: list[bench.Contender]) -> bool:
+        measured.extend(contenders)
+        return report(contenders)
 
-    bench.report = keep  # type: ignore[assignment]
+    bench.report = keep
     bench.main()
-    if not contenders:
+    if not measured:
         raise RuntimeError("the relay could not be measured")
-    ours, others = contenders[0], {other.name: other for other in contenders[1:]}
+    ours, others = measured[0], {other.name: other for other in measured[1:]}
     rows = []
     for figure, name, what, unit in (
         ("cpu", "go", "CPU for a GB", "s"),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import UnionType
 
 from tests.rules.language import old_phrases
 from tests.rules.source import (
@@ -157,12 +158,12 @@ def _old_modules() -> Iterator[str]:
             yield name
 
 
-def _old_definitions(kind: str, node_type: type | object) -> Iterator[str]:
+def _old_definitions(kind: str, node_type: type | UnionType) -> Iterator[str]:
     spans = set(re.findall(r"`(\w+)(?:\(\))?`", _documents()))
     for name in OLD_NAMES[kind]:
         package, _, identifier = name.rpartition("/")
         defined = any(
-            isinstance(node, node_type) and node.name == identifier  # type: ignore[arg-type, attr-defined]
+            isinstance(node, node_type) and getattr(node, "name", None) == identifier
             for module in modules(*PRODUCT)
             if package in module.path.relative_to(ROOT).with_suffix("").parts
             for node in module.nodes
