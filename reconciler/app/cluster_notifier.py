@@ -14,8 +14,7 @@ from reconciler.core.events import Event
 from reconciler.core.reasons import Problem
 from reconciler.core.record import State, Transition
 from reconciler.engine.engine import Engine
-from reconciler.engine.service import ManagedService
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import ManagedService, Wake
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.lease_lock import LeaderElector
 from reconciler.kubernetes.config.commands import CommandController

@@ -25,7 +25,7 @@ from reconciler.core.traffic import Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import HoldRange
 from reconciler.engine.lifecycles import Lifecycles, Programs
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import Wake
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import DEFAULT_PROXY, XdsRouter, grpc_options
 from reconciler.local.open_files import limit

@@ -27,8 +27,7 @@ from reconciler.engine.hold_addresses import HoldRange
 from reconciler.engine.leadership import Leadership
 from reconciler.engine.records import RecordKeeper
 from reconciler.engine.sampling import RequestCounter
-from reconciler.engine.service import ManagedService, ServiceIndex
-from reconciler.engine.wake import TransitionListener
+from reconciler.engine.service import ManagedService, ServiceIndex, TransitionListener
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.backend import Backend, WorkloadStatus
 from reconciler.ports.clock import Clock

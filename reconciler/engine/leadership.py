@@ -14,8 +14,7 @@ from reconciler.core.lifecycle import Block
 from reconciler.core.record import Record, State, Transition
 from reconciler.engine.history import History
 from reconciler.engine.records import RecordKeeper
-from reconciler.engine.service import ManagedService, ServiceIndex
-from reconciler.engine.wake import TransitionListener
+from reconciler.engine.service import ManagedService, ServiceIndex, TransitionListener
 from reconciler.ports.clock import Clock
 
 MAX_UNREPORTED = 4

@@ -1,9 +1,11 @@
-"""The engine's state of one service: spec, record, observation, and the values last sent to adapters."""
+"""The engine's state of one service: spec, record, observation, last wake, and the values last sent to adapters."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import blake2s
+from typing import Protocol
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.lifecycle import NOT_TERMINATING, Block, TerminatingEndpoints
@@ -11,7 +13,6 @@ from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import Spec, UsageUnit
 from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
 from reconciler.engine.unserved import NONE, UnservedWakes
-from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests, WorkloadStatus
 from reconciler.ports.holders import HoldOrder, HoldStatus
@@ -21,6 +22,62 @@ ASLEEP = Observed()
 SLACK_SECONDS = 1.0
 """Tolerance for times in the future: deadlines may pass slightly early, and samples may be slightly ahead."""
 NOT_ROUTED = RouteState("", None, "no route yet")
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """One wake, from the first held connection to its first byte. Times are seconds since the epoch; None until known.
+
+    They come from the holder (first held, first byte), the engine (decided), and the backend.
+    """
+
+    decided_at: float
+    held_since: float | None = None
+    """Arrival of the first held connection; None without one, as after a command."""
+    peer: str | None = None
+    via: str | None = None
+    """Holder of that connection."""
+    reason: str = ""
+    milestones: Mapping[str, float] = field(default_factory=dict)
+    ready_at: float | None = None
+    first_byte_at: float | None = None
+    early: bool = False
+    """True if it used an endpoint before the cluster called it ready."""
+    saved_seconds: float | None = None
+    """Time that this saved; None until the cluster calls the endpoint ready."""
+
+    @property
+    def began_at(self) -> float:
+        return self.held_since or self.decided_at
+
+    def parts(self) -> dict[str, float]:
+        """Return the seconds of each completed part, by name, in order; their sum is `total()`."""
+        moments = {"signal": self.decided_at}
+        moments |= {name: at for name, at in self.milestones.items() if at >= self.decided_at}
+        if not self.milestones and self.ready_at is not None:
+            moments["ready"] = self.ready_at
+        if self.first_byte_at is not None:
+            moments["firstByte"] = self.first_byte_at
+        parts, before = {}, self.began_at
+        for name, at in moments.items():
+            parts[name] = max(0.0, at - before)
+            before = max(before, at)
+        return parts
+
+    def total(self) -> float | None:
+        """Return the seconds from the first held connection to its first byte, or to readiness without one."""
+        end = self.ready_at if self.held_since is None else self.first_byte_at
+        return None if end is None else max(0.0, end - self.began_at)
+
+
+class TransitionListener(Protocol):
+    """A receiver of transitions and wakes."""
+
+    def saw(self, transition: Transition) -> None:
+        """Receive a transition."""
+
+    def woke(self, service: str, wake: Wake) -> None:
+        """Receive a wake that is over."""
 
 
 @dataclass(slots=True)

@@ -15,8 +15,7 @@ from reconciler.core.judge import Observed
 from reconciler.core.reasons import Blocker, Reason, Unknown
 from reconciler.core.record import State, Transition
 from reconciler.core.traffic import NEVER_USED, Sample
-from reconciler.engine.service import ManagedService
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import ManagedService, Wake
 
 LASTING_FAILURES = 2
 """Failed busy checks in a row that are reported."""

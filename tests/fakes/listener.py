@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.core.record import Transition
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import Wake
 
 
 class NoListener:

@@ -12,8 +12,7 @@ from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import AnyIp
 from reconciler.engine.lifecycles import Lifecycles
-from reconciler.engine.service import ManagedService
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import ManagedService, Wake
 from reconciler.plan import Deadline, Scale
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock

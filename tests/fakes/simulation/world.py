@@ -16,8 +16,7 @@ from reconciler.core.reasons import Blocker
 from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import Spec
 from reconciler.engine.engine import Engine
-from reconciler.engine.service import ManagedService
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import ManagedService, Wake
 from reconciler.ports.backend import WorkloadStatus
 from tests.fakes.simulation.clients import INSTANT, NAME, NOT_CONFIGURED, Client
 from tests.fakes.simulation.elapsed import apply_elapsed

@@ -11,8 +11,7 @@ import pytest
 from reconciler.app.cluster_notifier import CLIENT_SECONDS, EventNotifier
 from reconciler.core.record import State, Transition
 from reconciler.core.spec import Spec
-from reconciler.engine.service import ManagedService
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import ManagedService, Wake
 from reconciler.kubernetes.status.event_messages import EventMessage
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from reconciler.app.runtime import TransitionNotifier
 from reconciler.core.record import State, Transition
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import Wake
 from tests.reconciler.metrics.scene import Scene
 
 STALLED = Transition("web", State.Waking, "WakeStalled", State.Waking, "exited with code 1", 1000.0, "abc")

@@ -10,7 +10,7 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import AnyIp
-from reconciler.engine.wake import Wake
+from reconciler.engine.service import Wake
 from reconciler.plan import Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
