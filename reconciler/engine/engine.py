@@ -70,7 +70,6 @@ class Engine:
     """
 
     def __init__(self, clock: Clock, pace: Pace, hold_range: HoldRange, listener: TransitionListener) -> None:
-        """Create an engine without services."""
         self._now = clock.now
         self.pace = pace
         self._listener = listener

@@ -60,7 +60,12 @@ _T = TypeVar("_T")
 
 
 class Api:
-    """A connection pool to one API server, for one event loop."""
+    """A connection pool to one API server, for one event loop.
+
+    `namespace` is the default namespace. `connections` limits the open connections; 0 means no limit. `renew` puts new
+    credentials into `configuration`; it is called when the API server no longer accepts the present ones.
+    `impersonation` are headers of all requests.
+    """
 
     def __init__(
         self,
@@ -70,12 +75,6 @@ class Api:
         renew: Callable[[], Awaitable[None]] | None = None,
         impersonation: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Create a client.
-
-        `namespace` is the default namespace. `connections` limits the open connections; 0 means no limit. `renew` puts
-        new credentials into `configuration`; it is called when the API server no longer accepts the present ones.
-        `impersonation` are headers of all requests.
-        """
         self.namespace = namespace
         self.called: Callable[[str, str], None] = lambda method, code: None
         """Called after each call with its method and its status code, or `none` without a response."""

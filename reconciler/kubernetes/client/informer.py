@@ -98,9 +98,10 @@ async def find_object(api: Api, kind: type[_T], collection: str, name: str) -> _
 
 
 class Informer(Generic[_T]):
-    """A copy of all objects at `path`.
+    """A copy of all objects at `path`, or of those that `query` selects, as in `{"labelSelector": "app=web"}`.
 
-    `on_change` is called with the key and the object when it is added or changed, and with None when it is deleted.
+    `decode` raises `msgspec.DecodeError`. `on_change` is called with the key and the object when it is added or
+    changed, and with None when it is deleted. `on_sync` is called once, after the first complete list.
     """
 
     def __init__(
@@ -112,11 +113,6 @@ class Informer(Generic[_T]):
         query: Mapping[str, str] | None = None,
         on_sync: Callable[[], None] = lambda: None,
     ) -> None:
-        """Create an informer.
-
-        `decode` raises `msgspec.DecodeError`. `query` selects objects, as in `{"labelSelector": "app=web"}`. `on_sync`
-        is called once, after the first complete list.
-        """
         self._api, self._path, self._decode, self._query = api, path, decode, dict(query or {})
         self._on_change, self._on_sync = on_change, on_sync
         self._items: dict[str, _T] = {}

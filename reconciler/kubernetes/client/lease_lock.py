@@ -36,11 +36,12 @@ def ticks() -> float:
 
 
 class LeaderElector:
-    """A candidate for the Lease `name`; `address` (`ip:port`) is where followers connect to this replica as the leader.
+    """A candidate for the Lease at `place`, a namespace and a name.
 
-    `on_lead` is called with the start of the term (`ticks`). `on_follow` is called with the leader's address, if it is
-    known, and also when only the leader changes. `on_indexes` is called when reserved indexes are available again.
-    `wall` is the wall-clock time, for people who read the Lease. Nothing is decided by it.
+    Followers connect to this replica as the leader at `address` (`ip:port`). `on_lead` is called with the start of the
+    term (`ticks`). `on_follow` is called with the leader's address, if it is known, and also when only the leader
+    changes. `on_indexes` is called when reserved indexes are available again. `wall` is the wall-clock time, for people
+    who read the Lease. Nothing is decided by it.
     """
 
     def __init__(
@@ -54,7 +55,6 @@ class LeaderElector:
         on_indexes: Callable[[], None] = lambda: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Create a candidate; `place` is the Lease's namespace and name."""
         namespace, self._name = place
         self._api, self._election, self._address = api, candidate, address
         self._on_lead, self._on_follow, self._on_indexes = on_lead, on_follow, on_indexes

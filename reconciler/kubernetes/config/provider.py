@@ -43,11 +43,10 @@ class DeletedServices:
     """The ScaledServices whose Service was deleted, with the time that is left to create it again.
 
     A tool that replaces a Service creates it again at once, so clients wait for it at first. Once it is gone for good,
-    no client waits longer than that.
+    `on_gone` is called, and no client waits longer than that.
     """
 
     def __init__(self, on_gone: Callable[[str], None], seconds: float = GONE_SECONDS) -> None:
-        """Track nothing yet; `on_gone` is called when the configuration of a key changes because time has passed."""
         self._on_gone, self._seconds = on_gone, seconds
         self._timers: dict[str, asyncio.TimerHandle | None] = {}
         """None once the Service is gone for good."""
