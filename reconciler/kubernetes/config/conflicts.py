@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Protocol, Spec
@@ -39,8 +38,17 @@ def reserved_ports(
 
 
 RESERVED_PORTS = reserved_ports()
-FIRST_COME = HostPolicy()
-"""The default policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """The rules for claims, in addition to the age of the ScaledServices."""
+
+    reserved: Mapping[int, str]
+    """Ports of the proxy's own, with what they are."""
+    policy: HostPolicy
+    namespaces: Container[str] | None
+    """Those of the cluster, kept current by the caller; None if they are unknown."""
 
 
 @dataclass(slots=True)
@@ -51,17 +59,9 @@ class Resolution:
     problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
 
 
-def resolve_conflicts(
-    asked: Mapping[str, ServiceConfig],
-    reserved_ports: Mapping[int, str] = RESERVED_PORTS,
-    policy: HostPolicy = FIRST_COME,
-    namespaces: Container[str] | None = None,
-) -> Resolution:
-    """Assign each host and port to the oldest ScaledService that may claim it; at equal age, to the first by name.
-
-    `namespaces` are those of the cluster; None if they are unknown.
-    """
-    settled, owners = Resolution(), _Owners(asked, reserved_ports, policy, namespaces)
+def resolve_conflicts(asked: Mapping[str, ServiceConfig], rules: ClaimRules) -> Resolution:
+    """Assign each host and port to the oldest ScaledService that may claim it; at equal age, to the first by name."""
+    settled, owners = Resolution(), _Owners(asked, rules)
     for key in sorted(asked, key=lambda key: (asked[key].created, key)):
         problems: list[Problem] = []
         if entry := owners.claim(asked[key], problems):
@@ -74,19 +74,13 @@ def resolve_conflicts(
 class _Owners:
     """The owner of each host and port; the oldest must come first."""
 
-    def __init__(
-        self,
-        asked: Mapping[str, ServiceConfig],
-        reserved: Mapping[int, str],
-        policy: HostPolicy,
-        namespaces: Container[str] | None,
-    ) -> None:
-        self._reserved, self._policy, self._namespaces = reserved, policy, namespaces
+    def __init__(self, asked: Mapping[str, ServiceConfig], rules: ClaimRules) -> None:
+        self._rules = rules
         self._ports: dict[int, str] = {}
         self._hosts: dict[tuple[bool, str], ServiceConfig] = {}
         self._services: dict[str, set[str]] = {}
         """By name, the namespaces with a service of that name; empty if bare names are not routed."""
-        if policy.bare_names:
+        if rules.policy.bare_names:
             for entry in asked.values():
                 self._services.setdefault(entry.service, set()).add(entry.target.namespace)
 
@@ -107,9 +101,9 @@ class _Owners:
         """Return why a service does not get its port; None if it gets it."""
         port, where, remedy = listen_port(entry.spec), "spec.listen", "give it another port"
         if port != entry.capture.port:
-            if port in self._reserved:
-                return Problem(Reason.LISTEN_RESERVED, where, f"{port} is the port of {self._reserved[port]}", remedy)
-            if refusal := self._policy.port_refusal(port, entry.target.namespace):
+            if reserved := self._rules.reserved.get(port):
+                return Problem(Reason.LISTEN_RESERVED, where, f"{port} is the port of {reserved}", remedy)
+            if refusal := self._rules.policy.port_refusal(port, entry.target.namespace):
                 return refusal
         owner = self._ports.setdefault(port, entry.spec.name)
         if owner != entry.spec.name:
@@ -118,9 +112,9 @@ class _Owners:
 
     def _permitted(self, entry: ServiceConfig, problems: list[Problem]) -> Iterator[str]:
         """Yield the permitted hosts. A bare name that several services have is left out without a problem."""
+        policy, namespaces = self._rules.policy, self._rules.namespaces
         for host in entry.spec.hosts:
-            refusal = self._policy.host_refusal(host, entry.target.namespace, entry.service, self._namespaces)
-            if refusal:
+            if refusal := policy.host_refusal(host, entry.target.namespace, entry.service, namespaces):
                 problems.append(refusal)
             elif host != entry.service or len(self._services[host]) == 1:
                 yield host
@@ -154,18 +148,10 @@ class EffectiveConfig:
 
     A ScaledService that requests a host or port that it cannot have keeps its earlier ones, as long as no older
     ScaledService requests them.
-
-    `reserved` are ports of the proxy's own, by number. `namespaces` are those of the cluster, kept current by the
-    caller; None when they are not known.
     """
 
-    def __init__(
-        self,
-        reserved: Mapping[int, str],
-        policy: HostPolicy = FIRST_COME,
-        namespaces: Container[str] | None = None,
-    ) -> None:
-        self._settled = partial(resolve_conflicts, reserved_ports=reserved, policy=policy, namespaces=namespaces)
+    def __init__(self, rules: ClaimRules) -> None:
+        self._rules = rules
         self.asked: dict[str, ServiceConfig] = {}
         """The latest request of each ScaledService; only `request` changes it."""
         self._had: dict[str, ServiceConfig] = {}
@@ -201,10 +187,10 @@ class EffectiveConfig:
         return self._entries, self._problems
 
     def _settle(self) -> None:
-        first = self._settled(self.asked)
+        first = resolve_conflicts(self.asked, self._rules)
         lost = {key for key, asked in self.asked.items() if _has_lost(first.entries.get(key), asked)}
         kept = {key: self._had[key] for key in lost if _has_other(self._had.get(key), self.asked[key])}
-        second = self._settled({**self.asked, **kept}) if kept else first
+        second = resolve_conflicts({**self.asked, **kept}, self._rules) if kept else first
         self._had = {key: kept.get(key, self.asked[key]) for key in second.entries}
         self._entries = second.entries
         self._problems = second.problems | {key: first.problems[key] for key in kept}

@@ -21,7 +21,7 @@ from reconciler.core.reasons import Problem
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import MultiNamespaceInformer
 from reconciler.kubernetes.config.busy import busy_until
-from reconciler.kubernetes.config.conflicts import RESERVED_PORTS, EffectiveConfig
+from reconciler.kubernetes.config.conflicts import RESERVED_PORTS, ClaimRules, EffectiveConfig
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.config.service_controller import UNREAD, ServiceController
@@ -103,8 +103,7 @@ class KubernetesProvider:
         """By Service, the ScaledServices that name it."""
         self._uses: dict[str, str] = {}
         self._changed_services: set[str] = set()
-        self._is_scheduled, self._pause_until = False, 0.0
-        self._all_synced = asyncio.Event()
+        self._is_scheduled, self._pause_until, self._all_synced = False, 0.0, asyncio.Event()
         self._published: tuple[ServiceConfigs, Problems] | None = None
         self.scaled_services = MultiNamespaceInformer(
             api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
@@ -116,7 +115,8 @@ class KubernetesProvider:
         self._namespace_names: set[str] = set()
         if not namespaces:  # otherwise without rights in the whole cluster
             self._informers.append(self._watch_namespaces(api))
-        self._effective = EffectiveConfig(reserved, self._cluster.policy, None if namespaces else self._namespace_names)
+        rules = ClaimRules(reserved, self._cluster.policy, None if namespaces else self._namespace_names)
+        self._effective = EffectiveConfig(rules)
         items = self.scaled_services.items, self.services.items
         self._service_controller = ServiceController(api, *items, leads, self._schedule, self._cluster)
 

@@ -10,7 +10,7 @@ import pytest
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Protocol
 from reconciler.kubernetes.config.capture import companion_of
-from reconciler.kubernetes.config.conflicts import reserved_ports, resolve_conflicts
+from reconciler.kubernetes.config.conflicts import ClaimRules, reserved_ports, resolve_conflicts
 from reconciler.kubernetes.config.host_policy import parse_policy
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import ServiceConfig
@@ -113,7 +113,7 @@ def test_assigned_port_is_no_claim_and_is_reserved_for_others() -> None:
     claims = resolve(item("{protocol: tcp, listen: 12001}", 0, name="db"), service(name="db"), CLUSTER)
     assert isinstance(claims, ServiceConfig)
     asked = {"shop/web": captured, "shop/db": claims}
-    settled = resolve_conflicts(asked, reserved_ports(captured=PORTS), policy)
+    settled = resolve_conflicts(asked, ClaimRules(reserved_ports(captured=PORTS), policy, None))
     assert settled.entries["shop/web"].spec.listen == "0.0.0.0:12000"
     assert [one.reason for one in settled.problems["shop/db"]] == [Reason.LISTEN_RESERVED]
 

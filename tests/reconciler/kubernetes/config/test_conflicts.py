@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from reconciler.kubernetes.config.conflicts import FIRST_COME, Resolution, reserved_ports, resolve_conflicts
+from reconciler.kubernetes.config.conflicts import (
+    RESERVED_PORTS,
+    ClaimRules,
+    Resolution,
+    reserved_ports,
+    resolve_conflicts,
+)
 from reconciler.kubernetes.config.host_policy import HostPolicy, Rule
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
@@ -10,6 +16,7 @@ from reconciler.kubernetes.types.scaled_service import ScaledService
 from tests.reconciler.kubernetes.objects import scaled, service
 
 NAMESPACES = ("a", "b", "shop")
+FIRST_COME = HostPolicy()
 
 
 def entry(item: ScaledService, ports: str, policy: HostPolicy = FIRST_COME) -> ServiceConfig:
@@ -21,7 +28,7 @@ def entry(item: ScaledService, ports: str, policy: HostPolicy = FIRST_COME) -> S
 
 def settled(*items: ScaledService, ports: str = "ports: [{port: 80}]", policy: HostPolicy = FIRST_COME) -> Resolution:
     asked = {item.metadata.key: entry(item, ports, policy) for item in items}
-    return resolve_conflicts(asked, policy=policy, namespaces=NAMESPACES)
+    return resolve_conflicts(asked, ClaimRules(RESERVED_PORTS, policy, NAMESPACES))
 
 
 def reported(found: Resolution) -> dict[str, list[str]]:
@@ -56,7 +63,8 @@ def test_conflict_same_age_is_resolved_by_name() -> None:
 def test_conflict_hosts_ignore_case() -> None:
     one, other = entry(scaled(HOSTS, "a"), "ports: [{port: 80}]"), entry(scaled("", "b"), "ports: [{port: 80}]")
     object.__setattr__(other.spec, "hosts", ("SHOP.example.com", "b"))
-    assert "shop/b" in reported(resolve_conflicts({"shop/a": one, "shop/b": other}))
+    found = resolve_conflicts({"shop/a": one, "shop/b": other}, ClaimRules(RESERVED_PORTS, FIRST_COME, None))
+    assert "shop/b" in reported(found)
 
 
 def test_conflict_http_and_tls_hosts_are_separate() -> None:
@@ -214,7 +222,8 @@ def test_conflict_port_belongs_to_the_older() -> None:
 def test_conflict_diverted_port_is_reserved() -> None:
     items = [scaled("{listen: 20005}", "a"), scaled("{listen: 19999}", "b")]
     asked = {item.metadata.key: entry(item, "ports: [{port: 80}]") for item in items}
-    found = resolve_conflicts(asked, reserved_ports(diverted=range(20_000, 20_010)))
+    reserved = reserved_ports(diverted=range(20_000, 20_010))
+    found = resolve_conflicts(asked, ClaimRules(reserved, FIRST_COME, None))
     assert list(found.entries) == ["shop/b"]
     assert reported(found) == {
         "shop/a": ["ListenReserved: spec.listen: 20005 is the port of the hold addresses; give it another port"]

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Protocol, Spec
-from reconciler.kubernetes.config.conflicts import RESERVED_PORTS, EffectiveConfig
+from reconciler.kubernetes.config.conflicts import RESERVED_PORTS, ClaimRules, EffectiveConfig
+from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.objects import Target
 
 KEYS = ("shop/a", "shop/b", "shop/c")
 HOSTS = ("a.example", "b.example", "c.example")
+RULES = ClaimRules(RESERVED_PORTS, HostPolicy(), namespaces={"shop"})
 
 
 @st.composite
@@ -46,10 +48,7 @@ def asks(draw: st.DrawFn) -> tuple[str, ServiceConfig | None]:
 def test_effective_config_incremental_equals_full(
     said: list[tuple[tuple[str, ServiceConfig | None], bool]],
 ) -> None:
-    quick, thorough = (
-        EffectiveConfig(RESERVED_PORTS, namespaces={"shop"}),
-        EffectiveConfig(RESERVED_PORTS, namespaces={"shop"}),
-    )
+    quick, thorough = EffectiveConfig(RULES), EffectiveConfig(RULES)
     for (key, entry), look in said:
         quick.request(key, entry)
         thorough.request(key, entry)
@@ -68,7 +67,7 @@ def test_effective_config_http_port_taken_keeps_the_earlier_one() -> None:
     target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
     specs = {name: Spec(name=f"shop/{name}", hosts=(f"{name}.shop",), listen="0.0.0.0:1") for name in ("old", "young")}
     old, young = (ServiceConfig(spec, target, name, port, 1.0, name, 1) for name, spec in specs.items())
-    in_force = EffectiveConfig({}, namespaces={"shop"})
+    in_force = EffectiveConfig(replace(RULES, reserved={}))
     in_force.request("shop/old", old)
     in_force.request("shop/young", replace(young, spec=replace(young.spec, listen="0.0.0.0:2")))
     assert in_force.resolve()[1] == {}
@@ -82,7 +81,7 @@ def test_effective_config_http_port_lost_keeps_hosts_and_changes() -> None:
     target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
     spec = Spec(name="shop/web", hosts=("web.shop",), listen="0.0.0.0:10000")
     web = ServiceConfig(spec, target, "web", port, 1.0, "1", 1)
-    in_force = EffectiveConfig(RESERVED_PORTS, namespaces={"shop"})
+    in_force = EffectiveConfig(RULES)
     in_force.request("shop/web", web)
     in_force.resolve()
     in_force.request("shop/web", replace(web, spec=replace(spec, idle_after=1.0)))
@@ -95,7 +94,7 @@ def test_effective_config_other_change_keeps_hosts() -> None:
     target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
     old = ServiceConfig(Spec(name="shop/old", hosts=("a.example",)), target, "old", port, 1.0, "1", 1)
     young = ServiceConfig(Spec(name="shop/young", hosts=("a.example", "b.example")), target, "young", port, 2.0, "2", 1)
-    in_force = EffectiveConfig({}, namespaces={"shop"})
+    in_force = EffectiveConfig(replace(RULES, reserved={}))
     in_force.request("shop/old", old)
     in_force.request("shop/young", young)
     in_force.resolve()
