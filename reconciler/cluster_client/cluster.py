@@ -13,8 +13,7 @@ from reconciler.cluster_client.context_options import ContextOptions
 from reconciler.kubernetes.client import errors
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.informer import list_objects
-from reconciler.kubernetes.types.names import InvalidName
-from reconciler.kubernetes.types.objects import api_path, decoder, path
+from reconciler.kubernetes.types.objects import InvalidName, api_path, decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 LEASE = "zenvoy"

@@ -26,8 +26,7 @@ from reconciler.kubernetes.types.builtin import (
     Service,
     ServicePort,
 )
-from reconciler.kubernetes.types.names import companion_name
-from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference
+from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference, companion_name
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, ScaledService
 
 Body = Mapping[str, Any]

@@ -24,8 +24,7 @@ from multidict import CIMultiDict
 from reconciler.core.text import error_text
 from reconciler.kubernetes.client import credentials, port_forward
 from reconciler.kubernetes.client.errors import NOT_FOUND, UNAUTHORIZED, ApiError, NoCluster, Unreachable, ignoring
-from reconciler.kubernetes.types.names import checked_path
-from reconciler.kubernetes.types.objects import decoder
+from reconciler.kubernetes.types.objects import checked_path, decoder
 from reconciler.proxy_environment import proxy_for
 
 log = structlog.get_logger(__name__)

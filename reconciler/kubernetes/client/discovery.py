@@ -12,8 +12,7 @@ import msgspec
 
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.types.names import is_resource
-from reconciler.kubernetes.types.objects import api_path, decoder, path
+from reconciler.kubernetes.types.objects import api_path, decoder, is_resource, path
 
 PLAIN = frozenset(
     {("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet"), ("v1", "ReplicationController")}

@@ -23,8 +23,7 @@ from reconciler.kubernetes.config.capture import CaptureMode
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, protocol_of, resolve
 from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.names import is_label
-from reconciler.kubernetes.types.objects import ObjectMeta, Target
+from reconciler.kubernetes.types.objects import ObjectMeta, Target, is_label
 from reconciler.kubernetes.types.scaled_service import (
     BUSY_UNTIL_ANNOTATION,
     ENABLED_LABEL,

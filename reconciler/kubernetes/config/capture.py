@@ -12,7 +12,7 @@ from enum import StrEnum
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.validation import Notation
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.names import companion_name
+from reconciler.kubernetes.types.objects import companion_name
 from reconciler.kubernetes.types.scaled_service import PREFIX, ScaledService
 
 HEADLESS, IPV4 = "None", "IPv4"

@@ -20,8 +20,7 @@ from reconciler.kubernetes.config.capture import Capture, CaptureMode, capture_o
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
-from reconciler.kubernetes.types.names import is_label
-from reconciler.kubernetes.types.objects import LONGEST_SHOWN, Target
+from reconciler.kubernetes.types.objects import LONGEST_SHOWN, Target, is_label
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceSpec
 
 ANY_ADDRESS = "0.0.0.0"

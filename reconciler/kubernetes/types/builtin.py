@@ -10,8 +10,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from reconciler.kubernetes.types.names import companion_name
-from reconciler.kubernetes.types.objects import Condition, ObjectMeta, ObjectRef, Struct
+from reconciler.kubernetes.types.objects import Condition, ObjectMeta, ObjectRef, Struct, companion_name
 
 SERVICES, SLICES = ("v1", "services"), ("discovery.k8s.io/v1", "endpointslices")
 """The apiVersion and the plural of Services and of EndpointSlices."""

@@ -17,8 +17,7 @@ from reconciler.kubernetes.types.builtin import (
     EndpointConditions,
     EndpointSlice,
 )
-from reconciler.kubernetes.types.names import companion_name
-from reconciler.kubernetes.types.objects import ObjectMeta, ObjectRef
+from reconciler.kubernetes.types.objects import ObjectMeta, ObjectRef, companion_name
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceStatus
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)

@@ -19,8 +19,7 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.informer import find_object
 from reconciler.kubernetes.types.builtin import Pod
-from reconciler.kubernetes.types.names import is_subdomain
-from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.objects import is_subdomain, path
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.probing import COSTLY_SLOT_SECONDS, CheckSlots

@@ -13,8 +13,7 @@ from yarl import URL
 
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import Unreachable
-from reconciler.kubernetes.types.names import InvalidName, checked_path
-from reconciler.kubernetes.types.objects import Target, api_path, name_selector, path
+from reconciler.kubernetes.types.objects import InvalidName, Target, api_path, checked_path, name_selector, path
 
 NO_NAMES = (
     "",
