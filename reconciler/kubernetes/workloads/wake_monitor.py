@@ -136,7 +136,6 @@ class WakeMonitor:
             workload.awaited_since = time.monotonic()
 
     def _seen(self, workload: Workload) -> Observed | None:
-        """Return the pods of a workload, and warnings; None if it is not followed or its pods are not listed yet."""
         namespace = self._namespaces.get(workload.scaler.target.namespace)
         return namespace.of(workload.name) if namespace else None
 
@@ -162,12 +161,10 @@ class NamespacePods:
         self._name, self._changed = namespace, changed
         self.followed: dict[str, _Followed] = {}
         """By service."""
-        self._warnings: dict[str, dict[str, EventObject]] = {}
-        """Warnings about pods, by the pod's name."""
-        self._others: dict[str, EventObject] = {}
-        """Warnings about other objects."""
-        self._about: dict[str, str] = {}
-        """Name of the pod of each warning about a pod."""
+        self._warnings: dict[str | None, dict[str, EventObject]] = {}
+        """Warnings by the name of their pod; None for those about other objects."""
+        self._about: dict[str, str | None] = {}
+        """The name under which `_warnings` has each warning."""
         # Succeeded pods, mostly those of Jobs, never become endpoints.
         self._pods = Informer(
             api, path("v1", "pods", namespace), _POD, self._saw_pod, {"fieldSelector": "status.phase!=Succeeded"}
@@ -194,10 +191,7 @@ class NamespacePods:
         return self.followed.pop(service, None) is not None and not self.followed
 
     def of(self, service: str) -> Observed | None:
-        """Return the pods of a service, and warnings about them and their owners.
-
-        Returns None if it is not followed or its pods are not listed yet.
-        """
+        """Return the pods of a service, and warnings; None if it is not followed or its pods are not listed yet."""
         followed = self.followed.get(service)
         if followed is None or not self._pods.synced:
             return None
@@ -207,7 +201,7 @@ class NamespacePods:
         events = [event for pod in pods for event in self._warnings.get(pod.metadata.name, {}).values()]
         return pods, events + [
             event
-            for event in self._others.values()
+            for event in self._warnings.get(None, {}).values()
             if _makes(event.involved_object, followed.target) and _at(event) > oldest
         ]
 
@@ -231,19 +225,16 @@ class NamespacePods:
                 self._changed(service)
 
     def _saw_event(self, key: str, event: EventObject | None) -> None:
-        self._others.pop(key, None)
-        if pod := self._about.pop(key, None):
-            self._warnings[pod].pop(key)
+        if key in self._about:
+            pod = self._about.pop(key)
+            del self._warnings[pod][key]
             if not self._warnings[pod]:
                 del self._warnings[pod]
         if event is None:
             return
         about = event.involved_object
-        if about.kind == "Pod":
-            self._about[key] = about.name
-            self._warnings.setdefault(about.name, {})[key] = event
-        else:
-            self._others[key] = event
+        pod = self._about[key] = about.name if about.kind == "Pod" else None
+        self._warnings.setdefault(pod, {})[key] = event
         for service, followed in self.followed.items():
             pod_key = f"{followed.target.namespace}/{about.name}"
             if pod_key in followed.pods if about.kind == "Pod" else _makes(about, followed.target):
