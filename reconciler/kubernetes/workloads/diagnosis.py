@@ -171,15 +171,14 @@ def _missing_pods(evidence: Evidence, pods: int) -> RankedDiagnosis | None:
         if event.reason == Reason.FAILED_CREATE and event.involved_object.kind != "Pod":
             return _rejection(evidence.target, event.reason, event.message)
     if not pods and evidence.waited_seconds >= UNCREATED_SECONDS:
-        if any(condition.reason == PAUSED for condition in evidence.conditions):
-            message = f"{evidence.target} is paused and has never created a pod; run kubectl rollout resume"
-            return _finding(7, Reason.NO_PODS, message)
         return _finding(7, Reason.NO_PODS, _uncreated(evidence))
     return None
 
 
 def _uncreated(evidence: Evidence) -> str:
     """Describe that there is no pod. A StatefulSet creates none while the pod of the same name still exists."""
+    if any(condition.reason == PAUSED for condition in evidence.conditions):
+        return f"{evidence.target} is paused and has never created a pod; run kubectl rollout resume"
     terminating = [pod for pod in evidence.pods if pod.metadata.deletion_timestamp]
     if terminating:
         first = min(terminating, key=lambda pod: pod.metadata.name)

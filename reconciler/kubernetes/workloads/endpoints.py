@@ -94,12 +94,9 @@ class EndpointSlices:
     def __init__(
         self, api: Api, namespaces: Sequence[str | None], changed: Callable[[str], None], synced: Callable[[], None]
     ) -> None:
-        """Create the informers.
-
-        `changed` is called with the Service (`namespace/name`), `synced` after each first complete list.
-        """
+        """Create the informers; `synced` is called after each first complete list."""
         self.listeners = [changed]
-        """Called with the Service when any of its EndpointSlices changes."""
+        """Called with the Service (`namespace/name`) when any of its EndpointSlices changes."""
         self._of: dict[str, tuple[str, ...]] = {}
         self._service: dict[str, str] = {}
         self._informers = [endpoint_slices(api, one, self._change, synced=synced) for one in namespaces]

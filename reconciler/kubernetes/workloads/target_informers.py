@@ -76,12 +76,8 @@ def decode_builtin(raw: bytes | msgspec.Raw) -> TargetObject:
         one for one in read.status.conditions or () if one.type == "ReplicaFailure" or one.reason == PAUSED
     )
     replicas = 1 if read.spec.replicas is None else read.spec.replicas
-    return TargetObject(
-        _meta(read.metadata),
-        replicas,
-        failures,
-        requests_of(read.spec.template) if read.spec.template else UNKNOWN_REQUESTS,
-    )
+    asks = requests_of(read.spec.template) if read.spec.template else UNKNOWN_REQUESTS
+    return TargetObject(_meta(read.metadata), replicas, failures, asks)
 
 
 def decode_custom(raw: bytes | msgspec.Raw) -> TargetObject:
