@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.cluster_client.context_options import ContextOptions
+from reconciler.cluster_client.uninstall import FENCE_SECONDS, RestoreOutcome, restore_services
 from reconciler.kubernetes.client import lease_lock
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.client.leader_election import UNINSTALLER, LeaderElection, LeaseTiming
-from reconciler.kubernetes.status import restore
 from reconciler.kubernetes.status.finalizer import FinalizerController
-from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL
 from tests.cluster import crd
@@ -182,6 +183,12 @@ async def test_finalizer_api_server_restart_delays_it(apiserver: Cluster, api: A
     await own.close()
 
 
+async def restored(scene: Scene, *namespaces: str) -> list[RestoreOutcome]:
+    """Restore the services of namespaces, by default of all; the Lease is in the namespace of the scene."""
+    cluster = ClusterClient(scene.api, ContextOptions(system=scene.namespace))
+    return await restore_services(cluster, namespaces, lambda _: None)
+
+
 async def test_uninstall_restores_all_and_removes_finalizers(scene: Scene) -> None:
     await scene.deploy("asleep")
     await scene.deploy("awake", 2)
@@ -190,7 +197,7 @@ async def test_uninstall_restores_all_and_removes_finalizers(scene: Scene) -> No
         await scene.api.patch(scene.at(name), {"metadata": {"finalizers": [FINALIZER]}}, MERGE_PATCH)
         await scene.stand(name, **status)
     await scene.api.call("DELETE", scene.at("asleep"))
-    outcomes = await restore_all(scene.api, scene.namespace)
+    outcomes = await restored(scene, scene.namespace)
     assert sorted(outcomes, key=lambda one: one.name) == [
         RestoreOutcome(
             scene.named("asleep"), f"Deployment {scene.named('asleep')} was restored to 3 replicas" + REMOVED
@@ -206,7 +213,7 @@ async def test_uninstall_restores_all_and_removes_finalizers(scene: Scene) -> No
     await scene.gone("asleep")
     found = json.loads(await scene.api.get(path(API_VERSION, PLURAL, scene.namespace)))["items"]
     assert not any("finalizers" in one["metadata"] for one in found)
-    again = await restore_all(scene.api, scene.namespace)
+    again = await restored(scene, scene.namespace)
     assert {one.name for one in again} == {scene.named(name) for name in ("awake", "lost", "new")}
     assert not any(one.failed or REMOVED in one.text for one in again)
 
@@ -215,7 +222,7 @@ async def test_uninstall_of_all_namespaces_finds_this_one(scene: Scene) -> None:
     await scene.deploy()
     await scene.make()
     await scene.stand(**ASLEEP)
-    outcomes = await restore_all(scene.api)
+    outcomes = await restored(scene)
     assert scene.named() in {one.name for one in outcomes}
     assert await scene.replicas() == 3
 
@@ -229,14 +236,14 @@ async def test_uninstall_leaves_no_leader(scene: Scene) -> None:
     scene.run(elector.run())
     await until(elector.valid)
     index = elector.next_index()
-    assert await restore_all(scene.api, scene.namespace, place) == []
+    assert await restored(scene, scene.namespace) == []
     assert not elector.valid()
     await until(lambda: elector.holder == UNINSTALLER)
     await asyncio.sleep(3 * terms.duration)
     assert not elector.valid()
     found = json.loads(await scene.api.get(path("coordination.k8s.io/v1", "leases", *place[:1], place[1])))
     assert int(found["metadata"]["annotations"]["zenvoy.dev/next-index"]) > index
-    assert found["spec"]["leaseDurationSeconds"] == restore.FENCE_SECONDS
+    assert found["spec"]["leaseDurationSeconds"] == FENCE_SECONDS
     nothing = lambda _: None  # noqa: E731
     installed_again = lease_lock.LeaderElector(
         scene.api, place, LeaderElection("zenvoy-1", terms), "10.0.0.2:18000", nothing, nothing

@@ -1,5 +1,7 @@
 """The finalizer of ScaledServices: a deletion first restores the replicas and serves the held connections.
 
+Only a target at zero is scaled, by the patch of a wake. The target of a service that was never in effect is left as it
+is. Repeating a restoration is harmless.
 Only the leader writes, and only services in effect get a finalizer. A deletion waits for the replicas for a limited
 time: if the target is gone or may not be scaled, that is reported, and the finalizer is removed. Then the deletion
 waits until the service is not needed, for at most its `wakeTimeout`, because no client waits longer for a wake.
@@ -7,6 +9,7 @@ waits until the service is not needed, for at most its `wakeTimeout`, because no
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,16 +17,27 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from reconciler.core.record import AWAKE_STATES, State
+from reconciler.core.text import pluralize
 from reconciler.kubernetes.capture.requests import release_command
-from reconciler.kubernetes.client.api import MERGE_PATCH, Api
-from reconciler.kubernetes.client.discovery import Discovery
-from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable, is_transient
+from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
+from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
+from reconciler.kubernetes.client.errors import (
+    CONFLICT,
+    FORBIDDEN,
+    INVALID,
+    NOT_FOUND,
+    ApiError,
+    Unreachable,
+    ignoring,
+    is_transient,
+)
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.resolve import target_of, wake_timeout
 from reconciler.kubernetes.status.event_messages import EventMessage, deletion_message
-from reconciler.kubernetes.status.restore import LANDING_SECONDS, remove_finalizer, restore
-from reconciler.kubernetes.types.objects import decoder
+from reconciler.kubernetes.types.objects import Object, decoder
 from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService, item_path
+from reconciler.kubernetes.workloads.scale import parse_scale, wake_patches
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +45,10 @@ RETRY_TIMEOUT_SECONDS = 60.0
 """Longest time that a deletion waits for a transient error to pass."""
 CHECK_AGAIN_SECONDS = 0.1
 """Delay before checking again whether the service is needed, in addition to the batch window."""
-_DECODE = decoder(ScaledService)
+LANDING_SECONDS = 1.0
+"""A patch to zero that was in flight has arrived after this time, or never will."""
+_MAY_SCALE_TO_ZERO = (State.Draining, State.ScaledToZero)
+_DECODE, _OBJECT = decoder(ScaledService), decoder(Object)
 
 NeededFor = Callable[[str], str | None]
 """Returns why a service is still needed, for people; None if it is not."""
@@ -165,6 +182,66 @@ class FinalizerController:
             if is_transient(error) and time.monotonic() - since < self._retry_timeout:
                 raise
             return f"failed to restore {target_of(item)}: {error}; scale it by hand", True
+
+
+async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: float) -> str:
+    """Make sure that the target has replicas, and return a description of the result.
+
+    `landing` is the time to wait for a patch in flight. Raises `ApiError` and `Unreachable`.
+    """
+    if not item.status.state:
+        return "nothing to restore: never in effect"
+    target = target_of(item)
+    if invalid := target.invalid:
+        return f"nothing to restore: {invalid[1]!r} is not a valid {invalid[0]}, so it was never scaled"
+    try:
+        kind = await discovery.find(target.api_version, target.kind)
+    except NoSuchKind as error:
+        return f"nothing to restore: {error}"
+    where = kind.scale_path(target.namespace, target.name)
+    replicas = item.spec.replicas if isinstance(item.spec.replicas, int) else item.status.replicas
+    try:
+        has = parse_scale(await api.get(where), target.key).replicas
+        if has and item.status.state in _MAY_SCALE_TO_ZERO:
+            await asyncio.sleep(landing)
+            has = parse_scale(await api.get(where), target.key).replicas
+        if has:
+            return f"{target} has {pluralize(has, 'replica')}"
+        return f"{target} was restored to {pluralize(await _wake(api, where, target.key, max(1, replicas)), 'replica')}"
+    except ApiError as error:
+        if error.status == NOT_FOUND:
+            return f"nothing to restore: {target} does not exist"
+        if error.status == FORBIDDEN and item.status.state in AWAKE_STATES:
+            return f"nothing to restore: zenvoy may not scale {target}, and did not put it to sleep"
+        raise
+
+
+async def remove_finalizer(api: Api, item: ScaledService | Object) -> bool:
+    """Remove the finalizer, and return whether it was present. Raises `ApiError` and `Unreachable`."""
+    where = item_path(item.metadata)
+    with ignoring(NOT_FOUND):
+        meta = _OBJECT(await api.get(where)).metadata
+        if FINALIZER not in meta.finalizers or meta.uid != item.metadata.uid:
+            return False
+        others = [one for one in meta.finalizers if one != FINALIZER]
+        change = {"resourceVersion": meta.resource_version, "finalizers": others or None}
+        await api.patch(where, {"metadata": change}, MERGE_PATCH)
+        return True
+    return False
+
+
+async def _wake(api: Api, where: str, key: str, wanted: int) -> int:
+    """Wake the target, and return its replicas, which someone else may have set meanwhile."""
+    for patch in wake_patches(wanted):
+        try:
+            return parse_scale(await api.patch(where, patch, JSON_PATCH), key).replicas
+        except ApiError as error:
+            if error.status != INVALID:
+                raise
+            refused = error
+    if has := parse_scale(await api.get(where), key).replicas:
+        return has
+    raise refused
 
 
 def _with_finalizer(item: ScaledService) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Restoration of replicas when a ScaledService is deleted or zenvoy is uninstalled."""
+"""Restoration of replicas when a ScaledService is deleted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.work_queue import WorkQueueTiming
 from reconciler.kubernetes.status.finalizer import CHECK_AGAIN_SECONDS, FinalizerController
-from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService
 from tests.fakes.objects import Objects
 
@@ -337,113 +336,3 @@ async def test_deletion_after_term_keeps_finalizer() -> None:
         scene.leads = True
         while not scene.has_gone(path):
             await asyncio.sleep(0.001)
-
-
-async def test_restore_all_continues_past_errors_and_repeats() -> None:
-    server = Objects()
-    fine, refused = server.deployment("fine", 0), server.deployment("refused", 0)
-    server.deployment("awake", 2)
-    for name in ("refused", "fine", "awake", "gone"):
-        status = {"state": "Active"} if name == "awake" else ASLEEP
-        server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=status)
-    server.refused[refused] = ApiError(403, "Forbidden", "no right to deployments/scale")
-    reported: list[RestoreOutcome] = []
-    outcomes = await restore_all(server, "shop", on_outcome=reported.append)
-    removed = "; finalizer removed"
-    assert outcomes == reported
-    assert outcomes == [
-        RestoreOutcome(
-            "shop/refused",
-            "failed to restore Deployment shop/refused: 403 Forbidden: no right to deployments/scale; scale it by "
-            "hand: kubectl -n shop scale Deployment refused --replicas=3" + removed,
-            True,
-        ),
-        RestoreOutcome("shop/fine", "Deployment shop/fine was restored to 3 replicas" + removed),
-        RestoreOutcome("shop/awake", "Deployment shop/awake has 2 replicas" + removed),
-        RestoreOutcome("shop/gone", "nothing to restore: Deployment shop/gone does not exist" + removed),
-    ]
-    assert server.kept[fine]["spec"] == {"replicas": 3}
-    assert not any("finalizers" in kept["metadata"] for kept in server.kept.values())
-    events = [kept for at, kept in server.kept.items() if "/events/" in at]
-    assert [(one["reason"], one["regarding"]["name"]) for one in events] == [("RestoreFailed", "refused")]
-    server.refused.clear()
-    again = await restore_all(server, "shop")
-    assert [(one.text, one.failed) for one in again] == [
-        ("Deployment shop/refused was restored to 3 replicas", False),
-        ("Deployment shop/fine has 3 replicas", False),
-        ("Deployment shop/awake has 2 replicas", False),
-        ("nothing to restore: Deployment shop/gone does not exist", False),
-    ]
-
-
-def forbidden(name: str) -> ApiError:
-    return ApiError(403, "Forbidden", f"no right to {name}/scale")
-
-
-@pytest.mark.parametrize("state", ["Active", "Idle"])
-async def test_restore_awake_service_needs_no_permission(state: str) -> None:
-    server = Objects()
-    server.refused[server.deployment("web", 2)] = forbidden("deployments")
-    server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, status={"state": state})
-    [outcome] = await restore_all(server, "shop")
-    assert outcome == RestoreOutcome(
-        "shop/web",
-        "nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; finalizer removed",
-    )
-
-
-async def test_restore_reports_retryable_outcomes() -> None:
-    server = Objects()
-    server.refused[server.deployment("never", 0)] = forbidden("deployments")
-    server.refused[server.deployment("later", 0)] = ApiError(503, "ServiceUnavailable", "starting")
-    paths = {
-        name: server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=ASLEEP)
-        for name in ("never", "later")
-    }
-    never, later = await restore_all(server, "shop")
-    assert (never.failed, never.retry, later.failed, later.retry) == (True, False, True, True)
-    kept = {name: server.kept[at]["metadata"].get("finalizers") for name, at in paths.items()}
-    assert kept == {"never": None, "later": [FINALIZER]}
-
-
-async def test_restore_all_skips_undecodable_object() -> None:
-    server = Objects()
-    scale = server.deployment("fine", 0)
-    odd = server.scaled_service("odd", metadata={"finalizers": [FINALIZER]}, spec={"maxHeld": "many"}, status=ASLEEP)
-    server.scaled_service("fine", status=ASLEEP)
-    bad, fine = await restore_all(server, "shop")
-    assert bad.name == "shop/odd" and bad.failed and not bad.retry
-    assert "scale it by hand" in bad.text and "finalizers" not in server.kept[odd]["metadata"]
-    assert not fine.failed and server.kept[scale]["spec"] == {"replicas": 3}
-
-
-async def test_restore_path_in_a_name_is_not_called() -> None:
-    server = Objects()
-    victim = server.deployment("db", 0)
-    spec = {"scaleTargetRef": {"name": "../../shop/deployments/db"}}
-    server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, spec=spec, status=ASLEEP)
-    [outcome] = await restore_all(server, "shop")
-    assert "is not a valid name, so it was never scaled" in outcome.text
-    assert not outcome.failed and server.kept[victim]["spec"] == {}
-
-
-async def test_restore_all_acquires_the_lease_first() -> None:
-    server = Objects()
-    path = "/apis/coordination.k8s.io/v1/namespaces/zenvoy-system/leases/zenvoy"
-    annotations = {"zenvoy.dev/address": "10.0.0.1:18000", "zenvoy.dev/next-index": "65"}
-    spec = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 0, "leaseTransitions": 4}
-    server.put(path, {"metadata": {"annotations": annotations}, "spec": spec})
-    server.scaled_service("web")
-    server.faults.extend([Unreachable("GET: cut")])
-    [outcome] = await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))
-    assert outcome.text == "nothing to restore: never in effect"
-    lease = server.kept[path]
-    assert lease["metadata"]["annotations"] == {"zenvoy.dev/next-index": "65"}
-    assert lease["spec"].pop("renewTime")
-    assert lease["spec"] == {"holderIdentity": "zenvoy uninstall", "leaseDurationSeconds": 600, "leaseTransitions": 5}
-
-
-async def test_restore_all_without_lease_continues() -> None:
-    server = Objects()
-    server.scaled_service("web")
-    assert len(await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))) == 1
