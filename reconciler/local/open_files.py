@@ -19,13 +19,12 @@ def limit(asked: str) -> int:
     return {"soft": soft, "hard": hard}.get(asked) or int(asked)
 
 
-def raise_limit() -> int:
-    """Raise the soft limit of this process to the hard one, and return it."""
+def raise_limit() -> None:
+    """Raise the soft limit of this process to the hard one."""
     global _inherited
     _inherited = _inherited or resource.getrlimit(LIMIT)
     hard = _inherited[1]
     resource.setrlimit(LIMIT, (hard, hard))
-    return hard
 
 
 def raise_of(pid: int) -> None:

@@ -169,14 +169,11 @@ def _host(text: str, family: socket.AddressFamily) -> str:
 
 def _sockets(process: Path) -> set[str]:
     """Return the inodes of the sockets of a process; empty for a process of another user."""
-    found: set[str] = set()
-    try:
-        entries = os.listdir(process / "fd")
-    except OSError:
-        return found
-    for entry in entries:
-        with suppress(OSError):  # it has just been closed
-            found.add(os.readlink(process / "fd" / entry))
+    found = set[str]()
+    with suppress(OSError):
+        for entry in os.listdir(process / "fd"):
+            with suppress(OSError):  # it has just been closed
+                found.add(os.readlink(process / "fd" / entry))
     return {link[8:-1] for link in found if link.startswith("socket:[")}
 
 
