@@ -40,7 +40,7 @@ from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.warm_connections import WARM_CONNECTIONS
 from reconciler.local.open_files import raise_limit
-from reconciler.metrics.sources import Sources
+from reconciler.metrics.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.replication.fleet import ReplicaContext

@@ -48,7 +48,7 @@ from reconciler.local.services_file import FileProblem, ServicesFile
 from reconciler.local.sockets import listening_sockets
 from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, SHORTEN_STOP, StateDir
-from reconciler.metrics.sources import Sources
+from reconciler.metrics.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus

@@ -29,8 +29,7 @@ from reconciler.engine.service import Wake
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import DEFAULT_PROXY, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
-from reconciler.metrics.metrics import Metrics
-from reconciler.metrics.sources import Sources
+from reconciler.metrics.metrics import Metrics, Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import prometheus_client
@@ -25,9 +27,9 @@ from reconciler.core.traffic import Sample
 from reconciler.metrics import definitions
 from reconciler.metrics.definitions import Family
 from reconciler.metrics.service_counters import ServiceCounters
-from reconciler.metrics.services import Page
-from reconciler.metrics.sources import ServiceSource, Sources
+from reconciler.metrics.services import Page, ServiceSource
 from reconciler.ports.holders import HoldStatus
+from xds.server import Node
 
 MAX_ENVOYS = 4096
 """Node ids with counted acknowledgements, above which those of disconnected Envoys are forgotten."""
@@ -44,6 +46,33 @@ def acceptable(accept: str) -> str:
     """Return an `Accept` header that prometheus-client can parse: its errors would repeat the client's header."""
     types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in types else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Functions that return present values. Called on the event loop, so they must be fast."""
+
+    services: Callable[[], Mapping[str, ServiceSource]]
+    envoys: Callable[[], Mapping[str, Node]]
+    holders: Callable[[], Sequence[str]]
+    """Holders that are connected to this replica."""
+    all_holders: Callable[[], Iterable[str]]
+    """Holders that are connected to any replica; `held` includes all of them."""
+    ready: Callable[[], bool]
+    leads: Callable[[], bool]
+    """True if this replica may put services to sleep."""
+    now: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+    ticks: Callable[[], float] = time.monotonic
+    """Seconds of a monotonic clock."""
+    refused_streams: Callable[[], Mapping[tuple[str, ...], int]] = dict
+    """Streams on the gRPC port that were refused, by kind and gRPC status."""
+    plaintext: Callable[[], bool] = lambda: False
+    """True if the gRPC port is open without mutual TLS."""
+    expiries: Callable[[], Mapping[str, float]] = dict
+    """Ends of validity of certificates, in seconds since the epoch, by certificate."""
+    records_failing: Callable[[], bool | None] = lambda: None
+    """True if records cannot be written to their file; None without a file."""
 
 
 class _Samples:

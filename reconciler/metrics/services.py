@@ -7,17 +7,39 @@ and https://prometheus.io/docs/specs/om/open_metrics_spec/
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from reconciler.core.busy import blocker_of
+from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
 from reconciler.metrics import definitions
 from reconciler.metrics.definitions import FIGURES, SERVICE_FAMILIES, STATE, Family
 from reconciler.metrics.service_counters import ServiceCounters
-from reconciler.metrics.sources import ServiceSource
+from reconciler.plan import Deadline
+from reconciler.ports.backend import ResourceRequests
 
 _FRESH = ServiceCounters()
 _STATES = {
     present: tuple((f',state="{state.value}"}} ', int(state is present)) for state in State) for present in State
 }
+
+
+class ServiceSource(Protocol):
+    """One service of the engine, by its structure: adapters do not import the engine. Only the engine changes it."""
+
+    spec: Spec
+    record: Record | None
+    seen: Observed
+    deadline: Deadline | None
+    requests: int
+    recovers: bool
+    asks: ResourceRequests
+
+    @property
+    def saved_seconds(self) -> float | None: ...
+    @property
+    def woke_early(self) -> bool | None: ...
 
 
 class Page:

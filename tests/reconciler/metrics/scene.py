@@ -13,8 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parsed_pl
 from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State, Transition
 from reconciler.core.spec import Spec
-from reconciler.metrics.metrics import Metrics
-from reconciler.metrics.sources import Sources
+from reconciler.metrics.metrics import Metrics, Sources
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 from reconciler.ports.holders import NONE, HoldStatus
