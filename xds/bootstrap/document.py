@@ -109,7 +109,7 @@ def bootstrap(join: Join) -> dict[str, Any]:
         },
         # `server.uptime` is as old as the latest flush. With the default of 5 s, Envoy seems to have restarted.
         "stats_flush_interval": FLUSH_INTERVAL,
-        # For the listener that answers ignored requests to services that are not running (`resources/ignore_rules.py`).
+        # For the listener that answers ignored requests to services that are not running (`resources/routes.py`).
         "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _INTERNAL}}],
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": _overload_manager(join.open_files),

@@ -15,9 +15,8 @@ from typing import Any
 
 from xds import ir, names
 from xds.resources.clusters import ads, http1_options, http2_options, socket_address, tcp_keepalive
-from xds.resources.ignore_rules import source_ranges
 from xds.resources.proto import HttpConnectionManager, Listener, TcpProxy, encode, extension, message_class, packed
-from xds.resources.routes import BACKOFF, MAX_RETRIES, UNLIMITED
+from xds.resources.routes import BACKOFF, MAX_RETRIES, UNLIMITED, source_ranges
 
 _REQUEST_HEADERS_TIMEOUT = timedelta(seconds=10)
 """From a request's first byte to the end of its headers. Nothing has been sent upstream by then."""
