@@ -132,8 +132,8 @@ PrometheusUrl = Annotated[
     typer.Option(
         "--prometheus",
         envvar="ZENVOY_PROMETHEUS_URL",
-        help="Read usage from this Prometheus, instead of from each Envoy. It must scrape every Envoy; that of "
-        "`zenvoy up` at /envoy/metrics of --metrics.",
+        help="Read usage from this Prometheus, instead of from each Envoy. It must scrape every Envoy. `zenvoy up` "
+        "serves the statistics of its Envoy at /envoy/metrics of --metrics.",
         metavar="URL",
         rich_help_panel=PROMETHEUS,
         callback=validators.url_without_password,
