@@ -18,15 +18,7 @@ import structlog
 
 from reconciler.app import sample_source
 from reconciler.app.admin import EngineOperations
-from reconciler.app.runtime import (
-    STREAM_CLAIMS,
-    UNKNOWN_SERVICES,
-    BackgroundTasks,
-    Runtime,
-    Served,
-    stream_server,
-    tune_gc,
-)
+from reconciler.app.runtime import STREAM_CLAIMS, UNKNOWN_SERVICES, BackgroundTasks, Runtime, Served, stream_server
 from reconciler.app.shutdown import drain, stop_programs
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.concurrency import in_thread
@@ -323,7 +315,6 @@ class LocalRuntime:
         self._runtime.ran(running)
         if not self._runtime.opened and self.engine.synced and not self._runtime.closing:
             self._runtime.open()
-            tune_gc()
 
     def _held(self, held: HoldStatus) -> None:
         """Receive the report of a holder, unless it only describes the holder's own end."""

@@ -149,9 +149,10 @@ class Runtime:
         self._served = served
 
     def open(self) -> None:
-        """Answer Envoys from now on."""
+        """Answer Envoys from now on. All services, routes, and messages exist."""
         self.opened = True
         self._router.server.open()
+        _tune_gc()
 
     # Inputs
 
@@ -226,10 +227,10 @@ class BackgroundTasks:
             self._stopped.set()
 
 
-def tune_gc() -> None:
+def _tune_gc() -> None:
     """Exempt all present objects from garbage collection, and collect less often.
 
-    Call it once services, routes, and messages exist. With many services, scanning them takes a fifth of each wake.
+    With many services, scanning them takes a third of each wake on average.
     """
     gc.collect()
     gc.freeze()
