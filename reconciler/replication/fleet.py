@@ -112,8 +112,9 @@ class Presence:
 
 @dataclass(slots=True)
 class FollowerState:
-    """One follower as the leader knows it."""
+    """One follower as the leader knows it; `replica` is its IP address."""
 
+    replica: str
     connected: bool = True
     reports: dict[str, Report] = field(default_factory=dict)
     in_force_since: dict[str, float] = field(default_factory=dict)
@@ -225,18 +226,18 @@ class Membership:
 
     def add_follower(self, replica: str, fleet: Fleet) -> FollowerState:
         """Add a follower whose stream starts; it replaces an earlier stream of the same replica."""
-        follower = self.ledger.followers[replica] = FollowerState()
+        follower = self.ledger.followers[replica] = FollowerState(replica)
         self.set_connected(replica, fleet)
         self.on_change()
         return follower
 
-    def remove_follower(self, replica: str, follower: FollowerState) -> bool:
+    def remove_follower(self, follower: FollowerState) -> bool:
         """Mark a follower whose stream ended as disconnected; return False if it has another stream."""
-        if not (self.leads and self.is_current(replica, follower)):
+        if not (self.leads and self.is_current(follower)):
             return False
         follower.connected = False
         follower.reports.clear()
-        self.set_connected(replica, Fleet())
+        self.set_connected(follower.replica, Fleet())
         self.on_change()
         return True
 
@@ -247,9 +248,9 @@ class Membership:
         if changed:
             self.on_change()
 
-    def is_current(self, replica: str, follower: FollowerState) -> bool:
-        """Return whether this is the latest stream of the replica."""
-        return self.ledger.followers.get(replica) is follower
+    def is_current(self, follower: FollowerState) -> bool:
+        """Return whether this is the latest stream of its replica."""
+        return self.ledger.followers.get(follower.replica) is follower
 
     def forget(self) -> None:
         """Drop members that are gone for good, if this replica leads. Call it regularly."""

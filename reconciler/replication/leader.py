@@ -82,7 +82,7 @@ class PeerServer:
         follower = self._members.add_follower(replica, first.fleet or messages.Fleet())
         del first  # it may be large, and the stream lasts
         log.info("follower connected", replica=replica)
-        receiving = asyncio.create_task(self._receive(replica, follower, received))
+        receiving = asyncio.create_task(self._receive(follower, received))
         receiving.add_done_callback(lambda _: pending.wakeup.set())
         try:
             for message in self._all_records():
@@ -98,7 +98,7 @@ class PeerServer:
         finally:
             receiving.cancel()
             self._streams.discard(pending)
-            self._replication.remove_follower(replica, follower)
+            self._replication.remove_follower(follower)
             log.info("follower disconnected", replica=replica)
 
     def _all_records(self) -> Iterator[messages.LeaderMessage]:
@@ -118,8 +118,6 @@ class PeerServer:
         pending.fleet = False
         return messages.LeaderMessage(updates, removed, fleet=fleet)
 
-    async def _receive(
-        self, replica: str, follower: FollowerState, received: AsyncIterator[messages.FollowerMessage]
-    ) -> None:
+    async def _receive(self, follower: FollowerState, received: AsyncIterator[messages.FollowerMessage]) -> None:
         async for message in received:
-            self._replication.receive(replica, follower, message)
+            self._replication.receive(follower, message)

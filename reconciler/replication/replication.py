@@ -288,7 +288,6 @@ class Replication:
     """The view of one replica. It starts as a follower."""
 
     def __init__(self, context: ReplicaContext) -> None:
-        self._context = context
         self.members = Membership(context)
         self.updates = RecordUpdates()
         self.router = ClusterRouter(self.members, self.updates)
@@ -333,22 +332,22 @@ class Replication:
 
     # As leader: messages of followers
 
-    def remove_follower(self, replica: str, follower: FollowerState) -> None:
+    def remove_follower(self, follower: FollowerState) -> None:
         """Mark a follower whose stream ended as disconnected."""
-        if self.members.remove_follower(replica, follower):
+        if self.members.remove_follower(follower):
             self.faults.notify()
 
-    def receive(self, replica: str, follower: FollowerState, message: FollowerMessage) -> None:
+    def receive(self, follower: FollowerState, message: FollowerMessage) -> None:
         """Take a follower's message, unless it has another stream. Ignore reports on updates that were never sent."""
-        if not self.members.is_current(replica, follower):
+        if not self.members.is_current(follower):
             return
         if message.fleet is not None:
-            self.members.set_connected(replica, message.fleet)
+            self.members.set_connected(follower.replica, message.fleet)
         if message.faults is not None:
             follower.faults = message.faults
             self.faults.notify()
         for report in filter(self.updates.was_sent, message.reports):
-            follower.add_report(shortened(report), self._context.clock.now())
+            follower.add_report(shortened(report), self.members.context.clock.now())
             self.holders.notify(report.service)
             self.router.notify(report.service)
 

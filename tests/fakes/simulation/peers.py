@@ -100,7 +100,7 @@ class PeerStreams:
     def _reported(self, link: Link, fleet: Fleet, report: Report | None) -> None:
         if link.place is not None:
             message = FollowerMessage(fleet=fleet, reports=() if report is None else (report,))
-            self._replicas[link.leader].replication.receive(link.follower, link.place, message)
+            self._replicas[link.leader].replication.receive(link.place, message)
 
     def deliver(self, up: bool, many: int = 1) -> None:
         """Deliver the first messages of each stream, to leaders or to followers."""
@@ -125,7 +125,7 @@ class PeerStreams:
 
     def _ended(self, link: Link, replica: Replica) -> None:
         if replica.name == link.leader and link.place is not None:
-            replica.replication.remove_follower(link.follower, link.place)
+            replica.replication.remove_follower(link.place)
         if replica.link is link:
             replica.link, replica.lost_at = None, self._now()
 

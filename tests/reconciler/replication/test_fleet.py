@@ -27,7 +27,7 @@ class Surroundings:
         context = ReplicaContext(ME, replicas, lambda: True, clock, settle_seconds=0)
         ledger = FleetLedger(context, self.now, Fleet({"envoy-1": ""}, ()))
         ledger.set_connected(ME, Fleet({"envoy-1": ""}, ()))
-        ledger.followers[OTHER] = FollowerState()
+        ledger.followers[OTHER] = FollowerState(OTHER)
         return ledger
 
 

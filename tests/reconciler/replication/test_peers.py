@@ -622,11 +622,11 @@ async def test_reports_precede_arrivals_and_follow_departures() -> None:
         replication, members = s.one.peers.replication, s.one.peers.members
         receive = replication.receive
 
-        def hear(replica: str, follower: Any, message: Any) -> None:
+        def hear(follower: Any, message: Any) -> None:
             if message.fleet is not None:
                 said.append("there" if "late" in message.fleet.holders else "not there")
             said.extend(report.in_force for report in message.reports)
-            receive(replica, follower, message)
+            receive(follower, message)
 
         replication.receive = hear  # type: ignore[method-assign]
         late = Holder("late")
