@@ -62,23 +62,20 @@ class UnservedWakes:
             return self
         return NONE
 
-    def idle_after(self, spec: Spec) -> float:
-        """Return the idle time of a service in seconds."""
-        grown = spec.idle_after * (1 << min(self.in_a_row, MAX_DOUBLINGS))
-        return max(spec.idle_after, min(grown, LONGEST_SECONDS))
-
     def effective(self, spec: Spec) -> Spec:
         """Return a spec with the grown idle time."""
         if not self.in_a_row or spec.idle_by is not UsageUnit.BYTES:
             return spec
-        return replace(spec, idle_after=self.idle_after(spec))
+        grown = spec.idle_after * (1 << min(self.in_a_row, MAX_DOUBLINGS))
+        return replace(spec, idle_after=max(spec.idle_after, min(grown, LONGEST_SECONDS)))
 
     def reason(self, spec: Spec) -> Blocker | None:
         """Return why the idle time is longer than configured; None if it is not."""
-        if self.effective(spec) is spec:
+        effective = self.effective(spec)
+        if effective is spec:
             return None
         what = f"{pluralize(self.in_a_row, 'wake')} in a row served nothing: clients return as soon as a sleep closes"
-        times = f"the idle time is {self.idle_after(spec):g} s instead of {spec.idle_after:g} s"
+        times = f"the idle time is {effective.idle_after:g} s instead of {spec.idle_after:g} s"
         return Blocker(Reason.WAKES_UNSERVED, f"{what} their connections; {times}")
 
 

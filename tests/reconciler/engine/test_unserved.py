@@ -54,11 +54,11 @@ def life() -> Life:
 
 
 def test_unserved_wakes_double_the_idle_time_up_to_the_longest(life: Life) -> None:
-    found = [life.cycles(1).idle_after(SPEC) for _ in range(12)]
+    found = [life.cycles(1).effective(SPEC).idle_after for _ in range(12)]
     assert found[:4] == [10.0, 20.0, 40.0, 80.0]
     assert found[-1] == LONGEST_SECONDS
     long = Spec(name="db", idle_by=UsageUnit.BYTES, idle_after=2 * LONGEST_SECONDS)
-    assert life.unserved.idle_after(long) == long.idle_after
+    assert life.unserved.effective(long).idle_after == long.idle_after
 
 
 def test_unserved_wakes_have_a_reason_and_other_services_none(life: Life) -> None:
