@@ -231,15 +231,12 @@ class Membership:
         self.on_change()
         return follower
 
-    def remove_follower(self, follower: FollowerState) -> bool:
-        """Mark a follower whose stream ended as disconnected; return False if it has another stream."""
-        if not (self.leads and self.is_current(follower)):
-            return False
+    def remove_follower(self, follower: FollowerState) -> None:
+        """Mark a follower whose stream ended as disconnected."""
         follower.connected = False
         follower.reports.clear()
         self.set_connected(follower.replica, Fleet())
         self.on_change()
-        return True
 
     def set_connected(self, replica: str, fleet: Fleet) -> None:
         """Take the Envoys and holders that are connected to a replica."""

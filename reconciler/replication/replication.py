@@ -333,8 +333,9 @@ class Replication:
     # As leader: messages of followers
 
     def remove_follower(self, follower: FollowerState) -> None:
-        """Mark a follower whose stream ended as disconnected."""
-        if self.members.remove_follower(follower):
+        """Mark a follower whose stream ended as disconnected, unless it has another stream."""
+        if self.members.leads and self.members.is_current(follower):
+            self.members.remove_follower(follower)
             self.faults.notify()
 
     def receive(self, follower: FollowerState, message: FollowerMessage) -> None:
