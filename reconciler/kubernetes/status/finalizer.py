@@ -1,7 +1,8 @@
 """The finalizer of ScaledServices: a deletion first restores the replicas and serves the held connections.
 
-Only a target at zero is scaled, by the patch of a wake. The target of a service that was never in effect is left as it
-is. Repeating a restoration is harmless.
+A restoration, which an uninstallation makes too, scales only a target at zero, by the patch of a wake. It leaves the
+target of a service that was never in effect as it is, and can be repeated.
+
 Only the leader writes, and only services in effect get a finalizer. A deletion waits for the replicas for a limited
 time: if the target is gone or may not be scaled, that is reported, and the finalizer is removed. Then the deletion
 waits until the service is not needed, for at most its `wakeTimeout`, because no client waits longer for a wake.
