@@ -114,7 +114,7 @@ class WakeMonitor:
         """Stop monitoring a workload that has an endpoint or is no longer desired."""
         if workload.is_waking:
             workload.record_ready(time.time())
-            workload.previous_pods = frozenset()
+            workload.previous_pods = NONE
         elif isinstance(workload.desired, Zero) and (seen := self._seen(workload)):
             workload.previous_pods = frozenset(pod.metadata.uid for pod in seen[0])
         self.leave(workload)

@@ -20,7 +20,7 @@ from reconciler.kubernetes.workloads.probes import client
 from reconciler.kubernetes.workloads.probes.checks import Check, GrpcCheck, HttpCheck, PodChecks, pod_checks
 from reconciler.kubernetes.workloads.probing import COSTLY_SLOT_SECONDS, SLOT_SECONDS, CheckSlots, accepts
 from reconciler.kubernetes.workloads.target_observer import Spawn
-from reconciler.kubernetes.workloads.workload import EarlyEndpoint, Workload
+from reconciler.kubernetes.workloads.workload import NONE, EarlyEndpoint, Workload
 
 BACKOFF = Backoff(0.01, 0.1, factor=1.3)
 VERIFY_EVERY_SECONDS = 1.0
@@ -117,7 +117,7 @@ def _record_unready(workload: Workload, endpoints: Sequence[PodEndpoint]) -> Non
     """Record the pods that Kubernetes called ready before, and no longer."""
     starting = {endpoint.pod for endpoint in endpoints if endpoint.starting}
     if not starting:
-        workload.unready = frozenset()
+        workload.unready = NONE
     elif former := starting & {*workload.unready, *workload.reachable.values(), *(pod for _, pod in workload.dials)}:
         workload.unready = frozenset(former)
 
