@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.programs import BUILD_SECONDS
 from tests.e2e.conftest import pytest_runtest_makereport, shared_zenvoy
 
 __all__ = ["pytest_runtest_makereport", "shared_zenvoy"]
 
 _PROPERTY = "conformance"
 WAYS = ("direct", "asleep", "awake")
+_TEST_SECONDS = 300 + 2 * BUILD_SECONDS
+"""The first test of a suite builds its client and its server."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("conformance")
+            item.add_marker(pytest.mark.timeout(_TEST_SECONDS))
             item.add_marker("envoy")
 
 
