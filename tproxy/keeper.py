@@ -34,6 +34,16 @@ ORPHAN_SECONDS = 60.0
 """The time that connections are kept without a holder."""
 GIVE_SECONDS = 5.0
 """The time that a holder has to receive each message while it adopts."""
+_HELP = """\
+usage: zenvoy-keeper PATH
+
+Keep held connections open while no holder runs: a holder that dies leaves them to the next one.
+
+  PATH   the Unix socket to listen on, in a directory that this user owns; give the same path to
+         zenvoy-tproxy run --keeper
+
+A holder has a minute to come back. SIGTERM ends the keeper, and the connections that only it has.
+"""
 _ANCILLARY = socket.CMSG_SPACE(PER_MESSAGE * array.array("i").itemsize)
 _MESSAGES_PER_STEP = 64
 
@@ -157,16 +167,22 @@ def listen(path: str) -> socket.socket:
 
 def main() -> None:
     """Run the keeper until SIGTERM. The only argument is the path of the Unix socket."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: zenvoy-keeper PATH (the Unix socket to listen on)")
+    match sys.argv[1:]:
+        case ["-h" | "--help"]:
+            print(_HELP, end="")
+            return
+        case [path] if not path.startswith("-"):
+            pass
+        case _:
+            sys.exit("usage: zenvoy-keeper PATH (the Unix socket to listen on)")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        listening = listen(sys.argv[1])
+        listening = listen(path)
     except OSError as error:
-        sys.exit(f"cannot listen on {sys.argv[1]}: {error.strerror}; choose a path in a directory that this user owns")
+        sys.exit(f"cannot listen on {path}: {error.strerror}; choose a path in a directory that this user owns")
     Keeper(listening).run()
 
 

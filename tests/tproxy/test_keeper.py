@@ -190,3 +190,22 @@ def test_stopped_keeper_is_killed_and_delays_no_client(kept: Kept) -> None:
     clients = _asks(kept, 20)
     _all_answered_once(kept, clients)
     assert kept.keeper.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tproxy.keeper", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+
+
+def test_keeper_help_is_shown() -> None:
+    helped = _run("--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "usage: zenvoy-keeper PATH" in helped.stdout
+    assert "the Unix socket to listen on" in helped.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("--path",), ("a.sock", "b.sock")])
+def test_keeper_with_wrong_arguments_says_its_usage(arguments: tuple[str, ...]) -> None:
+    refused = _run(*arguments)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "usage: zenvoy-keeper PATH (the Unix socket to listen on)\n"
