@@ -1,6 +1,6 @@
 """The services file on disk: changes are noticed, and a copy of its last valid content is kept.
 
-While the file has mistakes, the copy is in effect: at a reload, when the reconciler restarts, and when `zenvoy up`
+While the file has mistakes, the copy is in force: at a reload, when the reconciler restarts, and when `zenvoy up`
 starts. All functions but `watch` block: a running reconciler calls them in a thread.
 """
 

@@ -72,7 +72,7 @@ async def when_free(option: str, address: str, serve: Callable[[], Awaitable[Non
 
 
 class ListenAddresses:
-    """The listen addresses in effect. Hold `lock` from `probe` to the `choose` that follows."""
+    """The listen addresses in force. Hold `lock` from `probe` to the `choose` that follows."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir

@@ -207,7 +207,7 @@ async def test_uninstall_restores_all_and_removes_finalizers(scene: Scene) -> No
             scene.named("lost"),
             f"nothing to restore: Deployment {scene.named('lost')} does not exist" + REMOVED,
         ),
-        RestoreOutcome(scene.named("new"), "nothing to restore: never in effect" + REMOVED),
+        RestoreOutcome(scene.named("new"), "nothing to restore: never in force" + REMOVED),
     ]
     assert await scene.replicas("asleep") == 3
     await scene.gone("asleep")

@@ -118,7 +118,7 @@ class CaptureController:
         self._service_of: dict[str, str] = {}
         """The Service of each ScaledService that wants a capture, or did, by the key of the ScaledService."""
         self._listens: dict[str, int] | None = None
-        """The port of the proxies for a ScaledService in the configuration in effect; None before that is known."""
+        """The port of the proxies for a ScaledService in the configuration in force; None before that is known."""
         self._hidden_since: dict[str, float] = {}
         """Time since which no pod is an endpoint of a captured Service, by a monotonic clock."""
         self._released_since: dict[str, float] = {}
@@ -150,7 +150,7 @@ class CaptureController:
         self._look_soon((service.captured if service else "") or key)
 
     def configure(self, configs: Mapping[str, ServiceConfig]) -> None:
-        """Set the configurations in effect."""
+        """Set the configurations in force."""
         captured = {name: config.spec for name, config in configs.items() if config.capture is not NO_CAPTURE}
         listens = {name: listen_port(spec) for name, spec in captured.items() if spec.listen}
         before, self._listens = self._listens or {}, listens

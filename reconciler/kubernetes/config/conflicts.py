@@ -1,6 +1,6 @@
 """Conflicts over hosts and ports of the proxy: the older ScaledService owns it, the younger one reports a problem.
 
-Pure. A service that loses its port or some hosts keeps the rest; one that loses everything is not in effect. If several
+Pure. A service that loses its port or some hosts keeps the rest; one that loses everything is not in force. If several
 ScaledServices name one Service, the younger ones lose its names without a problem as long as they have other hosts.
 Counterpart: `host_policy.py`, which decides what a namespace may claim at all.
 """
@@ -53,7 +53,7 @@ class ClaimRules:
 
 @dataclass(slots=True)
 class Resolution:
-    """The services in effect, and the problems of those that lost a claim."""
+    """The services in force, and the problems of those that lost a claim."""
 
     entries: dict[str, ServiceConfig] = field(default_factory=dict)
     problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
@@ -144,7 +144,7 @@ def _is_own_name(host: str, entry: ServiceConfig, owner: ServiceConfig) -> bool:
 
 
 class EffectiveConfig:
-    """The configuration in effect, settled again only if a claim changed.
+    """The configuration in force, settled again only if a claim changed.
 
     A ScaledService that requests a host or port that it cannot have keeps its earlier ones, as long as no older
     ScaledService requests them.
@@ -155,7 +155,7 @@ class EffectiveConfig:
         self.asked: dict[str, ServiceConfig] = {}
         """The latest request of each ScaledService; only `request` changes it."""
         self._had: dict[str, ServiceConfig] = {}
-        """The request of each service in effect that was granted."""
+        """The request of each service in force that was granted."""
         self._entries: dict[str, ServiceConfig] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._changed: set[str] = set()
@@ -178,7 +178,7 @@ class EffectiveConfig:
         self._outdated = True
 
     def resolve(self) -> tuple[dict[str, ServiceConfig], dict[str, tuple[Problem, ...]]]:
-        """Return the configurations in effect, and the problems of lost claims. Callers must not change them."""
+        """Return the configurations in force, and the problems of lost claims. Callers must not change them."""
         if self._outdated:
             self._settle()
         elif self._changed:

@@ -1,7 +1,7 @@
 """The services of the cluster: ScaledServices with their Services, after conflicts over hosts and ports.
 
 Nothing is published before every informer has synced. A ScaledService with mistakes keeps its last valid configuration.
-One that is being deleted stays in effect, as departing, until our finalizer is removed. One that its Service is about
+One that is being deleted stays in force, as departing, until our finalizer is removed. One that its Service is about
 to recreate stays a moment longer; otherwise clients would be refused. Changes that arrive together are published
 together. Publishing takes longer the more services there are, so pauses follow, in which clients are served.
 Counterparts: `resolve.py` and `conflicts.py`, which decide; `service_controller.py`, which creates ScaledServices from
@@ -30,7 +30,7 @@ from reconciler.kubernetes.types.objects import Object, decoder
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
 
 RECREATE_SECONDS = 10.0
-"""Time for which a removed ScaledService stays in effect if its Service is about to recreate it."""
+"""Time for which a removed ScaledService stays in force if its Service is about to recreate it."""
 GONE_SECONDS = 5.0
 """Time after which a deleted Service is considered gone for good."""
 PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
@@ -73,7 +73,7 @@ class DeletedServices:
 class KubernetesProvider:
     """The services configured in a cluster. Keys are `namespace/name`, of a ScaledService or of a labeled Service.
 
-    `on_entries` is called with all configurations in effect and all problems when any of them changes;
+    `on_entries` is called with all configurations in force and all problems when any of them changes;
     `on_scaled_service` and `on_service` are called for each added, changed, or removed object,
     and `on_busy_until` with the time until which its application calls itself busy. `leads` returns whether this
     replica writes the ScaledServices of labeled Services.

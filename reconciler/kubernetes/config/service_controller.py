@@ -1,9 +1,9 @@
 """A controller that creates, updates, and deletes the ScaledServices of labeled Services.
 
 Only the leader writes. A ScaledService that was not created from the label is never changed. Fields that the
-annotations do not set are kept, so `zenvoy pause` stays in effect. The target of a ScaledService cannot change: the
+annotations do not set are kept, so `zenvoy pause` stays in force. The target of a ScaledService cannot change: the
 object is deleted, which restores the replicas, and created again. While annotations have mistakes, the last valid ones
-stay in effect. Counterparts: `annotations.py`, which parses them, and `provider.py`, which calls `look`.
+stay in force. Counterparts: `annotations.py`, which parses them, and `provider.py`, which calls `look`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from reconciler.kubernetes.types.scaled_service import (
 MADE_OF = f"{PREFIX}made-of"
 """On an owned ScaledService: the spec from the annotations, which shows the fields that they no longer set."""
 UNREAD = f"{PREFIX}unread"
-"""On an owned ScaledService whose Service has had mistakes from the start: it is not in effect."""
+"""On an owned ScaledService whose Service has had mistakes from the start: it is not in force."""
 
 
 def _owner_uid(item: ScaledService) -> str:

@@ -1,9 +1,9 @@
 """The finalizer of ScaledServices: a deletion first restores the replicas and serves the held connections.
 
 A restoration, which an uninstallation makes too, scales only a target at zero, by the patch of a wake. It leaves the
-target of a service that was never in effect as it is, and can be repeated.
+target of a service that was never in force as it is, and can be repeated.
 
-Only the leader writes, and only services in effect get a finalizer. A deletion waits for the replicas for a limited
+Only the leader writes, and only services in force get a finalizer. A deletion waits for the replicas for a limited
 time: if the target is gone or may not be scaled, that is reported, and the finalizer is removed. Then the deletion
 waits until the service is not needed, for at most its `wakeTimeout`, because no client waits longer for a wake.
 """
@@ -91,7 +91,7 @@ class FinalizerController:
         self._retry_timeout, self._landing = retry_timeout, landing
         self._needed_for, self._release = needed_for, release
         self._discovery = Discovery(api)
-        self._in_effect: frozenset[str] = frozenset()
+        self._in_force: frozenset[str] = frozenset()
         self._deletions: dict[str, _Deletion] = {}
         """Deletions by uid."""
         self.queue = WorkQueue(self._reconcile, "failed to set or remove a finalizer, retrying", timing)
@@ -102,8 +102,8 @@ class FinalizerController:
             self.queue.add(service)
 
     def configure(self, services: Collection[str]) -> None:
-        """Set the services in effect."""
-        new, self._in_effect = frozenset(services) - self._in_effect, frozenset(services)
+        """Set the services in force."""
+        new, self._in_force = frozenset(services) - self._in_force, frozenset(services)
         for service in new:
             self.saw(service, self._items.get(service))
 
@@ -114,7 +114,7 @@ class FinalizerController:
 
     def _is_due(self, service: str, item: ScaledService) -> bool:
         has = FINALIZER in item.metadata.finalizers
-        return has if item.metadata.deletion_timestamp else not has and service in self._in_effect
+        return has if item.metadata.deletion_timestamp else not has and service in self._in_force
 
     async def _reconcile(self, service: str) -> None:
         item = self._items.get(service)
@@ -191,7 +191,7 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
     `landing` is the time to wait for a patch in flight. Raises `ApiError` and `Unreachable`.
     """
     if not item.status.state:
-        return "nothing to restore: never in effect"
+        return "nothing to restore: never in force"
     target = target_of(item)
     if invalid := target.invalid:
         return f"nothing to restore: {invalid[1]!r} is not a valid {invalid[0]}, so it was never scaled"

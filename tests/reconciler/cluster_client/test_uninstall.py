@@ -123,7 +123,7 @@ async def test_uninstall_acquires_the_lease_first() -> None:
     server.scaled_service("web")
     server.faults.extend([Unreachable("GET: cut")])
     [outcome] = await restored(server)
-    assert outcome.text == "nothing to restore: never in effect"
+    assert outcome.text == "nothing to restore: never in force"
     lease = server.kept[path]
     assert lease["metadata"]["annotations"] == {"zenvoy.dev/next-index": "65"}
     assert lease["spec"].pop("renewTime")

@@ -65,7 +65,7 @@ class State(NamedTuple):
     silent: frozenset[str] = NONE
     """Those of them that do not accept connections for the Service yet."""
     listens: bool = True
-    """True if the configuration in effect has the listener of the Service."""
+    """True if the configuration in force has the listener of the Service."""
     services: Services = Services()
     slices: Slices = Slices()
     seen_services: Services = Services()

@@ -199,7 +199,7 @@ def test_conflict_same_service_needs_other_hosts() -> None:
     assert found.entries["shop/admin"].spec.hosts == ("admin.example",)
 
 
-def test_conflict_all_hosts_lost_is_not_in_effect() -> None:
+def test_conflict_all_hosts_lost_is_not_in_force() -> None:
     found = settled(scaled(created=1), scaled("service: web", "other", created=2))
     assert list(found.entries) == ["shop/web"]
     assert reported(found) == {

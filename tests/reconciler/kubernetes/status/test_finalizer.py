@@ -150,7 +150,7 @@ async def test_finalizer_follower_writes_nothing() -> None:
         (ASLEEP, {"replicas": "last"}, 0, 3, "Deployment shop/web was restored to 3 replicas"),
         (ASLEEP, {}, 2, 2, "Deployment shop/web has 2 replicas"),
         ({"state": "Active", "replicas": 2}, {}, 2, 2, "Deployment shop/web has 2 replicas"),
-        ({}, {}, 0, 0, "nothing to restore: never in effect"),
+        ({}, {}, 0, 0, "nothing to restore: never in force"),
     ],
 )
 async def test_deletion_restores_replicas_first(
