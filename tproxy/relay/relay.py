@@ -93,7 +93,7 @@ class Attempt:
         """Send what the client sent; leave a reset and urgent data to the flows."""
         self._client_events |= events & UNUSUAL
         if events & (EPOLLERR | EPOLLHUP | EPOLLPRI):
-            self._complete(0)
+            self._complete(self._endpoint_events)
         elif events & (EPOLLIN | EPOLLRDHUP):
             self._send()
 
@@ -127,7 +127,7 @@ class Attempt:
             self.on_endpoint_events(EPOLLERR)
             return
         if len(unread) == limit:
-            self._complete(0)
+            self._complete(self._endpoint_events)
 
     def _on_end(self, is_reset: bool) -> None:
         if (owner := self.owner) is None:

@@ -44,9 +44,9 @@ class Trial:
         self._fd = inner.detach()
         self.returned: list[int] = []
 
-    def attempt(self, skip: int = 0, seconds: float = 60.0) -> socket.socket:
+    def attempt(self, skip: int = 0, seconds: float = 60.0, receive_buffer: int | None = None) -> socket.socket:
         """Relay the client to a new endpoint and return that endpoint's socket."""
-        inner, endpoint = tcp_pair()
+        inner, endpoint = tcp_pair(receive_buffer)
         self.rig.ends.append(endpoint)
         inner.setblocking(False)
         attempt = Attempt(skip, time.monotonic() + seconds, lambda _, fd: self.returned.append(fd))
@@ -147,6 +147,19 @@ def test_more_bytes_than_can_be_repeated_are_all_delivered(rig: Rig, receive_buf
     trial.client.settimeout(PATIENCE_SECONDS)
     with pytest.raises(ConnectionResetError):
         trial.client.recv(1)
+    assert not trial.returned
+
+
+def test_end_before_more_bytes_than_can_be_repeated_is_passed_on(trial: Trial) -> None:
+    endpoint = trial.attempt(receive_buffer=2048)
+    trial.client.sendall(bytes(REPLAY_BYTES // 2))
+    assert endpoint.recv(1, socket.MSG_PEEK)
+    endpoint.shutdown(socket.SHUT_WR)
+    for _ in range(2):  # until the relay has seen the end, and unacknowledged bytes
+        trial.rig.call(lambda: None)
+    trial.client.sendall(bytes(REPLAY_BYTES // 2))
+    assert trial.client.recv(1) == b""
+    assert len(read_exactly(endpoint, REPLAY_BYTES)) == REPLAY_BYTES
     assert not trial.returned
 
 
