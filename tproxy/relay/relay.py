@@ -228,7 +228,9 @@ class RelayedConnection:
         if endpoint_events:
             down.on_events(endpoint_events)
         if not self.closed:
-            up.on_events(EPOLLIN | client_events)
+            # Handled like an end, this empties the socket. An end that the loop reports later in this round would
+            # otherwise find the flow waiting for its batch, and be lost.
+            up.on_events(EPOLLRDHUP | client_events)
 
     def leave(self) -> tuple[int, int]:
         """Leave the relay and return both descriptors, which are the caller's."""

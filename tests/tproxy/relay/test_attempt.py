@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.tproxy.harness import eventually, read_exactly, reset
-from tests.tproxy.relay.rig import PATIENCE_SECONDS, Rig, tcp_pair
+from tests.tproxy.relay.rig import PATIENCE_SECONDS, Rig, read_all, tcp_pair
 from tproxy.relay.relay import REPLAY_BYTES, SENT_SECONDS, Attempt, may_repeat
 
 
@@ -161,6 +162,20 @@ def test_end_before_more_bytes_than_can_be_repeated_is_passed_on(trial: Trial) -
     assert trial.client.recv(1) == b""
     assert len(read_exactly(endpoint, REPLAY_BYTES)) == REPLAY_BYTES
     assert not trial.returned
+
+
+def test_end_of_client_in_the_round_of_the_answer_is_passed_on(trial: Trial) -> None:
+    endpoint = trial.attempt()
+    together = threading.Barrier(2, timeout=PATIENCE_SECONDS)
+    trial.rig.loop.call_soon_threadsafe(lambda: [together.wait() for _ in range(2)])
+    together.wait()
+    endpoint.sendall(b"greeting")
+    trial.client.sendall(b"QUIT")
+    trial.client.shutdown(socket.SHUT_WR)
+    together.wait()
+    assert read_all(endpoint) == b"QUIT"
+    endpoint.close()
+    assert read_all(trial.client) == b"greeting"
 
 
 def test_client_that_resets_ends_the_attempt(trial: Trial) -> None:
