@@ -63,9 +63,10 @@ class KubernetesBackend:
     ) -> None:
         """Create a backend.
 
-        `urgent` is for wakes only, and allows `WARM_CONNECTIONS` connections. `services` are the objects of
-        an informer. `may_sleep` is called right before a target is scaled to zero, and `leads` (by default the same)
-        before one is woken: the leader may just have scaled it. Without `namespaces`, all of them are watched.
+        `urgent` is for wakes only, and allows `warm_connections.WARM_CONNECTIONS` connections. `services` are the
+        objects of an informer. `may_sleep` is called right before a target is scaled to zero, and `leads` (by default
+        the same) before one is woken: the leader may just have scaled it. Without `namespaces`, all of them are
+        watched.
         """
         self.api, self.urgent, self.may_sleep = api, urgent, may_sleep
         self.reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
