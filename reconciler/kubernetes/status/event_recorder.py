@@ -231,7 +231,7 @@ class EventRecorder:
         count = written.count + waiting.count
         where = path(EVENTS, "events", written.regarding.namespace, written.name)
         try:
-            await self._api.patch(where, {"series": _series(count, waiting.at)}, MERGE_PATCH)
+            await self._api.patch(where, {"series": _series_fields(count, waiting.at)}, MERGE_PATCH)
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
@@ -242,7 +242,7 @@ class EventRecorder:
     async def _write_first(self, key: Key, waiting: _Series) -> None:
         body = event_body(waiting.regarding, waiting.note, waiting.name, waiting.at, self._instance)
         if waiting.count > 1:
-            body["series"] = _series(waiting.count, waiting.at)
+            body["series"] = _series_fields(waiting.count, waiting.at)
         with ignoring(CONFLICT):  # an earlier attempt took effect without an answer
             await self._api.call("POST", path(EVENTS, "events", waiting.regarding.namespace), body)
         self._written.pop(key, None)
@@ -267,5 +267,5 @@ class _Bucket:
             await asyncio.sleep(-self._left / self._each_second)
 
 
-def _series(count: int, at: float) -> dict[str, Any]:
+def _series_fields(count: int, at: float) -> dict[str, Any]:
     return {"count": count, "lastObservedTime": micro_time(at)}
