@@ -146,7 +146,7 @@ async def _restore_one(api: Api, discovery: Discovery, raw: msgspec.Raw) -> Rest
         done, failed = f"failed to read its target, scale it by hand: {error}", True
     else:
         try:
-            done = await retries(restore, api, discovery, item, 0.0)  # the previous leader's term has ended
+            done = await retries(restore, api, discovery, item, landing=0.0)  # the previous leader's term has ended
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             target, replicas = target_of(item), max(1, item.status.replicas)
             command = f"kubectl -n {target.namespace} scale {target.kind} {target.name} --replicas={replicas}"
