@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 
 import structlog
 
@@ -64,19 +65,21 @@ class PortAssignments:
         self._latest = ports.start - 1
         self._ports: dict[str, int] = {}
         """The port of each ScaledService, also before its status shows it."""
+        self._taken: set[int] = set()
+        """The ports of `_ports`: a replica that starts asks for each of thousands whether it is assigned."""
 
     def assigned(self, name: str) -> int:
         """Return the port of a ScaledService; 0 if it has none."""
         return self._ports.get(name, 0)
 
-    def assign(self, name: str, in_use: Iterable[int] = ()) -> None:
+    def assign(self, name: str, in_use: Collection[int] = ()) -> None:
         """Assign a port that is neither assigned nor in use to a ScaledService that has none, if there is one."""
         if self.assigned(name):
             return
-        taken, after = {*self._ports.values(), *in_use}, range(self._latest + 1, self._range.stop)
-        free = (port for port in (*after, *self._range) if port not in taken)
-        if port := next(free, 0):
-            self._ports[name] = self._latest = port
+        ports = chain(range(self._latest + 1, self._range.stop), self._range)
+        if port := next((port for port in ports if port not in self._taken and port not in in_use), 0):
+            self._take(name, port)
+            self._latest = port
 
     def saw(self, name: str, item: ScaledService | None) -> None:
         """Note the port in a status, or that its ScaledService is gone. The port of another one is not taken over."""
@@ -84,13 +87,17 @@ class PortAssignments:
         if port == before or (item and before and not port):
             return  # an assignment that is not written yet stays
         self.free(name)
-        if port in self._range and port not in self._ports.values():
-            self._ports[name] = port
+        if port in self._range and port not in self._taken:
+            self._take(name, port)
             self._latest = max(self._latest, port)
 
     def free(self, name: str) -> None:
         """Take its port from a ScaledService."""
-        self._ports.pop(name, None)
+        self._taken.discard(self._ports.pop(name, 0))
+
+    def _take(self, name: str, port: int) -> None:
+        self._ports[name] = port
+        self._taken.add(port)
 
 
 class CaptureController:
