@@ -179,7 +179,8 @@ async def up(options: Options, file: ServicesFile) -> None:
                 for child in (_reconciler(options, port), *holding, _envoy(options, envoy), *bundled):
                     children.start(child)
                 announcing = asyncio.create_task(_announce_ready(manager, state_dir))
-                # Until the first signal. SIGHUP is none, since it is sent when the terminal is closed.
+                # Until the first signal, or until a child cannot start. SIGHUP does not count, although it is sent when
+                # the terminal is closed: services stay available.
                 await is_set(stops.again, None, children.failed)
                 announcing.cancel()
                 log.info("stopping")

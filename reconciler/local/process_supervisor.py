@@ -1,7 +1,8 @@
 """The supervisor of the child processes of `zenvoy up`: restarts them when they end or hang, and ends them in order.
 
 Each child is marked in its environment, so that after a SIGKILL the next `up` ends leftovers. Services are not
-children: the process backend runs them, and adopts them after a restart.
+children: the process backend runs them, and adopts them after a restart. `Health` decides from probes, which `answers`
+makes, that a child hangs; `unready` reads for `zenvoy up` whether the reconciler is ready.
 """
 
 from __future__ import annotations
