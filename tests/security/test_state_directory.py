@@ -44,10 +44,13 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def started_ticks(process: subprocess.Popen[bytes]) -> int:
+def plant_note(state_dir: Path, process: subprocess.Popen[bytes]) -> None:
+    """Write a note as if the process belonged to a service, which is not in the services file."""
     seen = process_info(process.pid)
     assert seen
-    return seen.started_ticks
+    note = {"boot": boot_id(), "pid": process.pid, "started_ticks": seen.started_ticks, "port": 1, "digest": ""}
+    (state_dir / "processes").mkdir(mode=0o700)
+    (state_dir / "processes" / "gone.json").write_text(json.dumps(note))
 
 
 def services(folder: Path) -> Path:
@@ -72,8 +75,9 @@ def test_state_directory_of_another_user_is_refused(folder: Path, victim: subpro
     target.write_text("precious")
     for name in ("bootstrap.json", "last-good.yaml", "holder-port", "lock", "processes.lock"):
         (state_dir / name).symlink_to(target)
+    plant_note(state_dir, victim)
     (state_dir / "typer.py").write_text(f"open({str(folder / 'imported')!r}, 'w')")
-    for path in (state_dir, *state_dir.iterdir()):
+    for path in (state_dir, *state_dir.rglob("*")):
         os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
     words = f"{state_dir} belongs to nobody, and zenvoy runs as root; choose another"
     assert words in refusal(services(folder), state_dir)
@@ -179,10 +183,8 @@ def test_state_directory_modules_are_not_imported(zenvoy: Start, tmp_path: Path)
 
 def test_state_directory_planted_files_end_no_other_process(zenvoy: Start, victim: subprocess.Popen[bytes]) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, start=False, defaults=QUICK)
-    for folder in (z.state_dir, z.state_dir / "processes"):
-        folder.mkdir(mode=0o700)
-    note = {"boot": boot_id(), "pid": victim.pid, "started_ticks": started_ticks(victim), "port": 1, "digest": ""}
-    (z.state_dir / "processes" / "gone.json").write_text(json.dumps(note))
+    z.state_dir.mkdir(mode=0o700)
+    plant_note(z.state_dir, victim)
     z.start()
     assert z.stop() == 0
     assert victim.poll() is None
