@@ -32,7 +32,7 @@ from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.backend import Backend, WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
-from reconciler.ports.replicas import Replicas, SingleReplica
+from reconciler.ports.replicas import RecordProgress, Replicas, SingleReplica
 from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
 
@@ -100,16 +100,13 @@ class Engine:
         """True if this replica leads."""
         return self.leadership.leads
 
-    def record_progress(self, name: str) -> tuple[bool, str] | None:
-        """Return whether the leader's record is in force here and stays so, and why not, for people.
-
-        None if there is no such record.
-        """
+    def record_progress(self, name: str) -> RecordProgress | None:
+        """Return the progress of the leader's record of a service; None without that record."""
         service = self.services.get(name)
         if self.leads or service is None or service.record is None or service.shared is None:
             return None
         reason = in_force(service.record, service.shared, service.fence, service.seen)
-        return reason is None, reason or ""
+        return RecordProgress(reason is None, reason or "")
 
     def configure(self, specs: Iterable[Spec]) -> None:
         """Replace the services. Those whose spec did not change are not touched."""

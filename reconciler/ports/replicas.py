@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record
 from reconciler.ports.router import RouteState
+
+
+class RecordProgress(NamedTuple):
+    """Progress of one service at a follower."""
+
+    in_force: bool
+    """True if the leader's record is in force at every Envoy and holder of the follower, and stays so."""
+    waiting_for: str
+    """The Envoys or holders that have not acknowledged it, for people."""
 
 
 @dataclass(frozen=True, slots=True)

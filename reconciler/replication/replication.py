@@ -16,6 +16,7 @@ from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus, added, wait_order
 from reconciler.ports.holders import Report as HeldReport
+from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import Report as RouteReport
 from reconciler.ports.router import Router, RouteState
 from reconciler.replication.fleet import FollowerState, Membership, ReplicaContext
@@ -29,7 +30,7 @@ class ReplicaEngine(Protocol):
 
     def held(self, held: HoldStatus, /) -> None: ...
 
-    def record_progress(self, name: str) -> tuple[bool, str] | None: ...
+    def record_progress(self, name: str) -> RecordProgress | None: ...
 
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None: ...
 
@@ -360,12 +361,11 @@ class Replication:
         if update is None or progress is None:
             return None
         held = self.holders.own(service)
-        is_in_force, waiting_for = progress
         return Report(
             service,
             update.version,
-            is_in_force,
-            waiting_for[:MAX_TEXT_LENGTH],
+            progress.in_force,
+            progress.waiting_for[:MAX_TEXT_LENGTH],
             held.held,
             held.relayed,
             held.released,

@@ -6,6 +6,7 @@ from reconciler.core.record import Record
 from reconciler.core.spec import Spec
 from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
+from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import RouteState
 from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.messages import Fleet
@@ -29,7 +30,7 @@ class Engine(ReplicaEngine):
     def held(self, held: HoldStatus, /) -> None:
         self.reports.append(held)
 
-    def record_progress(self, name: str) -> tuple[bool, str] | None:
+    def record_progress(self, name: str) -> RecordProgress | None:
         return None
 
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None:
