@@ -1,4 +1,4 @@
-"""Delays between the attempts of an operation that fails, calls in the next turn of the loop, and calls in threads."""
+"""Delays between failing attempts, calls in the next turn of the event loop, and blocking calls in threads."""
 
 from __future__ import annotations
 

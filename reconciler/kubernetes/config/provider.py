@@ -43,7 +43,7 @@ class DeletedServices:
     """The ScaledServices whose Service was deleted, with the time that is left to create it again.
 
     A tool that replaces a Service creates it again at once, so clients wait for it at first. Once it is gone for good,
-    `on_gone` is called, and no client waits longer than that.
+    no client waits longer than that: `on_gone` is called with the key, whose configuration has changed by time alone.
     """
 
     def __init__(self, on_gone: Callable[[str], None], seconds: float = GONE_SECONDS) -> None:
