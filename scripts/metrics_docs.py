@@ -105,7 +105,7 @@ SERIES = {
     "zenvoy_streams_refused": "1 a kind and status",
     "zenvoy_certificate_expiry_timestamp_seconds": "1 a certificate",
 }
-"""The number of series of each metric that has more or fewer than one, or than one a service."""
+"""The number of series of each metric that has more or fewer than one, or than one a service, by its name."""
 
 
 def series(family: Family) -> str:

@@ -27,7 +27,7 @@ from reconciler.metrics.definitions import (
 from reconciler.plan import Deadline
 from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus
-from scripts.metrics_docs import CONTROL_FAMILIES, series
+from scripts.metrics_docs import CONTROL_FAMILIES, SERIES, series
 from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, envoy, service
 from tproxy.hold_queue import RefusalCause
 
@@ -49,6 +49,7 @@ def test_definitions_names_are_unique_and_show_the_kind() -> None:
     families = [*SERVICE_FAMILIES, *CONTROL_FAMILIES]
 
     assert len({family.name for family in families}) == len(families)
+    assert SERIES.keys() <= {family.name for family in families}
     assert all(family.name.startswith("zenvoy_") and family.help.endswith(".") for family in families)
 
 
