@@ -255,7 +255,7 @@ def _cluster(join: Join) -> dict[str, Any]:
 
 
 def _transport_socket(tls: Tls) -> dict[str, Any]:
-    """Return the transport socket of the reconciler's cluster."""
+    """Return the transport socket of the reconciler's cluster: mutual TLS, with files that may be replaced."""
     only_it = {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls.server_name}}]}
     context = {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
