@@ -70,7 +70,7 @@ def test_cluster_that_fails_explains_its_processes(tmp_path: Path) -> None:
     assets.mkdir()
     programs = {
         "etcd": f"#!{sys.executable}\nimport time; print('serving', flush=True); time.sleep(1000)\n",
-        # The shell that waits for it goes on later than its end is noticed, as it may on a busy machine.
+        # Its parent, which records the exit status, is stopped for half a second, as on a busy machine.
         "kube-apiserver": "#!/bin/sh\n(sleep 0.5; kill -CONT $PPID) & kill -STOP $PPID; echo no etcd; exit 1\n",
     }
     for program, text in programs.items():

@@ -55,7 +55,7 @@ async def test_envoy_rejects_update_keeps_the_last_good_version(stage: Stage) ->
         stage.configure(http("a"), bad, tcp("other", other))
         server.route("other", (a,))
         await stage.envoy.listens(other)
-        assert server.nodes()["envoy-1"].nack, "what was accepted since does not mend it"
+        assert server.nodes()["envoy-1"].nack, "accepting other resources later does not clear the rejection"
         assert server.faults().keys() == {"db"}
 
         stage.configure(http("a"), tcp("db", port))
